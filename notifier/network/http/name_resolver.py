@@ -6,6 +6,16 @@ therefore fail after 1.4 s. If no response has arrived within HEDGE_DELAY_SECOND
 separate patient channel, which waits 5 s at its first try. The first response is used, and the other queries are
 cancelled. A dead name server thus costs HEDGE_DELAY_SECONDS.
 
+The patient channels do not use EDNS, as glibc. Of the answers of name servers that refuse EDNS, c-ares repeats the
+query only after a FORMERR without EDNS. After the others (SERVFAIL, REFUSED, NOTIMP), the patient channels are queried
+at once.
+
+The search domains of resolv.conf are applied here, since c-ares ends at a domain that fails (SERVFAIL, REFUSED), and
+since `ndots:5` of a pod puts all domains before a name such as `rp.example.com`. A name with a dot is looked up as it
+is first, and in the search domains after that has failed. `shop.ns` in a cluster without access to the internet may
+need seconds to fail, so that its search begins after HEDGE_DELAY_SECONDS if `ndots` prefers the search. A name without
+a dot is looked up in the search domains first.
+
 c-ares reads resolv.conf when a channel is made. Later it watches only the folder of that name, not that of a link's
 target. New channels are made when the file has changed, and after no name server was reachable.
 """
@@ -15,14 +25,15 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_ETIMEOUT
 from aiohttp.abc import AbstractResolver, ResolveResult
-from pycares import AresError
+from pycares import ARES_FLAG_EDNS, ARES_FLAG_NOSEARCH, AresError
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 HEDGE_DELAY_SECONDS = 0.5
@@ -32,6 +43,17 @@ RENEW_INTERVAL_SECONDS = 10.0  # between two renewals while no server is reachab
 CLOSE_DELAY_SECONDS = 120.0  # longer than any caller waits on the old channels
 _FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
 _UNREACHABLE_CODES = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
+
+_Query: TypeAlias = Awaitable[list[ResolveResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What resolv.conf sets. A name with fewer dots than `ndots` is looked up in the search `domains` first."""
+
+    servers: tuple[str, ...]
+    domains: tuple[str, ...]
+    ndots: int
 
 
 class NameResolver(AbstractResolver):
@@ -48,31 +70,15 @@ class NameResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Return the addresses of a host. Raises OSError, whose cause is a DNSError."""
         channels = await self._current_channels()
-        queries = {asyncio.ensure_future(channels.shared.resolve(host, port, family))}
-        is_hedged = False
         try:
-            while True:
-                done, queries = await asyncio.wait(
-                    queries, timeout=None if is_hedged else HEDGE_DELAY_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                errors = [error for query in done if (error := query.exception()) is not None]
-                for query in done:
-                    if query.exception() is None:
-                        return query.result()
-                is_late = not errors or _error_code(errors[0]) == ARES_ETIMEOUT
-                if is_late and not is_hedged:
-                    patient = channels.patient()
-                    queries |= {asyncio.ensure_future(channel.resolve(host, port, family)) for channel in patient}
-                    is_hedged = True
-                if errors and (not queries or _error_code(errors[0]) in _FINAL_CODES):
-                    raise errors[0]  # noqa: TRY301  handled below as other errors
+            found = await channels.find(host, port, family)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) or _error_code(error) in _UNREACHABLE_CODES:
                 self._doubted = True  # renew the channels: the name servers may have changed
             raise
-        finally:
-            for query in queries:
-                query.cancel()
+        for address in found:
+            address["hostname"] = host  # not the name in a search domain: TLS uses it
+        return found
 
     async def close(self) -> None:
         """Close the channels."""
@@ -101,24 +107,90 @@ class _Channels:
 
     def __init__(self, path: Path, state: object, made_at: float) -> None:
         self.state, self.made_at = state, made_at
-        self._servers = list(dict.fromkeys(_read_servers(path)))
-        self.shared = _make_channel(self._servers) or aiohttp.AsyncResolver(nameservers=None)  # not the shared one
+        self._settings = settings = _read_settings(path)
+        options = {"flags": ARES_FLAG_NOSEARCH | ARES_FLAG_EDNS}
+        self._shared = _make_channel(settings.servers, **options) or aiohttp.AsyncResolver(**options)
         self._patient: list[aiohttp.AsyncResolver] | None = None
+        self._files: aiohttp.AsyncResolver | None = None
 
-    def patient(self) -> list[aiohttp.AsyncResolver]:
-        """Return a channel for each name server, with long timeouts."""
+    async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        """Return the addresses of a host, by itself or in a search domain."""
+
+        async def search(*names: str) -> list[ResolveResult]:
+            for name in names[:-1]:
+                try:
+                    return await self._query(name, port, family)
+                except OSError as error:
+                    if _error_code(error) in _UNREACHABLE_CODES:
+                        raise
+            return await self._query(names[-1], port, family)
+
+        dots, ndots = host.count("."), self._settings.ndots
+        names = [] if host.endswith(".") else [f"{host}.{domain}" for domain in self._settings.domains]
+        if dots < min(ndots, 1):
+            self._files = self._files or aiohttp.AsyncResolver(lookups="f")
+            with contextlib.suppress(OSError):
+                return await self._files.resolve(host, port, family)
+            return await search(*names, host)
+        delay = HEDGE_DELAY_SECONDS if dots < ndots else None
+        return await _race(
+            self._query(host, port, family),
+            delay,
+            lambda: [search(*names)] if names else [],
+            _UNREACHABLE_CODES,
+        )
+
+    async def _query(self, name: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        return await _race(
+            self._shared.resolve(name, port, family),
+            HEDGE_DELAY_SECONDS,
+            lambda: [channel.resolve(name, port, family) for channel in self._patient_channels()],
+            _FINAL_CODES,
+        )
+
+    def _patient_channels(self) -> list[aiohttp.AsyncResolver]:
+        """Return a channel for each name server, with long timeouts and without EDNS."""
         if self._patient is None:
-            made = (_make_channel([server], timeout=FIRST_WAIT_SECONDS, tries=MAX_TRIES) for server in self._servers)
+            options = {"flags": ARES_FLAG_NOSEARCH, "timeout": FIRST_WAIT_SECONDS, "tries": MAX_TRIES}
+            made = (_make_channel([server], **options) for server in self._settings.servers)
             self._patient = [channel for channel in made if channel is not None]
         return self._patient
 
     async def close(self) -> None:
         """Cancel all pending queries."""
-        for each in (self.shared, *(self._patient or ())):
-            await each.close()
+        for each in (self._shared, self._files, *(self._patient or ())):
+            if each is not None:
+                await each.close()
 
 
-def _make_channel(servers: list[str], **options: Any) -> aiohttp.AsyncResolver | None:
+async def _race(
+    first: _Query, delay: float | None, others: Callable[[], list[_Query]], final_codes: tuple[object, ...] = ()
+) -> list[ResolveResult]:
+    """Return the first result. The `others` begin after `first` has failed, or after `delay` seconds.
+
+    Raises an error of `final_codes` at once, otherwise that of `first` at the end.
+    """
+    leader = asyncio.ensure_future(first)
+    running, has_begun = {leader}, False
+    try:
+        while running:
+            done, running = await asyncio.wait(
+                running, timeout=None if has_begun else delay, return_when=asyncio.FIRST_COMPLETED
+            )
+            for query in done:
+                error = query.exception()
+                if error is None or _error_code(error) in final_codes:
+                    return query.result()
+            if not has_begun:
+                running |= {asyncio.ensure_future(other) for other in others()}
+                has_begun = True
+        return leader.result()
+    finally:
+        for query in running:
+            query.cancel()
+
+
+def _make_channel(servers: Sequence[str], **options: Any) -> aiohttp.AsyncResolver | None:
     """Return a channel for these name servers; None if there are none, or c-ares cannot read one of them."""
     try:
         return aiohttp.AsyncResolver(nameservers=servers, **options) if servers else None
@@ -135,12 +207,24 @@ def _read_state(path: Path) -> object:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _read_servers(path: Path) -> Iterator[str]:
+def _read_settings(path: Path) -> _Settings:
+    """Read resolv.conf, and the variables of resolv.conf(5)."""
+    lines, servers, ndots = [], [], 1
+    domains = [socket.gethostname().partition(".")[2]]
     with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-            match line.split():
-                case ["nameserver", server, *_]:
-                    yield server
+        lines = path.read_text(encoding="ascii", errors="ignore").splitlines()
+    variables = (f"search {os.environ.get('LOCALDOMAIN', '')}", f"options {os.environ.get('RES_OPTIONS', '')}")
+    for line in (*lines, *variables):
+        match line.split():
+            case ["nameserver", server, *_]:
+                servers.append(server)
+            case ["search", *named] | ["domain", *named] if named:
+                domains = named
+            case ["options", *options]:
+                numbers = [option.removeprefix("ndots:") for option in options if option.startswith("ndots:")]
+                ndots = next((int(number) for number in reversed(numbers) if number.isdecimal()), ndots)
+    kept = tuple(kept for domain in domains if (kept := domain.strip(".")))
+    return _Settings(tuple(dict.fromkeys(servers)), kept, ndots)
 
 
 def _error_code(error: BaseException) -> object:

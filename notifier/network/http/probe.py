@@ -6,6 +6,7 @@ the client's own authorities and certificate apply. For a client behind a proxy,
 
 import asyncio
 import os
+import socket
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -96,7 +97,7 @@ class Probe:
             return [str(ip_address(host))]
         except ValueError:
             assert self._resolver is not None, "open() comes before reach()"
-            return [entry["host"] for entry in await self._resolver.resolve(host, port)]
+            return [entry["host"] for entry in await self._resolver.resolve(host, port, socket.AF_UNSPEC)]
 
 
 async def _try_connect(
