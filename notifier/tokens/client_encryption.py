@@ -24,7 +24,14 @@ from notifier.model.outcome import Cause
 from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.tokens.foreign_keys import MAX_SET_BYTES, encryption_key, format_key_fault, keep_used_keys, read_jwks
+from notifier.tokens.foreign_keys import (
+    MAX_SET_BYTES,
+    encryption_key,
+    find_coordinate_fault,
+    format_key_fault,
+    keep_used_keys,
+    read_jwks,
+)
 
 Encrypt = Callable[[str, str | None, str], str]
 """Encrypts a JWS: returns a JWE whose header has this `typ` (unless None) and `iss`. Raises ValueError."""
@@ -50,7 +57,8 @@ def compact_encrypter(key: PublishedKey, alg: KeyManagement, enc: ContentEncrypt
         # Leaves out `use` and `key_ops`: `encryption_key` has checked them, and joserfc accepts only `encrypt`.
         public = _KINDS[key.kty].import_key({"kty": key.kty, **dict(key.material)})
     except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"is no {key.kty} key ({type(error).__name__})") from error
+        fault = find_coordinate_fault(key.kty, dict(key.material))
+        raise ValueError(fault or f"is no {key.kty} key ({type(error).__name__})") from error
 
     def encrypt(token: str, typ: str | None, iss: str) -> str:
         typ_header = {} if typ is None else {"typ": typ}

@@ -33,6 +33,9 @@ SIGNATURES: Mapping[str, tuple[str, ...]] = {
     "Ed25519": ("EdDSA", "Ed25519"),  # one algorithm: RFC 8037, RFC 9864
 }
 """The algorithms by which each type of key, or curve, verifies signatures."""
+_COORDINATE_BYTES: Mapping[str, int] = {  # RFC 7518 §6.2.1, RFC 8037 §2
+    "P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32, "X25519": 32, "X448": 56,
+}  # fmt: skip
 _CURVES: Mapping[str, tuple[str, ...]] = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("X25519", "X448")}
 _ENCRYPTION_OPERATIONS = frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"})
 _OPERATIONS = _ENCRYPTION_OPERATIONS | {"sign", "verify", "decrypt", "unwrapKey"}  # RFC 7517 §4.3
@@ -142,15 +145,29 @@ def find_verifying_fault(key: PublishedKey) -> str | None:
     members = dict(key.material)
     if key.kty == "RSA":
         fault = find_rsa_fault(members)
+    elif (crv := members.get("crv", "")) not in SIGNATURES:
+        fault = f"is on the curve {excerpt(crv, MAX_SHOWN_CHARS)}"
     else:
-        lacking = next((name for name in MATERIAL[key.kty][1:] if decode_number(members.get(name)) is None), None)
-        fault = None if lacking is None else f'has "{lacking}" that is no base64url'
-        crv = members.get("crv", "")
-        if crv not in SIGNATURES:
-            fault = f"is on the curve {excerpt(crv, MAX_SHOWN_CHARS)}"
+        fault = find_coordinate_fault(key.kty, members)
     if fault is None and not list_verified_algorithms(key):
         fault = f"is for {excerpt(key.alg or '', MAX_SHOWN_CHARS)}"
     return fault
+
+
+def find_coordinate_fault(kty: str, jwk: Mapping[str, object], *, private: bool = False) -> str | None:
+    """Return which coordinate of an EC or OKP key libraries refuse, as a text that begins with a verb; None if none.
+
+    Some issuers write a number without its leading zeros, or with a zero for its sign. `private`: `d` is needed too.
+    """
+    names = MATERIAL[kty][1:] if kty in _CURVES else ()
+    needed = _COORDINATE_BYTES.get(str(jwk.get("crv")))
+    for name in (*names, *(("d",) if names and private else ())):
+        number = _decode(jwk.get(name))
+        if number is None:
+            return f'has "{name}" that is no base64url' if name in jwk else f'lacks "{name}"'
+        if needed is not None and len(number) != needed:
+            return f'has "{name}" of {len(number)} bytes, and {jwk["crv"]} needs {needed}, with leading zeros'
+    return None
 
 
 def find_unused_keys(keys: Iterable[PublishedKey]) -> str | None:
@@ -182,11 +199,16 @@ def format_key(key: PublishedKey) -> str:
 
 def decode_number(value: object) -> bytes | None:
     """Return the bytes of a number, without leading zeros; None if it is not base64url."""
+    number = _decode(value)
+    return None if number is None else number.lstrip(b"\0")
+
+
+def _decode(value: object) -> bytes | None:
     if not isinstance(value, str) or _BASE64URL.fullmatch(value) is None:
         return None
     plain = value.rstrip("=")
     try:
-        return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4)).lstrip(b"\0")
+        return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))
     except binascii.Error:
         return None
 
@@ -254,8 +276,9 @@ def _find_encryption_fault(key: PublishedKey, alg: KeyManagement) -> str | None:
     if key.private:
         return "is published with its private half: everybody can read what it encrypts"
     members = dict(key.material)
-    if len(members) < len(MATERIAL[key.kty]):
-        return "lacks members"
+    lacking = next((name for name in MATERIAL[key.kty] if name not in members), None)
+    if lacking is not None:
+        return f'lacks "{lacking}"'
     if key.kty == "RSA":
         return find_rsa_fault(members)
     return None if members["crv"] in _CURVES[key.kty] else f"is on the curve {excerpt(members['crv'], MAX_SHOWN_CHARS)}"

@@ -24,6 +24,7 @@ from notifier.model.client import ED25519_NAMES, Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.network.http.issuer_document import present_members
 from notifier.network.http.pem_files import find_pem_issue
+from notifier.tokens.foreign_keys import find_coordinate_fault
 from notifier.tokens.jws import PrivateKey
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing, SigningKey
 from notifier.tokens.published_keys import MIN_RSA_BITS, algorithms_of, jwk_of, thumbprint, to_published_jwk
@@ -191,7 +192,8 @@ def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
     try:
         return readers[kty](jwk), jwk
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
-        raise _file_error(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
+        fault = find_coordinate_fault(kty, jwk, private=True) or "cannot be read, or is of a curve that cannot be used"
+        raise _file_error(f"{path} is a damaged JWK: it {fault}") from None
 
 
 def _to_signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made_at: float) -> SigningKey:

@@ -1,5 +1,6 @@
 """Test key files: accepted formats, their `kid`, and all errors at once."""
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 
@@ -104,6 +105,14 @@ def encrypted() -> bytes:
     return private("ES256").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password"))
 
 
+def resized(jwk: Mapping[str, object], name: str, more: int) -> dict[str, object]:
+    """Write a number with a zero in front, or without its first byte."""
+    text = str(jwk[name])
+    number = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    changed = bytes(more) + number if more > 0 else number[-more:]
+    return {**jwk, name: base64.urlsafe_b64encode(changed).decode().rstrip("=")}
+
+
 REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]] = {
     "encrypted PKCS8": (lambda _: encrypted(), "is encrypted"),
     "OpenSSH": (
@@ -142,6 +151,11 @@ REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]]
     "halves apart": (lambda _: ED25519 | {"x": "A" * 43}, "damaged JWK"),
     "odd member": (lambda _: ED25519 | {"d": 7}, "damaged JWK"),
     "half an RSA key": (lambda f: {k: v for k, v in f.jwk("RS256").items() if k != "qi"}, "damaged JWK"),
+    "short coordinate": (lambda f: resized(f.jwk("ES256"), "x", -1), 'has "x" of 31 bytes, and P-256 needs 32'),
+    "sign of a coordinate": (lambda f: resized(f.jwk("ES256"), "y", 1), 'has "y" of 33 bytes, and P-256 needs 32'),
+    "short private half": (lambda f: resized(f.jwk("ES384"), "d", -1), 'has "d" of 47 bytes, and P-384 needs 48'),
+    "short seed": (lambda _: resized(ED25519, "d", -1), 'has "d" of 31 bytes, and Ed25519 needs 32'),
+    "no coordinate": (lambda f: {k: v for k, v in f.jwk("ES256").items() if k != "y"}, 'lacks "y"'),
     "odd kid": (lambda _: ED25519 | {"kid": 7}, '"kid" must be a string'),
     "absent private half": (lambda _: ED25519 | {"d": None}, "is a public key"),
 }

@@ -23,8 +23,10 @@ from notifier.operators.doctor.doctor_queue import clock_finding
 from notifier.tokens.first_day import Seen, describe_first_day, earliest_publication
 from notifier.tokens.foreign_keys import (
     encryption_key,
+    find_coordinate_fault,
     find_unused_keys,
     find_verifying_fault,
+    format_key,
     format_key_fault,
     read_jwks,
 )
@@ -110,6 +112,7 @@ def judge_keys(
             "remove it, and replace the key: everybody who has read it can end every session, or sign in as any user"
         )
         yield failure(Area.KEYS, issuer.iss, "its JWK Set holds a private key", advice)
+    yield from _check_coordinates(issuer, published)
     used_keys = [key for key in issuer.signing if issuer.client_counts.get(key.alg)]
     for key in used_keys:
         clients = counted(issuer.client_counts[key.alg], "client")
@@ -138,6 +141,16 @@ def judge_keys(
             advice = f"{PUBLISH_ADVICE} before its not_before, so that receivers have read it"
             yield warning(Area.KEYS, issuer.iss, text, advice)
     yield from _check_new_keys(issuer, seen_keys, now)
+
+
+def _check_coordinates(issuer: ExaminedIssuer, published: tuple[PublishedKey, ...]) -> Iterator[Finding]:
+    """Yield a warning for each of our keys that is published with a coordinate of a wrong length."""
+    own_kids = {key.public["kid"] for key in (*issuer.signing, *issuer.upcoming)}
+    for key in published:
+        fault = find_coordinate_fault(key.kty, dict(key.material))
+        if fault is not None and key.kid in own_kids:
+            text = f"its JWK Set: {format_key(key)} {fault}"
+            yield warning(Area.KEYS, issuer.iss, text, "correct it; clients may refuse the key, and answer 400")
 
 
 def _check_new_keys(issuer: ExaminedIssuer, seen_keys: Seen, now: float) -> Iterator[Finding]:

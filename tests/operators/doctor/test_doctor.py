@@ -1,6 +1,7 @@
 """Test what the doctor reports for each observation: the level, and a text with the remedy."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -61,7 +62,8 @@ from tests.tokens.encryption_keys import keys, made, public
 ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"
 NOW = 1_800_000_000.0
-EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1"}
+COORDINATE = f"{'A' * 42}E"  # 32 bytes
+EC = {"kty": "EC", "crv": "P-256", "x": COORDINATE, "y": COORDINATE, "kid": "k1"}
 SLOW = {"kty": "RSA", "kid": "slow", "n": "A" + "_" * 350, "e": "_" * 350}
 GOOD = {
     "issuer": ISS,
@@ -237,6 +239,18 @@ def test_new_key_that_clients_may_not_have_yet() -> None:
     assert (
         findings(DAY_SECONDS, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""
     )  # perhaps it was there before the worker
+
+
+@pytest.mark.parametrize("length", [31, 33])
+def test_a_published_coordinate_of_a_wrong_length_is_named(length: int) -> None:
+    """RFC 7518 §6.2.1.2. It is our key, and some libraries refuse it."""
+    signing = [Signing(alg=Algorithm.ES256, public=EC)]
+    examined = ExaminedIssuer(iss=ISS, jwks_uri=JWKS, signing=signing, upcoming=[], client_counts={})
+    written = base64.urlsafe_b64encode(bytes(length)).decode().rstrip("=")
+    keys_of_issuer = read_jwks({"keys": [EC | {"x": written}]})
+    assert isinstance(keys_of_issuer, tuple)
+    found = bad(list(judge_keys(examined, keys_of_issuer, {}, NOW)))
+    assert f"key 'k1' has \"x\" of {length} bytes, and P-256 needs 32" in found
 
 
 # ── clients ──
@@ -436,8 +450,9 @@ def test_default_issuer_is_not_the_test_issuer() -> None:
         (IssuerDocument(content={"keys": [EC, {**EC, "d": "AAAA"}]}), "holds a private key"),
         (IssuerDocument(content={"keys": [SLOW]}), "verifies signatures: key 'slow' has an exponent that is too long"),
         (IssuerDocument(content={"keys": [EC, SLOW]}), "not used: key 'slow' has an exponent that is too long"),
+        (IssuerDocument(content={"keys": [EC | {"y": COORDINATE[3:]}]}), 'has "y" of 30 bytes, and P-256 needs 32'),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_whether_the_tokens_of_a_source_can_be_verified(
     document: IssuerDocument | DocumentIssue, expected: str
