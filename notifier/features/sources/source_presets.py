@@ -27,7 +27,10 @@ class SourcePreset:
 _CAEP_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 _REVOKED = f'events."{_CAEP_REVOKED}"'
 _WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
-_WSO2_SESSIONS = f"default(events.\"{_WSO2}\", {{sessions: (type(events) == 'object' && [`[]`] || [[@]])[0]}}).sessions"
+_WSO2_SESSIONS = (
+    f"(type(events) != 'object' && [[@]] || contains(keys(events), '{_WSO2}') && [events.\"{_WSO2}\".sessions]"
+    " || [`[]`])[0]"
+)
 # The reason is a number by default, a name with `JsonStringEnumConverter`, possibly in snake case. Unknown reasons are
 # dropped, because later releases of the server may add some.
 _DUENDE_REASON = (
@@ -72,7 +75,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = {
     ),
     "keycloak_ssf": SourcePreset(
         when=f"(type(events) == 'object' || `null`) && contains(keys(events), '{_CAEP_REVOKED}')"
-        f" && ({_REVOKED} != `null` || `null`)",  # an event without its object is malformed (RFC 8417 §2.2)
+        f" && (type({_REVOKED}) == 'object' || `null`)",  # an event that is no object is malformed (RFC 8417 §2.2)
         event={
             # The subject of the event may belong to another issuer than the token's.
             "iss": f"sub_id.user.iss || sub_id.iss || {_REVOKED}.subject.user.iss || {_REVOKED}.subject.iss || iss",

@@ -202,14 +202,15 @@ def test_a_document_without_the_deciding_member_is_malformed(preset: str, docume
     assert refused(source(preset=preset), message(document))
 
 
-def test_an_event_of_shared_signals_without_its_object_is_malformed() -> None:
-    """It was ignored, as an event of another kind is."""
-    document = json.loads(recorded(RECORDED / "keycloak_ssf/session.json").body)
-    document["events"] = dict.fromkeys(document["events"]) | {"urn:other": {}}
-    assert (
-        "must give true or false, not null"
-        in refused(source(preset="keycloak_ssf"), message(document))["sources.shop.when"]
-    )
+@pytest.mark.parametrize("value", [None, [], "text", 7, True])
+@pytest.mark.parametrize("name", ["keycloak_ssf/session", "wso2/is-7.2-super-tenant"])
+def test_an_event_of_a_token_that_is_no_object_is_malformed(name: str, value: object) -> None:
+    """RFC 8417 §2.2. As null it was ignored, as an event of another kind is."""
+    preset = name.partition("/")[0]
+    document = json.loads(recorded(RECORDED / f"{name}.json").body)
+    document["events"] = dict.fromkeys(document["events"], value) | {"urn:other": {}}
+    why = refused(source(preset=preset), message(document))
+    assert "must give" in why[f"sources.shop.{'when' if preset == 'keycloak_ssf' else 'envelope'}"]
 
 
 @pytest.mark.parametrize(
