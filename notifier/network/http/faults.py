@@ -56,6 +56,8 @@ def translate_timeout(seconds: float | None, exchange: Exchange, proxy: URL | No
         return _to_break(Reason.TIMEOUT, f"no complete answer{within}", ambiguous=True)
     if proxy is not None and not exchange.reached:
         return _to_break(Reason.PROXY, f"proxy {_name_peer(proxy)}: not reached{within}")
+    if proxy is None and exchange.reached:  # an http request would have been written at once
+        return _to_break(Reason.TIMEOUT, f"connected, but no TLS handshake{within}")
     return _to_break(Reason.TIMEOUT, f"no connection{within}")
 
 
@@ -113,7 +115,16 @@ def _find_tls_fault(error: BaseException) -> str | None:
         return f"certificate: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS: {cause.reason or cause.strerror or 'failed'}"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.ssl, ssl.SSLContext):
+        return find_broken_handshake(error.os_error)
     return "TLS failed" if isinstance(error, aiohttp.ClientSSLError) else None
+
+
+def find_broken_handshake(error: OSError) -> str | None:
+    """Return a text for an error of a new TLS connection that the peer ended; None for another error."""
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        return "TLS: the server ended the connection in the handshake"
+    return None
 
 
 def _find_cause(error: BaseException) -> BaseException | None:

@@ -19,6 +19,7 @@ from notifier.model.egress import check_address, check_uri
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Reason
 from notifier.network.http.client_contexts import TlsContexts
+from notifier.network.http.faults import find_broken_handshake
 from notifier.network.http.name_resolver import NameResolver
 
 
@@ -113,6 +114,9 @@ async def _try_connect(
     except ssl.SSLError as error:
         return ReachFailure(reason=Reason.TLS, text=f"TLS: {error.reason or 'failed'}")
     except OSError as error:
+        broken = None if context is None else find_broken_handshake(error)
+        if broken is not None:
+            return ReachFailure(reason=Reason.TLS, text=broken)
         words = os.strerror(error.errno) if error.errno else str(error)
         return ReachFailure(reason=Reason.CONNECT, text=f"{address} port {port}: {words}")
     try:

@@ -185,6 +185,13 @@ async def test_no_certificate_of_a_probe_has_the_dot_of_the_root(tmp_path: Path)
     await probe.close()
 
 
+async def test_a_server_that_resets_at_the_handshake_is_reported_by_a_probe() -> None:
+    """It was reached."""
+    async with scripted(do.reset(reads=False)) as receiver:
+        met = await reach(receiver.url.replace("http:", "https:"))
+    assert met == ReachFailure(reason=Reason.TLS, text="TLS: the server ended the connection in the handshake")
+
+
 @pytest.mark.parametrize("expired", [True, False])
 async def test_invalid_certificate_is_reported(tmp_path: Path, expired: bool) -> None:
     """Expired, or of an untrusted authority."""

@@ -115,16 +115,17 @@ NO_TLS = do.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", close=True)
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "reason"),
+    ("behaviour", "reason", "text"),
     [
-        (replace(NO_TLS, reads=False), Reason.TLS),
-        (do.hang(reads=False), Reason.TIMEOUT),
-        (do.reset(reads=False), Reason.CONNECT),
+        (replace(NO_TLS, reads=False), Reason.TLS, "TLS: "),
+        (do.hang(reads=False), Reason.TIMEOUT, "connected, but no TLS handshake within 0.3 s"),
+        (do.reset(reads=False), Reason.TLS, "TLS: the server ended the connection in the handshake"),
+        (do.close(reads=False), Reason.TLS, "TLS: the server ended the connection in the handshake"),
     ],
-    ids=["an http port", "sends no hello", "resets"],
+    ids=["an http port", "sends no hello", "resets", "closes"],
 )
 async def test_a_handshake_that_fails_is_not_ambiguous(
-    transport: HttpTransport, trusted: TlsFiles, behaviour: do.Behaviour, reason: Reason
+    transport: HttpTransport, trusted: TlsFiles, behaviour: do.Behaviour, reason: Reason, text: str
 ) -> None:
     """Nothing of the request was written. The deadline covers the handshake."""
     async with scripted(behaviour) as receiver:
@@ -132,6 +133,8 @@ async def test_a_handshake_that_fails_is_not_ambiguous(
         wire = await transport.post(request(receiver.url.replace("http:", "https:"), tls=trusted, within=within))
         await receiver.until(lambda receiver: receiver.open == 0)
     assert broken(wire) == (reason, False)
+    assert isinstance(wire, TransportFailure)
+    assert wire.text.startswith(text)
 
 
 def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:
