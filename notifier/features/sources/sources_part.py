@@ -143,12 +143,18 @@ def _warn_any_topic(settings: Settings) -> Iterator[InputIssue]:
             yield InputIssue(f"sources.{name}.http", text)
 
 
+_OKTA_NAMES = frozenset({"alternateId", "externalSessionId"})  # which only Okta's events have
+
+
 def _warn_okta_actor(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
     """Yield a warning for each member that takes who caused an event of Okta for the user whom the event is about."""
     for name, source in sources.items():
         expressions = [*source.members.values(), *([] if source.when is None else [source.when])]
-        is_of_okta = any("user.session." in each.text or "user.lifecycle." in each.text for each in expressions)
-        for member in ("sub", "sid", "email") if source.preset == "okta_hook" or is_of_okta else ():
+        is_of_okta = source.preset == "okta_hook" or any(
+            "user.session." in each.text or "user.lifecycle." in each.text or each.fields & _OKTA_NAMES
+            for each in expressions
+        )
+        for member in ("sub", "sid", "email") if is_of_okta else ():
             expression = source.members.get(member)
             names = frozenset() if expression is None else expression.fields
             if names & {"actor", "externalSessionId"} and "target" not in names:

@@ -119,10 +119,13 @@ def test_an_administrator_taken_for_the_user(folder: Path) -> None:
         "plain": {**proof, "preset": "okta_hook"},
         "right": {**proof, "preset": "okta_hook", "event": {"sub": user}},
         "other": {**proof, "event": {"sub": "actor.id", "clients": "'*'"}},
+        "all": {**proof, "envelope": "data.events", "event": {"sub": "actor.alternateId", "clients": "'*'"}},
+        "stream": {**proof, "when": "detail.eventType == 'x'", "event": own | {"sub": "detail.actor.id"}},
     }
     found = warnings(folder, {"sources": sources, "api": {"listen": "127.0.0.1:8080"}})
     assert [path for path, text in found if "`actor`" in text] == [
-        "sources.login.event.sub", "sources.own.event.sub", "sources.own.event.sid",
+        "sources.all.event.sub", "sources.login.event.sub", "sources.own.event.sub", "sources.own.event.sid",
+        "sources.stream.event.sub", "sources.stream.event.sid",
     ]  # fmt: skip
 
 
