@@ -114,7 +114,7 @@ _METADATA_OF_NAMES = ip_address("169.254.169.254")
 
 _NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, non-ASCII
 _URI = re.compile(r"(https?)://([^/?]*)", re.IGNORECASE)
-_TWO_URIS = re.compile(r"https?://(?:[^/?]*[,;|]|.*\s)https?://", re.IGNORECASE | re.DOTALL)
+_TWO_URIS = re.compile(r"https?://(?:[^?]*[,;|#]|[^/?]*|.*\s)https?://", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")

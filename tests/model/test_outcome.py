@@ -115,9 +115,9 @@ NAT64 = ip_network("64:ff9b::/96")
         ("“https://shop.example.com/out”", "begins with the quotation mark “, as part of the value; remove it"),
         *(
             (f"https://a.example.com/out{by}https://b.example.com/", "has two addresses")
-            for by in (" ", "\n", ", ", " | ")
+            for by in (" ", "\n", ", ", " | ", ",", ";", "|", "##")
         ),
-        *((f"https://a.example.com{by}https://b.example.com", "has two addresses") for by in (" ", ",", ";")),
+        *((f"https://a.example.com{by}https://b.example.com", "has two addresses") for by in (" ", ",", ";", "")),
         ("https://shop.example.com/ö", "has a character that no URI may have: percent-encode it"),
         ("shop.example.com/out", "must be an absolute URI that begins with https://"),
     ],
