@@ -23,20 +23,10 @@ from tools.chart_rendering import CHART, Rendered
 SETTINGS = settings_model(FEATURES)
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "helm/values.schema.yaml"
+VALUES = CHART / "values.yaml"
 COPIES = {"deploy/prometheus/*.yaml": "files/prometheus", "deploy/grafana/*.json": "files/grafana"}
 GOLDEN = ROOT / "tests/chart/golden"
 LEFT_OUT = "tests"  # deploy/prometheus holds the cases of promtool too, in a folder or a file of that name
-MAY_BE_NULL = (
-    "rollingUpdate",
-    "nodeSelector",
-    "affinity",
-    "annotations",
-    "podAnnotations",
-    "podLabels",
-    "labels",
-    "requests",
-    "limits",
-)
 ONE_LINE = 60  # characters of a default that is shown whole
 
 INTRODUCTION = """\
@@ -55,8 +45,9 @@ It needs Kubernetes {versions}. RabbitMQ is not part of it.
 
 ## Values
 
-Helm refuses a value that is misspelt, of the wrong type, or at odds with another. `make chart` writes this table from
-`helm/values.schema.yaml`.
+Helm refuses a value that is misspelt, of the wrong type, or at odds with another. Null stands for the default; only
+the members of `resources`, `runAsUser`, `runAsGroup` and `fsGroup` are left out by it. `make chart` writes this table
+from `helm/values.schema.yaml`.
 
 | value | default | |
 |---|---|---|
@@ -72,10 +63,14 @@ def schema() -> dict[str, Any]:
     for name in gone_values(values):
         values["properties"][name] = {}
     config, clients = values["properties"]["config"], values["properties"]["clients"]
-    need_sections(values, yaml.safe_load((CHART / "values.yaml").read_text()))
     config.update(additionalProperties=False, properties=service["properties"])
     leave_to_templates(gone_settings(SETTINGS), service["properties"], definitions)
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
+    items = re.findall(r'"items": \{"\$ref": "#/\$defs/([\w.]+)"', json.dumps([values, definitions]))
+    for name in sorted(definitions.keys() - {*items}):
+        permit_null(definitions[name], definitions)
+        definitions[name] = or_null(definitions[name])
+    permit_null(values, definitions)
     kept = {name: {key: part for key, part in made.items() if key != "says"} for name, made in definitions.items()}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": kept}
 
@@ -118,18 +113,49 @@ def said_by_templates(section: dict[str, Any], definitions: dict[str, Any], at: 
     return found
 
 
-def need_sections(section: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Require every section: a section whose members are all commented out is null, which removes the defaults too."""
-    inner = {name: default for name, default in defaults.items() if isinstance(default, dict)}
-    members = {name: section["properties"][name] for name in inner if name not in MAY_BE_NULL}
-    if members:
-        section["required"] = [
-            *section.get("required", ()),
-            *(each for each in members if each not in section.get("required", ())),
-        ]
-    for name, member in members.items():
+def or_null(member: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a value that may be null, too."""
+    made = {key: part for key, part in member.items() if key != "leftOut"}
+    if "const" in made:
+        made["enum"] = [made.pop("const")]
+    if "enum" in made:
+        made["enum"] = [*made["enum"], None]
+    if "type" in made:
+        kinds = made["type"] if isinstance(made["type"], list) else [made["type"]]
+        made["type"] = [*kinds, *({"null"} - set(kinds))]
+    if "anyOf" in made and {"type": "null"} not in made["anyOf"]:
+        made["anyOf"] = [*made["anyOf"], {"type": "null"}]
+    return made
+
+
+def resolved(member: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return it with the members of the chart's definition that it names."""
+    name = member.get("$ref", "").removeprefix("#/$defs/")
+    own = {key: part for key, part in member.items() if key != "$ref"}
+    return {**definitions[name], **own} if name.startswith("chart.") else member
+
+
+def permit_null(section: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Let each value be null, which Helm passes to a chart that is part of another. The templates give the default."""
+    for part in ("properties", "patternProperties"):
+        for name, written in section.get(part, {}).items():
+            member = resolved(written, definitions)
+            permit_null(member, definitions)
+            section[part][name] = or_null(member)
+    if isinstance(section.get("additionalProperties"), dict):
+        section["additionalProperties"] = or_null(resolved(section["additionalProperties"], definitions))
+
+
+def defaults(
+    members: dict[str, Any], values: dict[str, Any], definitions: dict[str, Any], at: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield what stands for null, by path: each default, except where null leaves the value out (`leftOut`)."""
+    for name, default in values.items():
+        member = resolved(members[name], definitions)
+        if not member.get("leftOut"):
+            yield f"{at}{name}", default
         if "properties" in member:
-            need_sections(member, inner[name])
+            yield from defaults(member["properties"], default, definitions, f"{at}{name}.")
 
 
 def variables(
@@ -156,6 +182,7 @@ def known() -> dict[str, Any]:
         "texts": said_by_templates(values, values["$defs"]),
         "gone": dict(gone_settings(SETTINGS)),
         "goneValues": gone_values(values),
+        "defaults": dict(defaults(values["properties"], yaml.safe_load(VALUES.read_text()), values["$defs"])),
     }
 
 
@@ -177,7 +204,7 @@ def rows(members: dict[str, Any], values: dict[str, Any], definitions: dict[str,
 def readme() -> str:
     """README.md of the chart."""
     made: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values = yaml.safe_load(VALUES.read_text())
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     versions = chart["kubeVersion"].removeprefix(">=").removesuffix(".0-0") + " and newer"
     table = "\n".join(rows(made["properties"], values, made["$defs"]))

@@ -40,22 +40,6 @@ WRONG_KIND = [  # refused by values.schema.json
             "Additional property cidr is not allowed",
         ],
     ),
-    (  # a section whose members are all commented out
-        """
-        config:
-        canary:
-        ingress:
-        secrets:
-        autoscaling: {keda: }
-        """,
-        [
-            "config is required",
-            "canary is required",
-            "ingress is required",
-            "secrets is required",
-            "autoscaling: keda is required",
-        ],
-    ),
 ]
 WRONG_TOGETHER = [  # refused by the templates
     (
