@@ -1,5 +1,6 @@
 """What the chart makes is what Kubernetes takes; it asks for no right and passes the standard *restricted*."""
 
+import base64
 import json
 import re
 import shutil
@@ -75,7 +76,7 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
     selectors = [
         deployment["spec"]["selector"]["matchLabels"],
         rendered.one("Service", f"{suffix}-ops")["spec"]["selector"],
-        rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        rendered.one("PodDisruptionBudget", suffix)["spec"]["selector"]["matchLabels"],
         rendered.one("NetworkPolicy", suffix)["spec"]["podSelector"]["matchLabels"],
         *(item["spec"]["selector"]["matchLabels"] for item in rendered.all("PodMonitor")),
     ]
@@ -151,6 +152,39 @@ def test_alerts_lead_to_the_runbook_that_is_named(every: Mapping[str, Rendered])
     for alert in alerts:
         url = f"https://wiki.example.com/runbook#{alert['alert'].lower()}"
         assert alert["annotations"]["runbook_url"] == url
+
+
+def test_common_labels_are_on_every_object_and_pod(every: Mapping[str, Rendered]) -> None:
+    """A label that a part has of its own stays; no selector changes with them."""
+    everything = every["everything"]
+    made = [item for item in everything.objects if "labels" in item["metadata"]]
+    assert len(made) == len(everything.objects) - 2  # the extra objects are as written
+    for item in made:
+        assert item["metadata"]["labels"]["example.com/cost-center"] == "7"
+    pod = everything.workers()["spec"]["template"]["metadata"]
+    assert (pod["labels"]["example.com/cost-center"], pod["labels"]["team"]) == ("7", "identity")
+    assert "example.com/cost-center" not in everything.workers()["spec"]["selector"]["matchLabels"]
+
+
+def test_every_pod_has_the_additions(every: Mapping[str, Rendered]) -> None:
+    """Lines of /etc/hosts and further members of the spec; and extra objects are evaluated."""
+    everything = every["everything"]
+    for pod in everything.pods():
+        assert pod["hostAliases"] == [{"ip": "10.0.0.7", "hostnames": ["rabbitmq.internal"]}]
+        assert pod["dnsConfig"] == {"options": [{"name": "ndots", "value": "1"}]}
+    assert everything.one("ConfigMap", "n-notes")["data"] == {"port": "9464"}
+    assert everything.one("PodDisruptionBudget", "n-logout-proxy")["spec"]["maxUnavailable"] == 1
+
+
+def test_the_chart_describes_itself() -> None:
+    """A catalogue shows its icon, which is the console's, its home, its maintainers and its licence."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    kind, _, data = chart["icon"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    icon = CHART.parents[1] / "notifier/features/console/icon.svg"
+    assert base64.b64decode(data) == icon.read_bytes().strip()
+    assert {"home", "sources", "maintainers", "keywords"} <= chart.keys()
+    assert yaml.safe_load(chart["annotations"]["artifacthub.io/links"])[0]["url"].startswith(chart["home"])
 
 
 def test_the_text_is_the_one_looked_at(every: Mapping[str, Rendered]) -> None:

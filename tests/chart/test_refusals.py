@@ -179,6 +179,8 @@ WRONG_TOGETHER = [  # refused by the templates
         autoscaling: {kind: keda, keda: {vhost: /}}
         canary: {keyFile: ""}
         podLabels: {app.kubernetes.io/name: a, app.kubernetes.io/part-of: b}
+        commonLabels: {app.kubernetes.io/component: a, app.kubernetes.io/part-of: b}
+        podSpecExtra: {containers: [], dnsPolicy: Default}
         """,
         [
             "ingress.enabled needs config.api",
@@ -189,6 +191,8 @@ WRONG_TOGETHER = [  # refused by the templates
             'autoscaling.keda.vhost is "/", but the queues are in "logout"',
             "canary.keyFile is empty",
             "podLabels has app.kubernetes.io/name, by which the chart finds its pods",
+            "commonLabels has app.kubernetes.io/component, which the chart sets",
+            "podSpecExtra has containers, which the chart sets from other values",
         ],
     ),
     (

@@ -22,12 +22,15 @@ app.kubernetes.io/name: {{ printf "%s%s" (include "notifier.name" .root) (empty 
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- end -}}
 
-{{/* Labels of an object, of the same. */}}
+{{/* Labels of an object, of the same; "own": further ones, which come before those of commonLabels. */}}
 {{- define "notifier.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
 {{ include "notifier.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
+{{- with mergeOverwrite (dict) .root.Values.commonLabels (default dict .own) }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "notifier.serviceAccount" -}}

@@ -311,6 +311,18 @@
 {{- range $name, $_ := pick $values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "podLabels has %s, by which the chart finds its pods: leave it out (nameOverride changes the name)" $name)) -}}
 {{- end -}}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/component" "helm.sh/chart" -}}
+{{- range $name, $_ := $values.commonLabels -}}
+{{- if has $name $own -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "commonLabels has %s, which the chart sets: leave it out" $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- $set := list "serviceAccountName" "automountServiceAccountToken" "enableServiceLinks" "securityContext" "imagePullSecrets" "hostAliases" "priorityClassName" "nodeSelector" "tolerations" "terminationGracePeriodSeconds" "activeDeadlineSeconds" "restartPolicy" "initContainers" "containers" "volumes" "topologySpreadConstraints" "affinity" -}}
+{{- range $name, $_ := $values.podSpecExtra -}}
+{{- if has $name $set -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "podSpecExtra has %s, which the chart sets from other values: leave it out (README.md of the chart lists the values)" $name)) -}}
+{{- end -}}
+{{- end -}}
 {{- $update := default dict $values.strategy.rollingUpdate -}}
 {{- if and (eq $values.strategy.type "RollingUpdate") (has (toString $update.maxSurge) (list "0" "0%")) (has (toString $update.maxUnavailable) (list "0" "0%")) -}}
 {{- include "notifier.note" (dict "in" $in "text" "strategy.rollingUpdate has maxSurge and maxUnavailable 0, so that no worker could be replaced: give one of them 1") -}}
