@@ -82,6 +82,17 @@ async def test_a_canary_is_published_and_delivered(pods: Pods) -> None:
         )
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+async def test_the_canary_is_reached_by_both_families(address: str, pods: Pods) -> None:
+    """In a cluster of IPv6 alone its Service has no other address; a proxy of the environment is not asked."""
+    url = f"http://{address}:{pods.port}/backchannel-logout"
+    proxy = "http://127.0.0.1:9"
+    status, output = await pods.test(patience=1, CANARY_HOST="", CANARY_REACH="3", CANARY_URL=url, http_proxy=proxy)
+    assert status == 1
+    assert "did not arrive within 1 s" in output  # there is no worker
+    assert "did not reach itself" not in output
+
+
 async def test_undelivered_canary_is_reported(pods: Pods) -> None:
     """Without a worker the event stays in the queue, the test fails, and its output names the next step."""
     status, output = await pods.test(patience=1)

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -77,7 +78,18 @@ def reached() -> str:
         time.sleep(0.5)
 
 
-server = ThreadingHTTPServer((HOST, PORT), Client)
+class Server(ThreadingHTTPServer):
+    """Listens on IPv4 and IPv6, or on what there is of them: a cluster may have one of the two alone."""
+
+    def server_bind(self) -> None:
+        """Replace the socket by one of both families, unless a host is given."""
+        both = not HOST and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else self.address_family
+        self.socket.close()
+        self.socket = socket.create_server((HOST, PORT), family=family, dualstack_ipv6=both)
+
+
+server = Server((HOST, PORT), Client)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 if away := reached():
     # Some networks let no pod reach itself by its Service. Workers may reach it all the same, so the test goes on.
