@@ -5,6 +5,7 @@ that the templates check), `README.md`, copies of alerts and dashboard (a chart 
 and the golden files of the tests.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from notifier.configuration.configured_feature import settings_model
 from notifier.features import FEATURES
 from notifier.settings.config_file import gone_settings
 from notifier.settings.config_schema import config_schema
-from tools.chart_rendering import CHART, Rendered
+from tools.chart_rendering import CHART, Rendered, template
 
 SETTINGS = settings_model(FEATURES)
 ROOT = Path(__file__).parents[1]
@@ -236,9 +237,19 @@ def surplus() -> set[Path]:
     return {path for folder in COPIES.values() for path in (CHART / folder).glob("*")} - copies().keys()
 
 
+def upgrade() -> str:
+    """What an upgrade changes at an installation of typical use, as a diff of what Helm renders.
+
+    `before.yaml` is what the chart of 2026-11-29, before its first repair, rendered from `values.yaml` beside it.
+    """
+    before = (GOLDEN / "upgrade/before.yaml").read_text().splitlines(keepends=True)
+    after = template(GOLDEN / "upgrade/values.yaml").stdout.splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, "before", "after"))
+
+
 def golden() -> dict[Path, str]:
-    """What the chart renders with everything turned on, for a reviewer to read."""
-    return {GOLDEN / "everything.yaml": Rendered.of("everything").text}
+    """What the chart renders with everything turned on, and what an upgrade changes, for a reviewer to read."""
+    return {GOLDEN / "everything.yaml": Rendered.of("everything").text, GOLDEN / "upgrade/changes.diff": upgrade()}
 
 
 def write(files: dict[Path, str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from notifier.cli.application import application
+from tools.chart import upgrade
 from tools.chart_rendering import CHART, Rendered, helm, template, values_file
 
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
@@ -190,6 +191,15 @@ def test_the_chart_describes_itself() -> None:
 def test_the_text_is_the_one_looked_at(every: Mapping[str, Rendered]) -> None:
     """With everything turned on the chart makes what a reviewer has read. If the change is meant: `make chart`."""
     assert every["everything"].text == Path(__file__).with_name("golden").joinpath("everything.yaml").read_text()
+
+
+def test_an_upgrade_changes_what_is_named() -> None:
+    """At an installation of typical use, only lines of `changes.diff` change. If more is meant: `make chart`."""
+    folder = Path(__file__).with_name("golden") / "upgrade"
+    assert upgrade() == (folder / "changes.diff").read_text()
+    texts = (folder / "before.yaml").read_text(), template(folder / "values.yaml").stdout
+    before, after = ([each for each in yaml.safe_load_all(text) if each["kind"] == "Deployment"] for text in texts)
+    assert before == after  # so the upgrade of the chart alone replaces no worker
 
 
 def test_the_guide_installs(tmp_path: Path) -> None:
