@@ -23,7 +23,7 @@ from notifier.configuration.loading import MAX_LOGGED, LoadedConfiguration, load
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
-from notifier.model.errors import ConfigurationError, InputIssue
+from notifier.model.errors import ConfigurationError, InputIssue, describe_error
 from notifier.model.registry import ENDLESS_SECONDS, Registry
 from notifier.telemetry.audit import write_audit
 from notifier.tokens.published_keys import Signing
@@ -96,7 +96,7 @@ class LiveConfiguration:
         except Exception as error:  # noqa: BLE001  see above
             if not claim():
                 return False
-            mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
+            mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [describe_error(error)]
             self.reloads.on_invalid(list(mistakes), requested=requested)
             return False
         if not claim():

@@ -33,7 +33,7 @@ from notifier.delivery.verdict import (
 from notifier.model.backoff import deferral_wait
 from notifier.model.delivery import Delivery
 from notifier.model.egress import check_uri
-from notifier.model.errors import CancelledRequest, InternalFault
+from notifier.model.errors import CancelledRequest, InternalFault, describe_error
 from notifier.model.outcome import (
     Cause,
     Delivered,
@@ -202,7 +202,7 @@ class DeliveryPipeline:
         """Report an internal error, and return the report of an attempt that it prevented."""
         iss, client_id = admitted.client.key
         self._tools.observe(Unexpected(iss=iss, client_id=client_id, event_id=admitted.delivery.event_id, error=error))
-        return report_fault(InternalFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}"), admitted.delivery)
+        return report_fault(InternalFault(Cause.UNKNOWN, f"unexpected: {describe_error(error)}"), admitted.delivery)
 
 
 async def attempt(admitted: AdmittedDelivery, tools: Tools) -> AttemptReport:

@@ -20,7 +20,7 @@ from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
 from notifier.model.documents.event_document import parse_event
 from notifier.model.documents.sourced import ONLY_HEADER, reader_name_of, to_kept, to_received
-from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource, UnknownVersion
+from notifier.model.errors import InputIssue, MalformedEvent, UnknownSource, UnknownVersion, describe_error
 from notifier.model.message import MIN_SUSPECT_CRASHES, PART_OF_HEADER, Kind, Lane, Message, NewerKind
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
@@ -103,7 +103,7 @@ class MessagePlanner:
             return self._reject_broken(original, error, positions)
 
     def _reject_broken(self, message: Message, error: Exception, positions: str | None) -> Replacement:
-        mistake = InputIssue("", f"reading it failed with {type(error).__name__}")
+        mistake = InputIssue("", f"reading it failed: {describe_error(error)}")
         return replacements.reject_unreadable(message, (mistake,), None, positions, self._clock())
 
     def _split_positions(self, message: Message) -> tuple[Message, str | None]:

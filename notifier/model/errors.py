@@ -16,8 +16,11 @@ NotifierError
 """
 
 import asyncio
+import os
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from notifier.model.outcome import Cause, TransportFailure
 
@@ -109,6 +112,23 @@ class SourceFault(NotifierError):  # noqa: N818  the name gives the origin of th
 
 class AnswerFault(SourceFault):
     """An answer arrived but cannot be used: it is too large, or not JSON."""
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error that nothing expected, for operators: notifier's text, or the system's with its files.
+
+    Of another error only the class is returned, since its text may quote what was read, such as a `sub` or a password.
+    """
+    if isinstance(error, NotifierError):
+        return str(error)
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None)  # such as WRONG_VERSION_NUMBER
+        return f"{type(error).__name__} ({reason})" if reason else type(error).__name__
+    if not isinstance(error, OSError) or not error.errno:
+        return type(error).__name__
+    text = os.strerror(error.errno) if error.errno > 0 else error.strerror or type(error).__name__
+    files = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | Path)]
+    return f"{text}: {' -> '.join(files)}" if files else text
 
 
 def iter_leaves(error: BaseException) -> Iterator[BaseException]:

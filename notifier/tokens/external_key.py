@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from notifier.model.client import Algorithm
 from notifier.model.durations import format_duration
+from notifier.model.errors import describe_error
 from notifier.model.shared_resources import shared_slots
 from notifier.tokens.jws import PublicKey, is_signed_by
 from notifier.tokens.published_keys import algorithms_of, jwk_of
@@ -265,4 +266,4 @@ async def _await_signer(seconds: float, request: Awaitable[_T]) -> _T:
     except TimeoutError:
         raise SignerError(f"no answer within {format_duration(seconds)}", SignatureResult.SLOW) from None
     except Exception as error:  # vendors' libraries may raise anything, and must not end the worker
-        raise SignerError(f"its library failed ({type(error).__name__})") from error
+        raise SignerError(f"its library failed ({describe_error(error)})") from error

@@ -51,4 +51,4 @@ def test_exception_while_reading_is_a_dead_letter(error: type[Exception]) -> Non
         assert isinstance(broken, Replacement)
         [send] = broken.messages
         assert (send.queue, send.message.body) == ("dead", message.body)
-        assert f"reading it failed with {error.__name__}" in send.message.headers["letter"]
+        assert f"reading it failed: {error.__name__}" in send.message.headers["letter"]

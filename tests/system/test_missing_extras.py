@@ -12,7 +12,7 @@ from tests.system.site import ISSUER, Site
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = {"pkcs11": "pkcs11", "aws_kms": "aws", "azure_key_vault": "azure", "google_kms": "google"}
-WITHOUT = ("pkcs11", "aiobotocore", "azure", "google")  # the packages that the extras bring
+WITHOUT = ("pkcs11", "aiobotocore", "azure", "google", "sqlalchemy")  # the packages that the extras bring
 KEYS: Mapping[str, Mapping[str, object]] = {
     "pkcs11": {"module": "module.so", "token": "idp", "label": "k", "pin_file": "pin"},
     "aws_kms": {"key_id": "alias/k", "region": "eu-central-1"},
@@ -50,3 +50,16 @@ def test_missing_library_is_named_with_its_install_command(tmp_path: Path, packa
         f"'logout-notifier[{extra}]' (the image has it)"
         for nth, (place, extra) in enumerate(EXTRAS.items(), start=1)
     ]
+
+
+@pytest.mark.full
+def test_missing_library_of_a_registry_source_is_named(tmp_path: Path, packages: Path) -> None:
+    """By commands too, which report what each source lacks instead of ending with the first mistake."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+    database = {"url": f"sqlite:///{tmp_path}/a.db", "query": "SELECT 1"}
+    site.config["registry"] = {"sources": [{"name": "db", "sql": database}]}
+    site.write()
+    words = [sys.executable, "-S", "-m", "notifier", "check", "-c", str(site.file)]
+    environ = {"PYTHONPATH": f"{ROOT}:{packages}"}
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert "needs sqlalchemy: pip install 'logout-notifier[postgresql]'" in done.stdout + done.stderr

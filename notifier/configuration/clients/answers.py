@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, intern_names, row_key
-from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
+from notifier.model.errors import ConfigurationError, InputIssue, SourceFault, describe_error
 from notifier.settings.file_owners import UnixIdentity
 from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings
 
@@ -115,8 +115,7 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, _UnusableCacheError) else type(error).__name__
-            on_unusable(str(self._folder / name), reason)
+            on_unusable(str(self._folder / name), _reason_of(error))
             return None
 
     def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
@@ -173,7 +172,7 @@ class _UnusableCacheError(ValueError):
 def _reason_of(error: Exception) -> str:
     if isinstance(error, _UnusableCacheError):
         return str(error)
-    return getattr(error, "strerror", None) or type(error).__name__
+    return describe_error(error)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, SourceState
-from notifier.model.errors import SourceFault
+from notifier.model.errors import SourceFault, describe_error
 from notifier.model.moment import Clock, wait_for_event
 from notifier.model.record import record
 from notifier.model.trouble import Trouble, TroubleKind
@@ -263,7 +263,7 @@ class RegistryRefresh:
         except SourceFault as fault:
             return str(fault)
         except Exception as error:  # noqa: BLE001  one source must not end the worker
-            return f"taking its answer failed with {type(error).__name__}"
+            return f"taking its answer failed: {describe_error(error)}"
         finally:
             state.holds_back = holds_back  # not before, so that it stays during the next reading
         state.last = answer

@@ -12,7 +12,7 @@ from pathlib import Path
 from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer
 from notifier.configuration.clients.clients_file import pause_garbage_collection
-from notifier.model.errors import SourceFault
+from notifier.model.errors import SourceFault, describe_error
 from notifier.model.own_thread import run_in_thread
 from notifier.model.record import copy_record
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -49,7 +49,7 @@ class SourceReading:
         except SourceFault:
             raise
         except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
-            raise SourceFault(f"reading it failed with {type(error).__name__}") from None
+            raise SourceFault(f"reading it failed: {describe_error(error)}") from None
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         with pause_garbage_collection():
@@ -106,7 +106,7 @@ class DirectReader:
             except SourceFault as fault:
                 self.problems[source.source_name] = str(fault)
             except Exception as error:  # noqa: BLE001  an error of any library must affect only this source
-                self.problems[source.source_name] = f"reading it failed with {type(error).__name__}"
+                self.problems[source.source_name] = f"reading it failed: {describe_error(error)}"
         cached = Cache(folder, of_owner=os.geteuid() == 0).load(source)
         if cached is not None:
             self.cached.add(source.source_name)

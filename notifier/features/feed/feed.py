@@ -26,7 +26,7 @@ from notifier.delivery.facts import (
     notice_of,
 )
 from notifier.model.delivery import Delivery
-from notifier.model.errors import QueueError
+from notifier.model.errors import QueueError, describe_error
 from notifier.model.moment import Clock
 from notifier.model.notice import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
 from notifier.model.outcome import Reason
@@ -152,7 +152,7 @@ class Feed:
         except QueueError:
             pass  # counted below; the target logs the reason
         except Exception as error:  # noqa: BLE001  an observer must not end the worker
-            structlog.get_logger().error("outcomes_failed", error=type(error).__name__)
+            structlog.get_logger().error("outcomes_failed", error=describe_error(error))
         finally:  # also on cancellation
             self.dropped_count += 0 if is_sent else len(batch)
             self._held_bytes -= sum(size for _, size in batch)

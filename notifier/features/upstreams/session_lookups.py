@@ -16,7 +16,7 @@ from notifier.features.upstreams.upstream import (
 )
 from notifier.features.upstreams.upstream_settings import SessionsHttpSettings
 from notifier.features.upstreams.upstream_token import is_plain_text, text_or_none
-from notifier.model.errors import SourceFault
+from notifier.model.errors import SourceFault, describe_error
 from notifier.model.own_thread import run_in_thread
 from notifier.model.redaction import redact_subject
 from notifier.model.shared_resources import shared_slots
@@ -65,9 +65,10 @@ async def _look_up(
     try:
         return await store.find_sessions(upstream_session)
     except SourceFault as fault:
-        return SessionsUnavailable(text=redact_subject(str(fault), upstream_session.sub, upstream_session.sid))
+        text = str(fault)
     except Exception as error:  # noqa: BLE001  libraries raise many types; the look-up is repeated
-        return SessionsUnavailable(text=f"the look-up failed with {type(error).__name__}")
+        text = f"the look-up failed: {describe_error(error)}"
+    return SessionsUnavailable(text=redact_subject(text, upstream_session.sub, upstream_session.sid))
 
 
 def read_session(sub: object, sid: object, clients: object) -> LocalSession:

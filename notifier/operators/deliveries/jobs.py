@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import structlog
 
 from notifier.model.api_token import ApiToken
-from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.errors import QueueError, QueueUnavailable, describe_error
 from notifier.model.ids import new_id
 from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.shared_resources import shared_bound
@@ -154,7 +154,7 @@ class Job:
         try:
             await self.work.carry_out(self)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
-            structlog.get_logger().error("job_failed", error=type(error).__name__, kind=self.work.kind, id=self.id)
+            structlog.get_logger().error("job_failed", error=describe_error(error), kind=self.work.kind, id=self.id)
         finally:
             self.state, self.ended_at = "ended", self.clock()
 

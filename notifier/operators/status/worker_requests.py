@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
-from notifier.model.errors import QueueError
+from notifier.model.errors import QueueError, describe_error
 from notifier.model.record import record
 from notifier.queues.queue_port import Queue
 
@@ -82,9 +82,9 @@ class RequestHandler:
         except QueueError as error:  # such as after a suspension, when the broker has closed the connection
             problem = f"the queue is unreachable: {error}"
         except Exception as error:  # noqa: BLE001  a request must not end the worker
-            problem = f"it failed with {type(error).__name__}"
+            problem = f"it failed: {describe_error(error)}"
             frames = "".join(traceback.format_tb(error.__traceback__))
-            structlog.get_logger().error("request_failed", error=type(error).__name__, exception=frames)
+            structlog.get_logger().error("request_failed", error=describe_error(error), exception=frames)
         answer = WorkerAnswer(worker=self._worker, version=__version__, result=members, problem=problem)
         return _ANSWER.dump_json({"v": 1, "answers": answer})
 

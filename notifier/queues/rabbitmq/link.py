@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
-from notifier.model.errors import NotifierError, QueueError, QueueUnavailable
+from notifier.model.errors import NotifierError, QueueError, QueueUnavailable, describe_error
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -91,8 +91,8 @@ class Link:
                     self._log_failure(QueueUnavailable("the connection was lost"))
                 else:
                     where = "".join(traceback.format_tb(first.__traceback__))
-                    self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
-                    self._log_failure(QueueError(f"unexpected {type(first).__name__}"))
+                    self._log.error("queue_connection_broken", error=describe_error(first), exception=where)
+                    self._log_failure(QueueError(f"unexpected: {describe_error(first)}"))
             finally:
                 was_connected, self.connection = self.connected.is_set(), None
                 self.connected.clear()

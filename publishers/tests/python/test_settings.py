@@ -1,5 +1,6 @@
 """All errors in the settings are reported together, each with its name and remedy, and never with the password."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from logout_notifier_publisher import PublisherSettings, SettingsMistake
 from logout_notifier_publisher.address import AddressMistake, read_address
+from logout_notifier_publisher.publisher_settings import cause
 
 PASSWORD = "p%40ss-word"
 
@@ -110,3 +112,12 @@ def test_the_package_is_light() -> None:
     assert threads == "1"
     assert not heavy & set(modules)
     assert [name for name in modules if name.partition(".")[0] == "notifier"] == []
+
+
+def test_the_cause_of_a_loss_has_the_systems_text_and_no_other() -> None:
+    """With the file; the text of another error may name the user."""
+    assert cause(OSError(errno.ENOSPC, "No space left on device", "/var/outbox/a")) == (
+        "No space left on device: /var/outbox/a"
+    )
+    assert cause(RuntimeError("alice")) == "RuntimeError"
+    assert cause(ConnectionResetError("alice")) == "ConnectionResetError"

@@ -1,6 +1,7 @@
 """Test when registry sources are read, and how failures are handled."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,8 +12,8 @@ from notifier.configuration.clients import source_reading
 from notifier.configuration.clients.answers import Cache
 from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer
 from notifier.configuration.clients.registry_refresh import RefreshedSource, RegistryRefresh
-from notifier.configuration.clients.source_reading import SourceReading
-from notifier.model.errors import SourceFault
+from notifier.configuration.clients.source_reading import DirectReader, SourceReading
+from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
 from notifier.model.record import copy_record
 from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.system.waiting import until as until_answer
@@ -276,3 +277,30 @@ async def test_a_cache_that_hangs_delays_one_refresh(monkeypatch: pytest.MonkeyP
     await until_answer(lambda: asyncio.sleep(0, reading._cache_work), lambda work: work is not None and work.done())
     await reading.settle(answer("shop"), None)
     assert hanging.saved_count == 2
+
+
+class FullDisk(FakeSource):
+    """A source whose reading meets the system's error of a file."""
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        del last
+        raise OSError(errno.ENOSPC, "", "/var/lib/notifier/part")
+
+
+async def test_an_error_of_the_system_keeps_its_text_and_file() -> None:
+    """In a worker, and in a command, which also keeps what a source lacks."""
+    source = RegistrySourceSettings(name="db", keycloak={})
+    text = "reading it failed: No space left on device: /var/lib/notifier/part"
+    with pytest.raises(SourceFault, match=text):
+        await SourceReading(source, lambda _source: FullDisk(), Cache(None), lambda: 0.0).read(None)
+
+    def lacks_library(_source: RegistrySourceSettings) -> FakeSource:
+        raise ConfigurationError([InputIssue("registry.sources.db.sql", "needs sqlalchemy: pip install …")])
+
+    for build, problem in (
+        (lambda _source: FullDisk(), text),
+        (lacks_library, "reading it failed: registry.sources.db.sql: needs sqlalchemy: pip install …"),
+    ):
+        reader = DirectReader(build)
+        assert await asyncio.to_thread(reader, source, None) is None
+        assert reader.problems == {"db": problem}

@@ -191,7 +191,7 @@ async def test_an_unexpected_error_is_a_retryable_fault() -> None:
             raise RuntimeError(question.sub)
 
     assert await SessionLookups(Breaks()).look_up(BY_SID) == SessionsUnavailable(
-        text="the look-up failed with RuntimeError"
+        text="the look-up failed: RuntimeError"
     )
 
 

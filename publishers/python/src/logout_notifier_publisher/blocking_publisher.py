@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 from logout_notifier_publisher.endings import SETTLES, Alive, Ending
 from logout_notifier_publisher.event_publisher import Publisher
 from logout_notifier_publisher.publisher_metrics import PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, cause
 from logout_notifier_publisher.session_ended import SessionEnded
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class BlockingPublisher:
                 future.add_done_callback(_decide_late)
                 log.error("an event was not taken within %g s, and follows: %s", self._limit, STUCK)  # noqa: TRY400
         except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
-            log.error("an ending is LOST (%s): no client is notified of this sign-out", type(error).__name__)  # noqa: TRY400
+            log.error("an ending is LOST (%s): no client is notified of this sign-out", cause(error))  # noqa: TRY400
         return BlockingEnding(None, None)
 
     @contextmanager

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from logout_notifier_publisher.event_outbox import EventOutbox
 from logout_notifier_publisher.log_limit import LogLimit
+from logout_notifier_publisher.publisher_settings import cause
 from logout_notifier_publisher.waiting_events import Stage, Waiting
 
 Alive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
@@ -141,7 +142,7 @@ class Endings:
                 log.warning(
                     "the session store does not answer whether the session of event %s lives (%s). The query is"
                     " repeated, and the event waits",
-                    event_id, type(error).__name__,
+                    event_id, cause(error),
                 )  # fmt: skip
             return None
 

@@ -18,7 +18,7 @@ from logout_notifier_publisher.event_transport import EventTransport
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.lane_sender import LaneSender
 from logout_notifier_publisher.publisher_metrics import Counts, PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, cause
 from logout_notifier_publisher.session_ended import EventPart, SessionEnded, documents
 from logout_notifier_publisher.waiting_events import Stage, Waiting
 
@@ -146,7 +146,7 @@ class Publisher:
                 raise
             return Ending(self._endings, events, session, found[0].id)
         except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
-            why = f"the event is invalid: {error}" if isinstance(error, EventMistake) else type(error).__name__
+            why = f"the event is invalid: {error}" if isinstance(error, EventMistake) else cause(error)
             self._outbox.lose(ended.id or "?", why)
             return Ending(self._endings, [], session, None)
 

@@ -178,6 +178,13 @@ class PublisherSettings:
         return f"PublisherSettings(outbox={str(self.outbox)!r}, …)"
 
 
+def cause(error: BaseException) -> str:
+    """Return the system's text and file of an error, else its class alone, since the text may name the user."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return type(error).__name__
+    return words(error) + (f": {error.filename}" if error.filename else "")
+
+
 def words(error: BaseException) -> str:
     """Return an error's text on one line, without repeating the file name."""
     said = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)

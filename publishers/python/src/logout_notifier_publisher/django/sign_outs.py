@@ -10,6 +10,7 @@ from django.db import transaction
 from logout_notifier_publisher.blocking_publisher import BlockingPublisher
 from logout_notifier_publisher.django.django_settings import SID
 from logout_notifier_publisher.django.session_lookup import ending_id, sealed
+from logout_notifier_publisher.publisher_settings import cause
 from logout_notifier_publisher.session_ended import SessionEnded
 
 PATIENCE = 300.0  # seconds in which the view's transaction ends: until then the session is looked up repeatedly
@@ -76,8 +77,8 @@ def the_publisher() -> BlockingPublisher:
 
 
 def _lost(error: Exception) -> None:
-    """Log the type only: the error's text may name the user."""
+    """Log the cause without the error's text, which may name the user."""
     log.error(
         "a sign-out could not be published (%s): no client is notified. Check NOTIFIER and run `manage.py check`",
-        type(error).__name__,
+        cause(error),
     )
