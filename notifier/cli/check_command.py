@@ -9,7 +9,7 @@ import typer
 
 from notifier.configuration.clients.followers import find_listed_followers
 from notifier.configuration.clients.layer import Layer
-from notifier.configuration.clients.registry_checks import find_unsignable
+from notifier.configuration.clients.registry_checks import examine_tls_files, find_unsignable
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import reader_builder
 from notifier.configuration.inline_senders import find_unlisted_user
@@ -61,8 +61,9 @@ def check(
 ) -> None:
     """List every mistake of a configuration, or sum it up if there is none.
 
-    It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and of the
-    listeners, as `run` does, even if a part of it is wrong. It reads each registry source, has each external key sign,
+    It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue, the
+    listeners and each client, as `run` does, even if a part of it is wrong. With --offline, unusable TLS files of a
+    client are a warning, since a worker starts with them. It reads each registry source, has each external key sign,
     queries each session database (`upstreams`) with a user that cannot exist, and connects to nothing else
     (`notifier doctor` does). A source, key or database without an answer is a mistake. Without mistakes it shows the
     issuers with their keys, the clients, the queue and the listeners. It warns of secrets that others may read, of
@@ -89,25 +90,36 @@ def check(
         config, FEATURES, as_json=as_json, starting=True, answer_of=sources, list_more_issues=list_unread_sources
     )
     mistakes = [*list_unread_sources(), *find_listed_followers(loaded.layers, tuple(loaded.settings.issuers))]
-    if not offline:
+    tls_faults, tls_warnings = examine_tls_files(loaded.registry, time.time())
+    if offline:  # as a start: they affect only their clients
+        tls_warnings = [*tls_faults, *tls_warnings]
+    else:
+        mistakes += tls_faults
         mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.find_remote_issues(loaded)]
     if mistakes:
         exit_with_issues(mistakes, as_json=as_json)
     reports = [feature.report(loaded) for feature in FEATURES]
-    summary = _summarize(loaded, sources, reports)
+    summary = _summarize(loaded, sources, reports, tls_warnings)
     if as_json:
         say_json({"mistakes": [], **summary}, indent=2)
     else:
         say(_format_summary(summary, reports))
 
 
-def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequence[FeatureReport]) -> dict[str, Any]:
+def _summarize(
+    loaded: LoadedConfiguration,
+    sources: DirectReader,
+    reports: Sequence[FeatureReport],
+    tls_warnings: Sequence[InputIssue],
+) -> dict[str, Any]:
     """Return the members that `--json` prints for a configuration without mistakes, except `mistakes`."""
     settings, queue = loaded.settings, loaded.settings.queue
     return {
         "issuers": {iss: _summarize_issuer(iss, loaded) for iss in settings.issuers},
-        "warnings": _list_warnings(loaded, reports),
+        "warnings": _list_warnings(
+            loaded, [*(warning for part in reports for warning in part.warnings), *tls_warnings]
+        ),
         "registry": [
             {**_summarize_source(layer, loaded), "cached": layer.name in sources.cached} for layer in loaded.layers
         ],
@@ -121,13 +133,13 @@ def _summarize(loaded: LoadedConfiguration, sources: DirectReader, reports: Sequ
     }
 
 
-def _list_warnings(loaded: LoadedConfiguration, reports: Sequence[FeatureReport]) -> list[dict[str, Any]]:
-    """Return the warnings as JSON: secrets, settings, features, left-out rows and ignored values of the registry."""
+def _list_warnings(loaded: LoadedConfiguration, more: Sequence[InputIssue]) -> list[dict[str, Any]]:
+    """Return the warnings as JSON: secrets, settings, `more`, left-out rows and ignored values of the registry."""
     settings, registry = loaded.settings, loaded.registry
     issues = [
         *find_shared_keys(settings, loaded.keys),
         *loaded.warnings,
-        *(warning for report in reports for warning in report.warnings),
+        *more,
         *_list_issuers_without_key(loaded),
         *find_unlisted_user(settings).values(),
         *_advise_cache(settings),

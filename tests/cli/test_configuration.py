@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import time
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from joserfc.jwk import ECKey, KeySet
 from notifier.model.moment import format_moment_for_people
 from notifier.telemetry.logs import SubjectHash
 from tests.cli.in_process import notifier
+from tests.support.certificates import authority
 
 ISS = "https://id.example.com"
 OTHER = "https://other.example.com"
@@ -260,3 +262,35 @@ def test_log_id_prints_the_hash_of_the_logs(tmp_path: Path) -> None:
     assert "log.subject_key_file" in without.stderr
     raw = notifier("log-id", "-c", "n.yaml", "alice", cwd=tmp_path, settings={"NOTIFIER_LOG__SUBJECT": "raw"})
     assert raw.returncode == 2
+
+
+def test_check_loads_the_tls_files_of_each_client(made: Path, tmp_path: Path) -> None:
+    """Files that are unusable are mistakes, and with --offline warnings; each is named once, with its clients."""
+    shutil.copy(made / "k.pem", tmp_path)
+    ours = authority(tmp_path / "ca")
+    shutil.copy(ours.issue("notifier", expired=True), tmp_path / "old.pem")
+    shutil.copy(ours.ca_file, tmp_path / "ca.pem")
+    (tmp_path / "empty.pem").write_text("")
+    tls = {"a": {"ca_file": "empty.pem"}, "b": {"ca_file": "empty.pem"}, "c": {"cert_file": "k.pem"}}
+    tls |= {"d": {"ca_file": "ca.pem", "cert_file": "old.pem"}}
+    clients = [
+        {
+            "client_id": name,
+            "backchannel_logout_uri": f"https://{name}.example.com/logout",
+            "id_token_signed_response_alg": "ES256",
+            "notifier": {"tls": files},
+        }
+        for name, files in tls.items()
+    ]
+    config = write(tmp_path, clients=clients)
+    unusable = [
+        f"client 'a' of {ISS} (and 1 other): tls: {tmp_path}/empty.pem is empty; until it is corrected, deliveries",
+        f"client 'c' of {ISS}: tls: {tmp_path}/k.pem holds PRIVATE KEY, and has no certificate",
+    ]
+    expired = f"client 'd' of {ISS}: tls: notifier's certificate {tmp_path}/old.pem expired at 20"
+    found = notifier("check", "-c", config, cwd=tmp_path)
+    assert found.returncode == 2
+    assert [text for text in unusable if text not in found.stderr] == []
+    started = notifier("check", "--offline", "-c", config, cwd=tmp_path)
+    assert started.returncode == 0
+    assert [text for text in (*unusable, expired) if f"warning: {text}" not in started.stdout] == [], started.stdout

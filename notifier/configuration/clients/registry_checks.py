@@ -5,10 +5,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import filterfalse
 
-from notifier.model.client import Algorithm, Client
-from notifier.model.errors import InputIssue
+from notifier.model.client import Algorithm, Client, TlsFiles
+from notifier.model.errors import InputIssue, InternalFault
 from notifier.model.presets import find_preset_doubt
+from notifier.model.printable import counted
 from notifier.model.registry import Followers, InlineRule, Registry
+from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in
 
 MAX_WARNED_CLIENTS = 5  # clients in one warning
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
@@ -47,6 +49,37 @@ def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm])
     other = ", or register the client with id_token_signed_response_alg set to one of these" if names else ""
     key = _KEY_OF_ALGORITHM.get(alg, "an RSA key")
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
+
+
+def examine_tls_files(registry: Registry, now: float) -> tuple[list[InputIssue], list[InputIssue]]:
+    """Load the TLS files of each client. Return an error for unusable files, and a warning for expired certificates.
+
+    Files that several clients share are named once. Blocks on files: 1 ms for each set of files.
+    """
+    clients_by_files: dict[TlsFiles, list[str]] = {}
+    for iss, clients in registry.clients.items():
+        for client in clients.values():
+            clients_by_files.setdefault(client.route.tls, []).append(f"client {client.client_id!r} of {iss}")
+    faults, warnings = [], []
+    for files, (first, *others) in clients_by_files.items():
+        path = f"{first} (and {counted(len(others), 'other')})" if others else first
+        try:
+            build_client_context(files, with_system=False)
+        except InternalFault as fault:
+            faults.append(InputIssue(path, f"tls: {fault}; until it is corrected, deliveries wait"))
+        else:
+            warnings += [InputIssue(path, f"tls: {text}") for text in _find_expired(files, now)]
+    return faults, warnings
+
+
+def _find_expired(files: TlsFiles, now: float) -> Iterator[str]:
+    """Yield a text for notifier's certificate, if it has expired, and for authorities that all have."""
+    own = [] if files.cert_file is None else read_expiries_in(files.cert_file)
+    if own and min(own) < now:
+        yield describe_expired(files.cert_file, min(own)) + ": servers that check it refuse requests; renew it"
+    trusted = [] if files.ca_file is None else read_expiries_in(files.ca_file)
+    if trusted and max(trusted) < now:
+        yield f"each certificate of {files.ca_file} has expired: no server can be verified; renew them"
 
 
 def find_preset_mismatches(registry: Registry) -> Iterator[InputIssue]:

@@ -10,6 +10,7 @@ with the system's authorities, or with a bundle of that size, 20 to 50 ms, so th
 import asyncio
 import math
 import ssl
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from pathlib import Path
 
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
-from notifier.model.outcome import Cause
+from notifier.model.outcome import Cause, Reason, TransportFailure, TransportResult
 from notifier.model.own_thread import run_in_thread
 from notifier.model.shared_resources import shared_bound
-from notifier.network.http.pem_files import build_client_context
+from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in
 from notifier.settings.file_watch import HANGS, Stamps, find_hanging, read_each, stamp_of, stamps_of
 
 MAX_CONTEXTS = shared_bound(256)  # a context with the system's authorities takes about 1 MiB
@@ -37,6 +38,7 @@ class _Entry:
     stamps: Stamps
     context: ssl.SSLContext | None
     fault: str = ""
+    expires_at: float | None = None  # the earliest expiry of notifier's certificate and its chain, in epoch seconds
 
 
 class TlsContexts:
@@ -66,6 +68,19 @@ class TlsContexts:
         if entry.context is None:
             raise InternalFault(Cause.TLS_FILES, entry.fault)
         return entry.context
+
+    def explain(self, files: TlsFiles | None, result: TransportResult) -> TransportResult:
+        """Return the result; if notifier's certificate has expired, as the reason of a connection that the peer closed.
+
+        Not every server sends why it refuses a certificate, or sends it in time.
+        """
+        entry = None if files is None else self._entries.get(files)
+        if entry is None or files is None or entry.expires_at is None or entry.expires_at > time.time():
+            return result
+        if not isinstance(result, TransportFailure) or not _may_be_refusal(result):
+            return result
+        text = f"{describe_expired(files.cert_file, entry.expires_at)} ({result.text})"
+        return TransportFailure(reason=Reason.TLS, ambiguous=result.ambiguous, text=text)
 
     async def close(self) -> None:
         """Cancel the running builds. Their callers get an internal fault."""
@@ -127,6 +142,15 @@ class TlsContexts:
         return entry
 
 
+def _may_be_refusal(failure: TransportFailure) -> bool:
+    """Return True if a server may have refused notifier's certificate. In TLS 1.2 it resets the handshake."""
+    if failure.reason is Reason.CONNECT:
+        return "reset" in failure.text.lower()
+    return failure.reason is Reason.DISCONNECTED or (
+        failure.reason is Reason.TLS and not failure.text.startswith("certificate:")  # the server's
+    )
+
+
 async def _build_in_turn(turn: asyncio.Lock, build: Callable[[], _Entry | None]) -> _Entry | None:
     """Build in a thread, one at a time, but let the next one begin if this one hangs."""
     async with turn:
@@ -151,4 +175,5 @@ def _build(files: TlsFiles, paths: list[Path], former: _Entry | None, *, only_sm
     except InternalFault as fault:
         return _Entry(stamps=stamps, context=None if former is None else former.context, fault=str(fault))
     context.set_alpn_protocols(["http/1.1"])
-    return _Entry(stamps=stamps, context=context)
+    expiries = [] if files.cert_file is None else read_expiries_in(files.cert_file)
+    return _Entry(stamps=stamps, context=context, expires_at=min(expiries, default=None))

@@ -14,14 +14,20 @@ import ssl
 from contextlib import suppress
 from pathlib import Path
 
+from cryptography import x509
+
 from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
+from notifier.model.moment import format_moment_for_people
 from notifier.model.outcome import Cause
 from notifier.network.counted_tls import new_context
 from notifier.settings.policies import ListenerTls
 
 MAX_EXAMINED_BYTES = 65_536  # of a file that are searched for a known mistake
 _BEGIN = b"-----BEGIN "
+_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+_PKCS12 = bytes.fromhex("06092a864886f70d0107")  # the object identifier of PKCS #7, in which PKCS #12 has its content
+_JAVA_KEY_STORE = bytes.fromhex("feedfeed")
 
 
 def set_verify_flags(context: ssl.SSLContext) -> None:
@@ -30,19 +36,21 @@ def set_verify_flags(context: ssl.SSLContext) -> None:
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
 
 
-def build_client_context(files: TlsFiles) -> ssl.SSLContext:
+def build_client_context(files: TlsFiles, *, with_system: bool = True) -> ssl.SSLContext:
     """Return the context of an outgoing connection. Without `ca_file` it trusts the system's authorities.
 
-    Raises InternalFault(cause=tls_files) that names the file.
+    `with_system=False`: it does not, to check the files alone: the system's authorities take 20 to 50 ms. Raises
+    InternalFault(cause=tls_files) that names the file.
     """
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if files.ca_file is None:
+    if files.ca_file is not None:
+        _load_authorities(context, files.ca_file)
+    elif with_system:
+        try:
             context.load_default_certs()
-        else:
-            context.load_verify_locations(files.ca_file)
-    except (OSError, ValueError) as error:
-        raise _to_ca_fault(files.ca_file, error) from error
+        except (OSError, ValueError) as error:
+            text = f"the system's authorities cannot be used: {_words(error)}"
+            raise InternalFault(Cause.TLS_FILES, text) from error
     set_verify_flags(context)
     if files.cert_file is not None:
         _load_certificate(context, files.cert_file, files.key_file)
@@ -57,13 +65,24 @@ def build_server_context(files: ListenerTls) -> ssl.SSLContext:
     context = new_context(ssl.PROTOCOL_TLS_SERVER)
     _load_certificate(context, files.cert_file, files.key_file)
     if files.client_ca_file is not None:
-        try:
-            context.load_verify_locations(files.client_ca_file)
-        except (OSError, ValueError) as error:
-            raise _to_ca_fault(files.client_ca_file, error) from error
+        _load_authorities(context, files.client_ca_file)
         set_verify_flags(context)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def read_expiries_in(file: Path) -> list[float]:
+    """Return when each certificate of the file expires, in epoch seconds; an empty list if it has none. Blocks."""
+    try:
+        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
+
+
+def describe_expired(file: Path | None, expired_at: float) -> str:
+    """Return that notifier's certificate has expired, and when."""
+    return f"notifier's certificate {file} expired at {format_moment_for_people(expired_at)}"
 
 
 def find_pem_issue(raw: bytes) -> str | None:
@@ -73,6 +92,10 @@ def find_pem_issue(raw: bytes) -> str | None:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "is UTF-16 text; save it as UTF-8"
     if _BEGIN not in raw:
+        if _PKCS12 in raw[:64]:
+            return "is PKCS#12, not PEM; convert it: openssl pkcs12 -in FILE -nodes -out FILE.pem"
+        if raw.startswith(_JAVA_KEY_STORE):
+            return "is a Java key store, not PEM; export its entry: keytool -exportcert -rfc -keystore FILE -alias NAME"
         if raw.startswith(b"\x30"):
             return "is DER, not PEM; convert it: openssl x509 (or pkey) -inform der -in FILE -out FILE.pem"
         return "is base64 of the file that is meant; decode it once: base64 -d" if _is_coded_twice(raw) else None
@@ -95,13 +118,25 @@ def _is_coded_twice(raw: bytes) -> bool:
     return _BEGIN in decoded or decoded.lstrip().startswith(b"{")
 
 
-def _find_known_issue(*files: Path | None) -> str | None:
-    """Return the first of these files that cannot be used for a common reason, and the reason."""
-    for file in filter(None, files):
+def _find_known_issue(*files: tuple[Path, str]) -> str | None:
+    """Return the first of these files that cannot be used for a common reason, and the reason.
+
+    Each has the name of what it must hold: `certificate` or `private key`.
+    """
+    for file, wanted in files:
         with suppress(OSError), file.open("rb") as opened:
-            if (mistake := find_pem_issue(opened.read(MAX_EXAMINED_BYTES))) is not None:
+            raw = opened.read(MAX_EXAMINED_BYTES)
+            if (mistake := find_pem_issue(raw) or _find_missing_part(raw, wanted)) is not None:
                 return f"{file} {mistake}"
     return None
+
+
+def _find_missing_part(raw: bytes, wanted: str) -> str | None:
+    labels = {label.decode() for label in _LABEL.findall(raw)}
+    if any(label.endswith(wanted.upper()) for label in labels):
+        return None
+    found = f"holds {' and '.join(sorted(labels))}" if labels else "is not PEM"
+    return f"{found}, and has no {wanted}: there is no line -----BEGIN {wanted.upper()}-----"
 
 
 def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
@@ -110,12 +145,18 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path |
     except (OSError, ValueError) as error:
         named = cert_file if key_file is None else f"{cert_file}, {key_file}"
         text = f"{named}: cannot be used as certificate and key: {_words(error)}"
-        raise InternalFault(Cause.TLS_FILES, _find_known_issue(cert_file, key_file) or text) from error
+        issue = _find_known_issue((cert_file, "certificate"), (key_file or cert_file, "private key"))
+        raise InternalFault(Cause.TLS_FILES, issue or text) from error
 
 
-def _to_ca_fault(ca_file: Path | None, error: OSError | ValueError) -> InternalFault:
-    text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
-    return InternalFault(Cause.TLS_FILES, _find_known_issue(ca_file) or text)
+def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:
+    try:
+        context.load_verify_locations(ca_file)
+        if context.cert_store_stats()["x509"] == 0:  # a list of revoked certificates alone is loaded, too
+            raise ValueError("it has no certificate")  # noqa: TRY301
+    except (OSError, ValueError) as error:
+        text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
+        raise InternalFault(Cause.TLS_FILES, _find_known_issue((ca_file, "certificate")) or text) from error
 
 
 def _words(error: OSError | ValueError) -> str:

@@ -189,7 +189,7 @@ class HttpTransport:
         except asyncio.CancelledError as error:
             raise CancelledRequest(translate_timeout(None, exchange, proxy)) from error
         except (aiohttp.ClientError, OSError) as error:
-            return translate_fault(error, exchange, proxy)
+            return self._tls.explain(plan.tls, translate_fault(error, exchange, proxy))
         finally:
             current_exchange.reset(context)
             pool.in_use -= 1

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from cryptography import x509
 
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.own_thread import run_in_thread
 from notifier.model.registry import Registry
-from notifier.network.http.pem_files import build_server_context
+from notifier.network.http.pem_files import build_server_context, read_expiries_in
 from notifier.settings.file_watch import find_hanging, read_each, stamp_of, stamps_of
 from notifier.settings.policies import ListenerTls
 from notifier.settings.service_settings import Settings
@@ -85,11 +84,5 @@ def read_expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[s
 
     A file that cannot be read is left out, since its user reports it. Blocks on files.
     """
-    ends = []
-    for (use, name), path in files:
-        try:
-            certificates = x509.load_pem_x509_certificates(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        ends.append((use, name, min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)))
-    return ends
+    ends = ((use, name, read_expiries_in(path)) for (use, name), path in files)
+    return [(use, name, min(expiries)) for use, name, expiries in ends if expiries]

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import datetime as dt
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -14,7 +16,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from cryptography.x509.oid import ExtensionOID
 from yarl import URL
 
@@ -218,6 +223,21 @@ def _refuse(server: socket.socket, context: ssl.SSLContext) -> None:
                 pass
 
 
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_an_expired_certificate_of_ours_is_named(
+    transport: HttpTransport, ca: Authority, newest: ssl.TLSVersion
+) -> None:
+    """Also where the server closes the connection without a word, and not while the server answers."""
+    expired = TlsFiles(ca_file=ca.ca_file, cert_file=ca.issue("notifier", expired=True))
+    async with scripted(tls=ca.server(mutual=True, newest=newest)) as receiver:
+        wire = await transport.post(request(receiver.url, tls=expired))
+    assert isinstance(wire, TransportFailure)
+    assert wire.reason is Reason.TLS
+    assert re.search(r"^notifier's certificate \S+/notifier-expired\.pem expired at 20\S+", wire.text)
+    async with scripted(tls=ca.server()) as receiver:
+        assert await transport.post(request(receiver.url, tls=expired)) == HttpResponse(status=200)
+
+
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -358,6 +378,11 @@ def _replace(file: Path, text: str) -> None:
 # ── PEM files that were damaged by copying: each reader reports the damage and the remedy ────────────────────────────
 
 
+def _pkcs12() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return serialize_key_and_certificates(b"n", key, None, None, BestAvailableEncryption(b"changeit"))
+
+
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda _: b"\n", "is empty"),
     "line breaks written out": (lambda pem: pem.replace(b"\n", b"\\n"), r'line breaks: printf %b "$(cat FILE)"'),
@@ -366,8 +391,34 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no line breaks": (lambda pem: pem.replace(b"\n", b" "), "has lost its line breaks"),
     "indented": (lambda pem: b"".join(b"    " + line for line in pem.splitlines(True)), "is indented"),
     "UTF-16": (lambda pem: pem.decode().encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+    "PKCS#12": (lambda _: _pkcs12(), "is PKCS#12, not PEM; convert it: openssl pkcs12"),
+    "Java key store": (lambda _: bytes.fromhex("feedfeed00000002"), "is a Java key store, not PEM"),
     "DER": (lambda pem: base64.b64decode(b"".join(pem.splitlines()[1:-1])), "is DER, not PEM; convert it: openssl"),
 }
+
+
+@pytest.mark.parametrize(
+    ("damaged", "holds", "text"),
+    [
+        ("ca.pem", "key.pem", "holds PRIVATE KEY, and has no certificate"),
+        ("cert.pem", "key.pem", "holds PRIVATE KEY, and has no certificate"),
+        ("key.pem", "cert.pem", "holds CERTIFICATE, and has no private key"),
+        ("ca.pem", "revoked.pem", "holds X509 CRL, and has no certificate"),
+        ("ca.pem", "words.pem", "is not PEM, and has no certificate: there is no line -----BEGIN CERTIFICATE-----"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(damaged: str, holds: str, text: str, tmp_path: Path) -> None:
+    """Of authorities, certificates and keys. OpenSSL loads a list of revoked certificates as authorities."""
+    cert, key = certificate_and_key(tmp_path)
+    (tmp_path / "words.pem").write_text("the certificate")
+    now = dt.datetime.now(dt.UTC)
+    revoked = x509.CertificateRevocationListBuilder(x509.Name([]), now, now)
+    signed = revoked.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    (tmp_path / "revoked.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    shutil.copy(tmp_path / holds, tmp_path / damaged)
+    with pytest.raises(InternalFault) as fault:
+        build_client_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=key))
+    assert str(fault.value).startswith(f"{tmp_path / damaged} {text}")
 
 
 def certificate_and_key(folder: Path) -> tuple[Path, Path]:
