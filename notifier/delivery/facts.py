@@ -1,7 +1,7 @@
 """The facts that the core reports to observers: the only source of metrics, logs, replies and the feed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from notifier.model.delivery import Delivery
 from notifier.model.notice import DeliveryResult, Notice, SkipReason
@@ -73,6 +73,10 @@ class MembersMisspelt(Fact):
     source: str | None = None
 
 
+_TakenResult = Literal["accepted", "duplicate", "split", "malformed", "ignored"]
+EVENT_RESULTS: tuple[str, ...] = get_args(_TakenResult)
+
+
 @record
 class EventTaken(Fact):
     """A worker has acked an event: all its deliveries are settled, or it was split, ignored or malformed.
@@ -81,7 +85,7 @@ class EventTaken(Fact):
     how many of these were settled as copies of other deliveries. `unread`: the informational members that were dropped.
     """
 
-    result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]
+    result: _TakenResult
     event_id: str
     iss: str
     publisher: str | None

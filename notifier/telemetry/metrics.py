@@ -10,6 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily
 
 from notifier.delivery.facts import (
+    EVENT_RESULTS,
     Attempted,
     ClientServed,
     DeadLettered,
@@ -34,7 +35,6 @@ from notifier.tokens.signer import SignatureResult
 
 ATTEMPT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIGNATURE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-_RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
 RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 
@@ -114,11 +114,10 @@ class Metrics:
     ) -> None:
         self.registry = registry
         self.clients = ClientSeries(registry, max_clients)
-        self._events = dict.fromkeys(_RESULTS, 0)
+        self._events = dict.fromkeys(EVENT_RESULTS, 0)
         self._undated = self._ignored_overrides = 0
         self._unread = dict.fromkeys((*INFORMATIONAL_MEMBERS, "time"), 0)
         self._remarks = dict.fromkeys(MEANT_MEMBERS, 0)
-        self._source_events: dict[tuple[str, str], int] = {}
         self.signatures = signatures or SignatureCounts()
         self._surplus: dict[Label, int] = {}
         self._internal_faults = 0
@@ -171,9 +170,6 @@ class Metrics:
         self._undated += fact.result == "accepted" and not fact.dated
         for member in fact.unread:
             self._unread[member] += 1
-        if fact.source is not None:
-            key = (fact.source, fact.result)
-            self._source_events[key] = self._source_events.get(key, 0) + 1
 
     def _on_members_misspelt(self, fact: MembersMisspelt) -> None:
         for member in fact.members:
@@ -209,10 +205,6 @@ class Metrics:
         yield labelled_family(CounterMetricFamily, "answers_surplus_total", text, ("iss", "client_id"), self._surplus)
         yield plain_counter(
             "own_faults_total", "Deliveries that failed by an internal error of notifier.", self._internal_faults
-        )
-        text = "Messages of sources processed here, by result."
-        yield labelled_family(
-            CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events
         )
         yield from self.signatures.families()
         text = "Tokens signed, by issuer and algorithm."

@@ -1,7 +1,7 @@
 """Build the sources that accept events over HTTP from the current configuration, for their routes."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
@@ -34,7 +34,7 @@ class HttpSources:
     ) -> None:
         """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""
         self._live = live
-        self.routes = SourceRoutes(self.find_source, publish, ApiLimits())
+        self.routes = SourceRoutes(self.find_source, publish, ApiLimits(), list_names=self.list_names)
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.current.settings.template().route.egress)
         self._loaded: LoadedConfiguration | None = None
@@ -43,15 +43,22 @@ class HttpSources:
 
     def find_source(self, name: str) -> HttpSource | None:
         """Return the source of this name; None if it is not configured with `http`."""
-        loaded = self._live.current
-        if loaded is not self._loaded:
-            self._build_sources(loaded)
-        return self._sources.get(name)
+        return self._current().get(name)
+
+    def list_names(self) -> Iterable[str]:
+        """Return the names of the sources that are configured with `http`."""
+        return self._current()
 
     async def aclose(self) -> None:
         """Stop requests for keys and certificates."""
         await self._reader.close()
         await self._sns.close()
+
+    def _current(self) -> Mapping[str, HttpSource]:
+        loaded = self._live.current
+        if loaded is not self._loaded:
+            self._build_sources(loaded)
+        return self._sources
 
     def _build_sources(self, loaded: LoadedConfiguration) -> None:
         """Replace all sources by those of a configuration."""

@@ -99,6 +99,9 @@ _PROBLEMS = {
     415: "The content type is not supported, or the body is compressed.",
     503: "The queue or the keys of the token's issuer are unavailable. Send the event again.",
 }
+RECORDED_STATUSES = tuple(map(str, sorted({202, 405, 429, 500, *_PROBLEMS})))
+"""The statuses of answers to a configured source."""
+
 POST_OPERATION = OperationDescription(
     summary="Publish an event in the words of a source. Its proof stands in place of a token.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},

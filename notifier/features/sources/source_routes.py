@@ -12,7 +12,7 @@ slowly. Until the proof is verified, such a request has a lower limit and a shor
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import assert_never
 
@@ -28,6 +28,7 @@ from notifier.features.sources.source_operations import (
     GET_OPERATION,
     OPTIONS_OPERATION,
     POST_OPERATION,
+    RECORDED_STATUSES,
     answer_okta,
     answer_options,
     answer_websub,
@@ -62,7 +63,7 @@ _MAX_TOPIC_CHARACTERS = 255
 class SourceRoutes:
     """The routes of sources. `find_source` returns None for an unknown source, or one without `http`.
 
-    `publish` returns once the message is durable, and raises QueueError.
+    `publish` returns once the message is durable, and raises QueueError. `list_names` returns the configured sources.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class SourceRoutes:
         limits: ApiLimits,
         clock: Clock = time.time,
         new_id: Callable[[], str] = new_id,
+        list_names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._find_source = find_source
+        self._list_names = list_names
         self._publish = publish
         self._limits = limits
         self._clock = clock
@@ -84,9 +87,10 @@ class SourceRoutes:
         self._counts: dict[tuple[str, str], int] = {}  # keys: source and status
 
     def families(self) -> Iterator[Metric]:
-        """Return the metric families for a scrape."""
+        """Return the metric families for a scrape. The series of each source start at zero, so alerts see the first."""
         text = "Requests to POST /v1/events/{source}."
-        yield labelled_family(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._counts)
+        counts = {(name, status): 0 for name in self._list_names() for status in RECORDED_STATUSES} | self._counts
+        yield labelled_family(CounterMetricFamily, "source_requests_total", text, ("source", "status"), counts)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the API's application."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from itertools import chain
 
 from notifier.feature import Feature, FeatureContext, FeatureRuntime, late
 from notifier.model.defaults import MAX_EVENT
@@ -11,7 +12,8 @@ from notifier.model.ids import new_id
 
 def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.sources.http_sources import HttpSources
-    from notifier.features.sources.source_intake import SourceIntake
+    from notifier.features.sources.source_intake import SourceEventCounts, SourceIntake
+    from notifier.features.sources.source_settings import sources_of
     from notifier.features.sources.sources_part import SourcesPart
     from notifier.model.documents.sourced import EVENT_SOURCES
 
@@ -20,9 +22,13 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     intake = SourceIntake(
         lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT, observe=context.observe
     )
-    routes = sources.routes
+    routes, counts = sources.routes, SourceEventCounts(lambda: sources_of(live.current.settings))
     return FeatureRuntime(
-        api=routes.routes(), families=routes.families, readers={EVENT_SOURCES: intake}, lifespan=aclosing(sources)
+        api=routes.routes(),
+        observe=counts.observe,
+        families=lambda: chain(counts.families(), routes.families()),
+        readers={EVENT_SOURCES: intake},
+        lifespan=aclosing(sources),
     )
 
 

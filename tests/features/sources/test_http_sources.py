@@ -17,7 +17,9 @@ from notifier.features import FEATURES
 from notifier.features.sources.http_sources import HttpSources
 from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
 from notifier.features.sources.sns_server import RETRY_AFTER_SECONDS, CertificateUnavailable, SnsServer
+from notifier.features.sources.source_intake import SourceEventCounts
 from notifier.features.sources.source_proofs import HeaderSecret, SetVerifier, SnsVerifier
+from notifier.features.sources.source_settings import sources_of
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
 from notifier.model.message import Lane, MessageDraft
@@ -88,6 +90,25 @@ async def test_a_secret_is_rotated_without_a_restart(folder: Path) -> None:
         assert live.reload(requested=False) is taken
         assert (opens(sources, "Bearer one"), opens(sources, "Bearer new")) == expected
     await sources.aclose()
+
+
+def test_the_counters_of_each_source_start_at_zero(folder: Path) -> None:
+    """Of one that a reload adds, too. Without its zero a counter's first refusal is no increase, and no alert."""
+    live = running(folder, okta=OKTA)
+    sources = HttpSources(live, publish)
+    events = SourceEventCounts(lambda: sources_of(live.current.settings))
+
+    def zeros() -> set[tuple[str, str]]:
+        families = (*sources.routes.families(), *events.families())
+        samples = [sample for family in families for sample in family.samples]
+        assert {sample.value for sample in samples} == {0.0}
+        return {tuple(sample.labels.values()) for sample in samples}  # type: ignore[misc]
+
+    refusals = {"400", "401", "404", "405", "408", "413", "415", "429", "500", "503", "malformed"}
+    assert {("okta", each) for each in refusals} <= zeros()
+    write(folder, {"okta": OKTA, "topic": {**MAPPED, "http": {"sns": {"topic_arn": ARN}}}})
+    assert live.reload(requested=False)
+    assert {("topic", each) for each in refusals} <= zeros()
 
 
 def test_mistakes_name_the_setting_and_never_the_secret(folder: Path) -> None:
