@@ -2,7 +2,7 @@
 # queue is used. Its packages are locked by their hashes; those that trace are among them (`tracing.endpoint`), since
 # nothing can be installed into it later.
 #
-#   docker build -t notifier .
+#   docker build -t notifier --build-arg COMMIT="$(git rev-parse HEAD)" .
 #   docker run --read-only --cap-drop ALL -v "$PWD:/etc/notifier/config:ro" -p 9464:9464 notifier
 #
 # To name the base by its digest: --build-arg PYTHON_IMAGE=docker.io/library/python:3.13.9-slim-bookworm@sha256:…
@@ -19,6 +19,9 @@ COPY deploy/requirements-image.txt /src/deploy/requirements-image.txt
 RUN /opt/notifier/bin/python -m pip install --no-compile --only-binary :all: --require-hashes -r /src/deploy/requirements-image.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY notifier /src/notifier
+# Empty for a release. Otherwise it becomes a part of the version; no other history is sent.
+ARG COMMIT=
+RUN mkdir /src/.git && echo "${COMMIT}" > /src/.git/HEAD
 # What installs is not shipped, neither here nor in the base. Bytecode is made now: the root is read-only later.
 RUN /opt/notifier/bin/python -m pip install --no-compile --no-deps --no-build-isolation /src \
     && /opt/notifier/bin/python -m pip uninstall --yes setuptools pip \

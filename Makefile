@@ -149,7 +149,8 @@ bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty o
 	@$(DEV)/bin/python -m benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
 
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
-	@$$(command -v docker || echo podman) build --tag notifier:dev $(ARGS) .
+	@commit=$$(git rev-parse HEAD 2>/dev/null); $$(command -v docker || echo podman) build --tag notifier:dev \
+		--build-arg COMMIT="$$commit" --build-arg REVISION="$$commit" $(ARGS) .
 
 test-image: ## build the image by buildah and try it; no registry is needed (root on Debian; 4 min)
 	@.ci/test-image $(ARGS)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from notifier import RELEASE
 from publishers.tests.versions import PACKAGES, ROOT, versions
 from tools.package_links import led_away
 
 
 def test_all_have_the_service_s_version() -> None:
     """They are released together."""
-    assert set(versions().values()) == {tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]}
+    assert set(versions().values()) == {RELEASE}
 
 
 def test_all_have_the_service_s_licence() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from notifier import RELEASE
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "publishers"
 
@@ -18,7 +20,7 @@ def versions() -> Mapping[str, str]:
     props = (PACKAGES / "duende/Directory.Build.props").read_text()
     pom = ET.parse(PACKAGES / "keycloak/pom.xml").getroot()
     return {
-        "pyproject.toml": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+        "notifier": RELEASE,
         "python/pyproject.toml": tomllib.loads((PACKAGES / "python/pyproject.toml").read_text())["project"]["version"],
         "keycloak/pom.xml": str(pom.findtext("{*}version")),
         "oidc-provider/package.json": json.loads((PACKAGES / "oidc-provider/package.json").read_text())["version"],
@@ -33,7 +35,7 @@ def main() -> None:
     found = versions()
     if len(set(found.values())) != 1:
         sys.exit(f"the packages are not of one version: {dict(found)}")
-    print(found["pyproject.toml"])  # noqa: T201  a command's answer
+    print(found["notifier"])  # noqa: T201  a command's answer
 
 
 if __name__ == "__main__":

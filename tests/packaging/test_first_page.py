@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier import __version__
+from notifier import RELEASE
 from tests.packaging.test_distribution_names import PARTS
 from tests.support.apt_programs import program
 from tests.support.installing import run_installer
@@ -62,7 +62,7 @@ def test_the_command_is_installed_from_a_clone(clone: Path) -> None:
     run_installer([sys.executable, "-m", "venv", clone / "venv"])
     pip, *arguments = shlex.split(printed("pip"))
     run_installer([clone / "venv/bin" / pip, "--quiet", *arguments], cwd=clone)
-    assert run_installer([clone / "venv/bin/notifier", "--version"]).split()[-1] == __version__
+    assert run_installer([clone / "venv/bin/notifier", "--version"]).split()[-1] == RELEASE
 
 
 async def test_a_second_worker_runs_beside_the_first(tmp_path: Path, amqp_url: str, prefix: str) -> None:

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from notifier import __version__
+from notifier import RELEASE
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -61,7 +61,14 @@ def test_it_runs_as_nobody_and_stops_by_a_drain() -> None:
     assert instructions(final, "STOPSIGNAL") == ["SIGTERM"]
     assert instructions(final, "ENTRYPOINT") == ['["notifier"]']
     assert instructions(final, "HEALTHCHECK")
-    assert f"VERSION={__version__}" in instructions(final, "ARG")
+    assert f"VERSION={RELEASE}" in instructions(final, "ARG")
+
+
+def test_a_build_that_is_no_release_has_its_commit() -> None:
+    """As an argument, in the place where the package looks for it. `make image` gives it."""
+    assert "COMMIT=" in instructions(STAGES[0], "ARG")
+    assert 'mkdir /src/.git && echo "${COMMIT}" > /src/.git/HEAD' in instructions(STAGES[0], "RUN")
+    assert '--build-arg COMMIT="$$commit"' in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=131072"])

@@ -1,5 +1,6 @@
 """Lays out the status of the service as a page for a terminal."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -109,6 +110,10 @@ def _format_workers(status: ServiceStatus) -> str:
     lines = [f"{answered_count} of {counted(status.seen, 'worker')} answered."]
     if not answered_count and not status.blocked:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
+    versions = Counter(worker.version for worker in status.workers)
+    if len(versions) > 1:
+        each = ", ".join(f"{version} at {count}" for version, count in sorted(versions.items()))
+        lines.append(f"! {len(versions)} versions, as during an upgrade: {each}.")
     for worker in status.workers:
         phase = "draining" if worker.draining else f"up {format_in_words(status.at - worker.since)}"
         if worker.consuming is False and not worker.draining:

@@ -64,6 +64,20 @@ def test_worker_that_is_not_ready_is_shown() -> None:
     assert shown.count("not ready: the queue differs") == shown.count("not ready") == 1
 
 
+def test_workers_of_different_versions_are_marked() -> None:
+    """With the number of workers of each. Nothing is added if all have the same."""
+    old, new = {"version": "0.1.0+g1a2b3c4d"}, {"version": "0.1.0+gfeedf00d"}
+    pages = []
+    for versions in ((old, new, old), (new, new, new)):
+        answers = [worker(name, **version) for name, version in zip("abc", versions, strict=True)]
+        Console(file=(page := io.StringIO()), width=200).print(
+            status_page(status_of({}, answers, now=NOW), every_client=False)
+        )
+        pages.append(page.getvalue())
+    assert "! 2 versions, as during an upgrade: 0.1.0+g1a2b3c4d at 2, 0.1.0+gfeedf00d at 1." in pages[0]
+    assert "versions" not in pages[1]
+
+
 def test_workers_are_summed_up() -> None:
     """The most recent result of a client wins; the oldest delivery is that of all workers."""
     one = worker(
