@@ -10,6 +10,7 @@ import typer
 
 from notifier.model.outcome import Cause
 from notifier.model.trouble import TroubleKind
+from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections
 from notifier.operators.doctor.settings_reference import find_settings
 from notifier.operators.terminal.command_options import Json
@@ -30,7 +31,21 @@ _LATE = (
 )
 _ENDED_EARLY = "Attempts at clients that hang were ended before their timeout, since other clients needed the slots."
 _FAILING = "The last attempt failed. The next deliveries are attempted all the same."
-_DEFERRED = "Deliveries are deferred without an attempt. `notifier status` shows the cause under `waits for`."
+_DEFERRED = (
+    "Deliveries are deferred without an attempt: each waits, and is attempted later. `notifier status` shows the cause "
+    "under `waits for`, and counts the deferrals of a second. A delivery may be deferred several times."
+)
+_DELAYED = "The delivery is in a delay queue until its next attempt: a retry, or a deferral."
+_DEAD = "A dead letter is a delivery or event that was given up, or an unreadable message. An operator replays it."
+_PENDING = "Deliveries whose next attempt is due later: `notifier waiting list`."
+_WAITS_FOR = "The cause of the last deferral, or empty if deliveries wait after a failure."
+_REASON = "The result of the last attempt that failed, with the HTTP status of the answer."
+_EXPIRES = "When the first of the pending deliveries is given up, and becomes a dead letter with the reason `expired`."
+_NOT_READY = "The worker consumes no queue. The text names the reason, as `/readyz` does."
+_ATTEMPTS = "Tokens that were sent, one request each. A delivery has one or more attempts."
+_SKIPPED = "A client of an event has no address for logouts, so there is no delivery to it."
+_LEFT_OUT = "Clients of a registry source with invalid rows, which get no logouts: `notifier check` names them."
+_KEPT = "The dead letter stays after a replay"
 WORDS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("unreachable", "rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
     **dict.fromkeys(("probing", "tried", "half_open", "probe"), (_HALF_OPEN, "circuit")),
@@ -41,9 +56,42 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "attempts_ended_early_total": (_ENDED_EARLY, "timeout"),
     **dict.fromkeys(("late", "set_aside", "queue_set_aside"), (_LATE, "")),
     "held": ("Messages that a worker has received and not acked.", ""),
+    "ready": ("Messages of a queue that no worker has received.", ""),
+    "events": ("The queue of fresh events. Queues of sources belong to it.", "NotifierBacklogOld"),
+    "retries": ("The queue of deliveries that came due: retries and deferrals.", "NotifierBacklogOld"),
+    "bulk": ("The queue of mass logouts. Other events go first.", "NotifierBulkBacklogOld"),
+    **dict.fromkeys(("dead", "dead_letter", "dead_letters", "given_up"), (_DEAD, "NotifierDeadLetters")),
+    "oldest": ("The age of the oldest message, or of the oldest dead letter.", "NotifierBacklogOld"),
+    "newest": ("The age of the newest dead letter.", ""),
+    **dict.fromkeys(("waits", "pending", "waiting"), (_PENDING, "")),
+    **dict.fromkeys(("waits_for", "cause"), (f"{_WAITS_FOR} `notifier explain CAUSE` describes it.", "")),
+    **dict.fromkeys(("reason", "last_answer", "answer"), (f"{_REASON} `notifier explain REASON` describes it.", "")),
+    "count": ("The number of these messages.", ""),
+    "where": ("The place of a pending delivery: `delayed` or `parked`.", ""),
+    "since": ("How long the oldest of these deliveries has been pending, or when a problem began.", ""),
+    **dict.fromkeys(("next", "next_attempt", "due"), ("When the first pending delivery is attempted again.", "")),
+    "last_success": ("When the client last accepted a token.", "NotifierClientFailing"),
+    "last_failure": ("When an attempt at the client last failed.", "NotifierClientFailing"),
+    "expires": (_EXPIRES, "expired"),
+    "client": ("A relying party, by its `client_id` and issuer.", ""),
+    "in_flight": ("Attempts that run, or whose result is not durable yet.", ""),
+    "draining": ("The worker stops: it takes no message, and ends its attempts.", ""),
+    **dict.fromkeys(("not_ready", "not_consuming"), (_NOT_READY, "NotifierNotReady")),
+    "answered": ("Workers whose state is shown. Others are busy, draining or unreachable.", "NotifierWorkerDown"),
+    **dict.fromkeys(("attempts", "attempt"), (_ATTEMPTS, "")),
+    "retried": ("Attempts that failed and are repeated later.", "NotifierClientFailing"),
+    "skipped": (_SKIPPED, "NotifierClientSkipped"),
+    "left_out": (_LEFT_OUT, "NotifierRegistryChanged"),
+    **dict.fromkeys(("untried", "not_tried"), ("No attempt was made at the client since the workers started.", "")),
+    "with_problems": ("Clients that are not healthy.", "NotifierClientFailing"),
+    "recovered": (_CLOSED, "circuit"),
+    "missing": ("The broker lacks this queue or exchange: `notifier topology declare` creates it.", ""),
+    "different": ("The queue exists with other arguments: `notifier topology show` lists them.", ""),
+    "failed": ("The attempt failed, or the check of the doctor.", "NotifierClientFailing"),
+    **{str(reason): (f"{_KEPT}: {reason.explanation}.", "") for reason in KeepReason},
     **dict.fromkeys(("failing", "fails"), (_FAILING, "NotifierClientFailing")),
     **dict.fromkeys(("deferred", "put_off"), (_DEFERRED, "")),
-    "delayed": ("The delivery is in a delay queue until its next attempt: a retry, or a deferral.", ""),
+    "delayed": (_DELAYED, ""),
     **dict.fromkeys(("healthy", "well"), ("The last attempt succeeded, or none was made.", "")),
     **{
         str(kind): ("`notifier status` shows this problem while it lasts.", kind.section)
@@ -56,8 +104,8 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
 def explain(
-    name: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="NAME", help="A reason, cause, alert, state or setting. Default: list all but settings."
         ),
@@ -72,8 +120,8 @@ def explain(
     Examples:
         # why was a logout given up?
         notifier explain rejected_token
-        # a word of status or waiting
-        notifier explain parked
+        # words of status, a table or the console
+        notifier explain set aside
         # an alert at three in the morning
         notifier explain NotifierDeadLetters
         # a setting, or all of a section; also as an error names it, or its variable
@@ -84,11 +132,12 @@ def explain(
     if everything:
         _print_markdown(load_runbook())
         return
-    sections = _load_sections()
-    if name is None:
+    sections = load_sections()
+    if not words:
         _print_names(_list_names(sections.values()), as_json=as_json)
         return
-    section = sections.get(re.sub("[ -]", "_", name.lower()))
+    name = " ".join(words)
+    section = sections.get(re.sub("[ -]+", "_", name.strip().lower()))
     if section is None:
         _explain_settings(name, as_json=as_json)
         return
@@ -99,7 +148,7 @@ def explain(
         _print_markdown(section.text)
 
 
-def _load_sections() -> dict[str, RunbookSection]:
+def load_sections() -> dict[str, RunbookSection]:
     """Return the sections of the runbook, and a section for each of WORDS that the runbook lacks, by name."""
     runbook = parse_sections()
     sections = dict(runbook)
