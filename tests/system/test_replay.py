@@ -17,7 +17,7 @@ from tests.system.worker_process import replying_worker, worker
 
 @pytest.mark.full
 async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, str], tmp_path: Path) -> None:
-    """Given up again, deferred, then delivered. The exit status is that of the replay."""
+    """Given up again with exit status 1, then delivered with 0."""
     answers = Answers(shop=404, wiki=404)
     async with Clients(answers) as clients:
         site = site_of(tmp_path, clients, place)
@@ -29,13 +29,13 @@ async def test_replay_reports_the_results_of_its_dead_letters(place: tuple[str, 
 
             reported = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop", "--json")
             account = json.loads(reported.stdout)
-            assert (reported.returncode, account["replayed"]) == (0, 3), reported.stderr
+            assert (reported.returncode, account["replayed"]) == (1, 3), reported.stderr
             assert account["became"]["dead"] == {"refused": 3}
             assert account["became"]["waiting"] == 0
 
             answers.by_path["shop"] = 200
             reported = await notifier_at(site, "dead-letters", "replay", "--client-id", "shop")
-            assert "3 replayed" in reported.stdout
+            assert (reported.returncode, "3 replayed" in reported.stdout) == (0, True)
             assert "3 delivered" in reported.stdout, reported.stdout
             _, line = running.logged("dead_letters_replayed")
             assert (line["done"], line["audit"]) == (3, True)

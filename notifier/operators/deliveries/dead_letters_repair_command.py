@@ -86,15 +86,18 @@ def replay(
     as its delivery is durable. If it fails again, it returns to the dead letters until the next replay.
 
     The command then shows the results: delivered, failed again and why, given up again. It ends when no more results
-    are expected, after --wait (30s) at the latest; the workers continue. Ctrl-C ends the wait too. The exit status is
-    that of the replay alone.
+    are expected, after --wait (30s) at the latest; the workers continue. Ctrl-C ends the wait too.
 
     Some dead letters stay, and the output counts them by reason: not_after has passed; the event is still malformed; or
     the token has no sid, and the dead letter is older than sub_only_max_age. Such a token would end newer sessions of
     the user. To allow that, give --end-newer-sessions.
 
-    Ctrl-C stops after the current batch, with exit status 1; the same command continues. A replay that is killed may
-    deliver one batch twice on RabbitMQ, which does no harm. The workers log the replay with your name.
+    The exit status is 0 if all selected dead letters were replayed, and none of them was given up again by then. It is
+    1 if some stay or were given up again, if an ID is unknown, or if the replay stopped early. Deliveries that still
+    wait do not count, nor does what is beyond --limit. --dry-run has the exit status of the replay.
+
+    Ctrl-C stops after the current batch; the same command continues. A replay that is killed may deliver one batch
+    twice on RabbitMQ, which does no harm. The workers log the replay with your name.
 
     Examples:
         # what would happen

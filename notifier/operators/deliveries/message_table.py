@@ -197,8 +197,8 @@ def finish_repair(
 ) -> None:
     """Print the result of a repair, then `replay_result`. Ends the command.
 
-    The exit status is 1 if the repair ended early. It is also 1 if a given ID or the client is unknown, so that a
-    typing error does not look like a repair.
+    The exit status is 1 if the repair ended early, if selected messages stay, or if replayed ones were given up again.
+    It is also 1 if a given ID or the client is unknown, so that a typing error does not look like a repair.
     """
     if as_json:
         became = {} if replay_result is None else {"became": replay_result.document()}
@@ -216,7 +216,8 @@ def finish_repair(
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
     _end_if_missing(table, context, filter_, result)
-    raise typer.Exit(1 if result.ended_early else 0)
+    has_dead = replay_result is not None and replay_result.account.results.dead.total() > 0
+    raise typer.Exit(1 if result.ended_early or result.kept or has_dead else 0)
 
 
 def _end_if_missing(
