@@ -19,6 +19,7 @@ from notifier.operators.terminal.screen import Screen, make_screen
 from notifier.service.doctor_checks import DoctorScope, examine_installation
 
 MAX_LISTED_OK = 20  # successful checks of one area; a larger number is shown as one line
+MAX_NAMED_FAILURES = 5  # in the last line
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
 
 
@@ -45,6 +46,8 @@ def doctor(
     metadata, its clock. Each registry source: whether it can be read. Each client: host name, egress rules, connection,
     certificate, preset. The doctor ends no session, and sends clients nothing without --canary.
 
+    In each area failures come first, then warnings. The last lines have the totals and name the failures.
+
     The exit status is 1 if a check fails (warnings do not count), and 2 if the configuration has mistakes.
 
     Examples:
@@ -70,7 +73,7 @@ def doctor(
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    """Print the findings below a heading for each area, and the totals."""
+    """Print the findings below a heading for each area, failures first, and the totals with the names of failures."""
     console = make_screen()
     area = ""
     ok_counts = Counter(finding.area for finding in findings if finding.level == "ok")
@@ -88,6 +91,10 @@ def _print(findings: Sequence[Finding]) -> None:
             console.print(printable(f"    → {finding.advice}"))
     counts = Counter(finding.level.value for finding in findings)
     console.print(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
+    failed = [f"{finding.area} {finding.subject}" for finding in findings if finding.level is Severity.FAILED]
+    if failed:
+        more = f" and {len(failed) - MAX_NAMED_FAILURES} more" if len(failed) > MAX_NAMED_FAILURES else ""
+        console.print(printable(f"failed: {', '.join(failed[:MAX_NAMED_FAILURES])}{more}"), style=MARKS["failed"][1])
 
 
 def _print_line(console: Screen, level: str, text: str) -> None:

@@ -17,11 +17,11 @@ MAX_CONCURRENT_CHECKS = 64  # each has one connection at most
 
 
 class Severity(StrEnum):
-    """The severity of a finding. FAILED: logouts cannot be delivered because of it, now or soon."""
+    """The severity of a finding, in the order of the output. FAILED: logouts cannot be delivered, now or soon."""
 
-    OK = "ok"
-    WARNING = "warning"
     FAILED = "failed"
+    WARNING = "warning"
+    OK = "ok"
 
 
 class Area(StrEnum):
@@ -66,7 +66,7 @@ class Check:
 async def examine(
     checks: Sequence[Check], progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> list[Finding]:
-    """Run the checks. Return their findings in the order of the areas.
+    """Run the checks. Return their findings in the order of the areas, and of severity in each.
 
     `progress` is called after each check, with the number of ended checks and of all.
     """
@@ -87,8 +87,11 @@ async def examine(
                 progress(done, len(checks))
 
     results = await asyncio.gather(*map(run, checks))
-    areas = list(Area)
-    return sorted(chain.from_iterable(results), key=lambda finding: areas.index(finding.area))
+    areas, severities = list(Area), list(Severity)
+    return sorted(
+        chain.from_iterable(results),
+        key=lambda finding: (areas.index(finding.area), severities.index(finding.level)),
+    )
 
 
 def ok(area: Area, subject: str, text: str, advice: str = "") -> Finding:

@@ -36,7 +36,17 @@ from notifier.network.http.issuer_document import (
 )
 from notifier.network.http.probe import ReachedAddress, ReachFailure
 from notifier.operators.doctor.canary import CANARY_SUBJECT_PREFIX, CanaryTools, send_canary
-from notifier.operators.doctor.doctor import MAX_CONCURRENT_CHECKS, Area, Check, Finding, Severity, examine, ok
+from notifier.operators.doctor.doctor import (
+    MAX_CONCURRENT_CHECKS,
+    Area,
+    Check,
+    Finding,
+    Severity,
+    examine,
+    failure,
+    ok,
+    warning,
+)
 from notifier.operators.doctor.doctor_clients import examine_server, judge_registry, servers_of
 from notifier.operators.doctor.doctor_keys import (
     ExaminedIssuer,
@@ -647,6 +657,21 @@ def test_expired_api_token_is_reported(tmp_path: Path) -> None:
     )
     assert findings["text"] == "has expired at 2025-06-15 00:00:00Z"
     assert findings["advice"].startswith("create another")
+
+
+async def test_failures_come_first_in_their_area() -> None:
+    """Then warnings. Areas keep their order."""
+
+    async def answer() -> Sequence[Finding]:
+        return [
+            ok(Area.CLIENT, "shop", "answers"),
+            warning(Area.CLIENT, "mail", "is slow", ""),
+            failure(Area.CLIENT, "wiki", "is gone", ""),
+            ok(Area.QUEUE, "q", "answers"),
+        ]
+
+    findings = await examine([Check(area=Area.CLIENT, subject="all", timeout=600, run=answer)])
+    assert [finding.subject for finding in findings] == ["q", "wiki", "mail", "shop"]
 
 
 async def test_checks_that_hang_delay_others_by_their_timeout() -> None:
