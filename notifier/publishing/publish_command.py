@@ -223,7 +223,7 @@ def _format_notices(event: EventNotices, now: float) -> Iterator[str]:
         words = _format_notice(notice, now)
         yield f"{notice.client_id:{width}}  {words}" if notice.client_id else words
     if not known:
-        yield "nothing was heard of it yet: no worker took it, or it could not reply"
+        yield "no result yet: no worker has received it, or it could not reply"
     elif not event.settled and (missing := (known[0].of or 0) - len(known)) > 0:
         yield f"no notice of {counted(missing, 'more client')} yet"
 

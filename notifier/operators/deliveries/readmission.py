@@ -144,7 +144,7 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
                 "its token names no session, and its age is unknown: a clock was set back meanwhile", limit
             )
         if age > delivery.progress.uncounted_seconds + limit:
-            return _keep_stale(f"its token names no session, and a worker first took it {age:.0f} s ago", limit)
+            return _keep_stale(f"its token names no session, and a worker first received it {age:.0f} s ago", limit)
     renewed = replace(
         delivery,
         id_given=True,  # workers recognise copies by the stored ID, even if the publisher gave none

@@ -192,8 +192,8 @@ def _print_markdown(markdown: str) -> None:
 
 
 def _adapt_to_terminal(text: str) -> str:
-    """Return the text without ` -c n.yaml` in its commands if NOTIFIER_CONFIG names the configuration."""
-    return text.replace(" -c n.yaml", "") if os.environ.get("NOTIFIER_CONFIG") else text
+    """Return the text without ` -c FILE` in its commands if NOTIFIER_CONFIG names the configuration."""
+    return text.replace(" -c FILE", "") if os.environ.get("NOTIFIER_CONFIG") else text
 
 
 def _print_names(names: list[tuple[str, str]], *, as_json: bool) -> None:

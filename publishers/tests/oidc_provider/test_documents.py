@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -20,6 +21,8 @@ from publishers.tests.oidc_provider.installed import NODE, PACKAGE, ROOT, npm_fo
 README = (PACKAGE / "README.md").read_text()
 PAGE = (ROOT / "docs/identity-servers/oidc-provider.md").read_text()
 PATIENCE = 30.0
+NOTIFIER = (sys.executable, "-m", "notifier")
+STEPS = re.findall(r"^```(?:sh|yaml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 RSA = {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "notifier", "alg": "RS256", "use": "sig"}
 
 
@@ -67,6 +70,19 @@ def ask(url: str, process: subprocess.Popen[str]) -> Any:
             assert process.poll() is None, process.stdout and process.stdout.read()
             assert time.monotonic() < end, url
             time.sleep(0.05)  # its port opens
+
+
+def test_the_key_and_its_file_come_before_what_reads_them(tmp_path: Path) -> None:
+    """The page's configuration has the line that `keys generate` prints, and `keys jwks` reads it."""
+    generate, _, jwks = (step.split(" #")[0].strip() for step in STEPS[:3])
+    written = subprocess.run(
+        [*NOTIFIER, *generate.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "{file: notifier.pem, not_before: " in written.stdout.replace('"', "")
+    assert "{file: notifier.pem, not_before: " in STEPS[1]
+    (tmp_path / "notifier.yaml").write_text(STEPS[1])
+    shown = subprocess.run([*NOTIFIER, *jwks.split()[1:5]], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert len(json.loads(shown.stdout)["keys"]) == 1
 
 
 @pytest.mark.full

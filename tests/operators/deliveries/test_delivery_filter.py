@@ -305,7 +305,7 @@ def test_unattempted_delivery_may_end_newer_sessions_too(
     found = of_delivery(never)
     assert stays(found) is expected
     if isinstance(found, KeptDeadLetter):
-        assert "first took it 700 s ago" in found.text
+        assert "first received it 700 s ago" in found.text
     assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
 
 

@@ -281,9 +281,9 @@ def test_explain_prints_the_whole_runbook(tmp_path: Path) -> None:
 
 def test_runbook_commands_fit_the_environment(tmp_path: Path) -> None:
     """NOTIFIER_CONFIG replaces `-c FILE`, as in a pod."""
-    assert "notifier status -c n.yaml" in notifier("explain", "NotifierReloadFailed", cwd=tmp_path).stdout
+    assert "notifier status -c FILE" in notifier("explain", "NotifierReloadFailed", cwd=tmp_path).stdout
     settings = {"NOTIFIER_CONFIG": "/etc/notifier/notifier.yaml"}
     for words in (["NotifierReloadFailed"], ["NotifierReloadFailed", "--json"], ["--all"]):
         shown = notifier("explain", *words, cwd=tmp_path, settings=settings).stdout
         assert "notifier status" in shown
-        assert "-c n.yaml" not in shown
+        assert "-c FILE" not in shown
