@@ -9,6 +9,7 @@ from typing import Self
 
 from notifier.model.moment import earliest
 from notifier.model.outcome import Cause, DeadReason, Reason
+from notifier.model.printable import counted
 from notifier.model.record import copy_record, record
 
 
@@ -62,7 +63,13 @@ class TroubleKind(StrEnum):
 
 MAX_CLIENTS_PER_KIND = 5  # of one issuer, with a trouble each; more have one together
 _NAMED_CLIENTS = 3  # in the text of such a trouble
-_NOUNS: Mapping[str, str] = {TroubleKind.EVENTS_REFUSED: "event", TroubleKind.PUBLISHER_REFUSED: "request"}
+_COUNTED: Mapping[str, tuple[str, str]] = {
+    TroubleKind.EVENTS_REFUSED: ("event", "refused"),
+    TroubleKind.PUBLISHER_REFUSED: ("request", "refused"),
+    TroubleKind.UNKNOWN_ISSUER: ("message", "deferred"),
+    TroubleKind.UNKNOWN_VERSION: ("message", "deferred"),
+    TroubleKind.SESSION_ONLY: ("delivery", "skipped"),
+}
 _URGENCY = {kind.value: place for place, kind in enumerate(TroubleKind)}
 _KINDS: Mapping[str, TroubleKind] = {kind.value: kind for kind in TroubleKind}
 
@@ -73,7 +80,7 @@ class Trouble:
 
     `kind` is a TroubleKind, or a kind of a later release. `iss` and `client_id` are the affected issuer and client, and
     empty if there are several; `subject` is the key, source, setting or reason. `count` deliveries, events or
-    requests were deferred or refused because of it.
+    requests were deferred, refused or skipped because of it.
     """
 
     kind: str
@@ -84,10 +91,10 @@ class Trouble:
     subject: str = ""
     count: int = 0
 
-    @property
-    def counted(self) -> str:
-        """The noun for `count`."""
-        return _NOUNS.get(self.kind, "delivery")
+    def format_count(self) -> str:
+        """Return `count` with what was counted, and what happened to it: `5 deliveries deferred`."""
+        noun, verb = _COUNTED.get(self.kind, ("delivery", "deferred"))
+        return f"{counted(self.count, noun)} {verb}"
 
     @property
     def explained(self) -> str:

@@ -110,7 +110,17 @@ function barsOf({ timeline: { step: stepSeconds, now: lastStep, series } }) {
 // ── internal troubles ──
 
 const SOURCE_KINDS = new Set(["registry_source_failed", "registry_loss_held", "registry_source_differs"]);
-const COUNTED = { events_refused: "event", publisher_refused: "request" };
+const COUNTED = {
+  events_refused: ["event", "events", "refused"],
+  publisher_refused: ["request", "requests", "refused"],
+  unknown_issuer: ["message", "messages", "deferred"],
+  unknown_version: ["message", "messages", "deferred"],
+  session_only: ["delivery", "deliveries", "skipped"],
+};
+const countedOf = ({ kind, count }) => {
+  const [one, many, verb] = COUNTED[kind] ?? ["delivery", "deliveries", "deferred"];
+  return `${counted(count, one, many)} ${verb}`;
+};
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
 export const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
   ${troubles.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul></section>`;
@@ -118,8 +128,7 @@ export const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h
 function Trouble({ one, workers }) {
   const facts = [
     one.since && html`since <${Ago} at=${one.since} suffix="" />`,
-    one.count > 0 && (COUNTED[one.kind] ? counted(one.count, COUNTED[one.kind])
-      : `${counted(one.count, "delivery", "deliveries")} deferred`),
+    one.count > 0 && countedOf(one),
     workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
   ].filter(Boolean);
   return html`<li class=${MILD.has(one.kind) ? "warn" : "bad"}>

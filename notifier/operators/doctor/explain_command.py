@@ -90,7 +90,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "failed": ("The attempt failed, or the check of the doctor.", "NotifierClientFailing"),
     **{str(reason): (f"{_KEPT}: {reason.explanation}.", "") for reason in KeepReason},
     **dict.fromkeys(("failing", "fails"), (_FAILING, "NotifierClientFailing")),
-    **dict.fromkeys(("deferred", "put_off"), (_DEFERRED, "")),
+    **dict.fromkeys(("deferred", "put_off", "deferral", "deferrals"), (_DEFERRED, "")),
     "delayed": (_DELAYED, ""),
     **dict.fromkeys(("healthy", "well"), ("The last attempt succeeded, or none was made.", "")),
     **{

@@ -61,7 +61,7 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         if len(status.workers) > 1 and shared.workers:
             headline += f", at {len(shared.workers)} of {len(status.workers)} workers"
         if trouble.count:
-            headline += f", {counted(trouble.count, trouble.counted)}"
+            headline += f", {trouble.format_count()}"
         sign, style = ("!", "yellow") if trouble.mild else ("✗", "bold red")
         yield Text(f"{sign} {headline}", style=style)
         more = f" (notifier explain {trouble.explained})" if trouble.explained else ""
@@ -127,7 +127,8 @@ def _format_workers(status: ServiceStatus) -> str:
 def _format_rates(status: ServiceStatus) -> str:
     if not status.workers:
         return ""
-    rates = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
+    words = {"deferred": "deferrals"}  # of one delivery there may be many
+    rates = ", ".join(f"{rate:,.1f} {words.get(name, name)}" for name, rate in rates_of(status).items())
     return f"A second, over the last minute: {rates}.\n"
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from notifier.features.console.console_files import HEADERS, console_files
+from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.problem import answer_refusals
 from tools.vendor_console import CONSOLE, add_to_sbom, listed
@@ -31,6 +32,18 @@ async def test_each_file_has_the_policy() -> None:
             if answer.status == 200:
                 again = await client.get(route.path, headers={"If-None-Match": answer.headers["ETag"]})
                 assert (again.status, await again.read()) == (304, b"")
+
+
+def test_counts_of_problems_have_the_words_of_status() -> None:
+    """`deliveries deferred`, unless the console lists the kind."""
+    rows = re.findall(
+        r'^  (\w+): \["(\w+)", "(\w+)", "(\w+)"\],$', (CONSOLE / "overview_page.js").read_text(), re.MULTILINE
+    )
+    listed_kinds = {kind: (f"1 {one} {verb}", f"2 {many} {verb}") for kind, one, many, verb in rows}
+    assert len(listed_kinds) > 3
+    for kind in TroubleKind:
+        words = tuple(Trouble(kind=kind, text="", count=count).format_count() for count in (1, 2))
+        assert words == listed_kinds.get(kind, ("1 delivery deferred", "2 deliveries deferred")), kind
 
 
 async def test_nothing_else_is_a_file() -> None:

@@ -78,6 +78,19 @@ def test_workers_of_different_versions_are_marked() -> None:
     assert "versions" not in pages[1]
 
 
+def test_counts_name_what_happened() -> None:
+    """A deferred delivery is not called a delivery, nor is a deferral: of one delivery there may be many."""
+    kinds = {
+        TroubleKind.SIGNING: "5 deliveries deferred", TroubleKind.UNKNOWN_ISSUER: "5 messages deferred",
+        TroubleKind.SESSION_ONLY: "5 deliveries skipped", TroubleKind.EVENTS_REFUSED: "5 events refused",
+    }  # fmt: skip
+    troubles = [Trouble(kind=kind, text="", count=5, iss=ISS) for kind in kinds]
+    status = status_of({}, [worker("a", troubles=troubles, rates={"deferred": 2.5})], now=NOW)
+    Console(file=(page := io.StringIO()), width=200).print(status_page(status, every_client=False))
+    assert [counted for counted in kinds.values() if f", {counted}\n" not in page.getvalue()] == []
+    assert "2.5 deferrals" in page.getvalue()
+
+
 def test_workers_are_summed_up() -> None:
     """The most recent result of a client wins; the oldest delivery is that of all workers."""
     one = worker(
