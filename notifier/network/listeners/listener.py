@@ -140,6 +140,10 @@ class _Acceptor:
             connection.on_request(request)
         try:
             return await self._answer(request)
+        except OSError as error:
+            if not is_of_closed_connection(error, request):
+                raise
+            return web.Response()  # aiohttp drops it, and logs no error
         finally:
             if isinstance(connection, BoundedConnection):
                 connection.on_answer()
@@ -235,6 +239,11 @@ _EXPLANATIONS: Mapping[int, str] = {
     errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, 0.0.0.0 everybody",
     errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
 }
+
+
+def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
+    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response."""
+    return isinstance(error, OSError) and (request.transport is None or request.transport.is_closing())
 
 
 async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:

@@ -23,6 +23,7 @@ from aiohttp.typedefs import Handler
 from notifier.model.moment import Clock, MinuteLimit
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Tokens, bearer_of
+from notifier.network.listeners.listener import is_of_closed_connection
 from notifier.network.listeners.openapi import description_of
 from notifier.network.listeners.problem import Refusal
 
@@ -81,8 +82,9 @@ class RequestCounts:
         except web.HTTPException as error:
             self._count(request, error.status)
             raise
-        except Exception:
-            self._count(request, HTTPStatus.INTERNAL_SERVER_ERROR)
+        except Exception as error:
+            if not is_of_closed_connection(error, request):
+                self._count(request, HTTPStatus.INTERNAL_SERVER_ERROR)
             raise
         self._count(request, response.status)
         return response

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -13,6 +14,7 @@ from aiohttp import web
 from notifier.model.errors import ConfigurationError
 from notifier.network.listeners.listener import Listener, listen
 from notifier.network.listeners.ops import MAX_CONNECTIONS, Readiness, ops_app
+from notifier.network.listeners.request_counts import RequestCounts
 from tests.publishing.serving import serving
 from tests.system.waiting import until
 
@@ -55,6 +57,57 @@ async def ops(worker: Worker) -> AsyncIterator[Listener]:
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
+
+
+@pytest.mark.parametrize("part", ["header", "body"])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_closed_connection_is_no_error(caplog: pytest.LogCaptureFixture, part: str, *, reset: bool) -> None:
+    """Of a caller that leaves while its request is handled, as after a suspension: nothing is logged or counted."""
+    counts, began, closed, ended = RequestCounts(lambda: None, time.time), asyncio.Event(), asyncio.Event(), []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            began.set()
+            response = web.StreamResponse()
+            if part == "body":
+                await response.prepare(request)
+            await closed.wait()
+            await until(lambda: asyncio.sleep(0, request.transport), lambda transport: transport is None)
+            await response.prepare(request)
+            await response.write(b"late")
+        except OSError as error:
+            ended.append(type(error).__name__)
+            raise
+        return response
+
+    app = web.Application(middlewares=[counts.middleware])
+    app.add_routes(routes := [web.get("/v1/slow", handler)])
+    counts.add_routes(routes)
+    async with serving(app) as listener:
+        _, writer = await asyncio.open_connection(listener.host, listener.port)
+        writer.write(b"GET /v1/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(began.wait(), 30)
+        writer.transport.abort() if reset else writer.close()
+        closed.set()
+        await until(lambda: asyncio.sleep(0, ended), lambda names: names == ["ClientConnectionResetError"])
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert sum(counts.by_labels().values()) == 0
+
+
+async def test_an_error_of_a_handler_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Also one of another connection, while that of the caller is open."""
+    counts = RequestCounts(lambda: None, time.time)
+
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        raise ConnectionResetError("of another server")
+
+    app = web.Application(middlewares=[counts.middleware])
+    app.add_routes(routes := [web.get("/v1/slow", handler)])
+    counts.add_routes(routes)
+    async with serving(app) as listener, aiohttp.ClientSession() as session:
+        assert (await session.get(f"{listener.url}/v1/slow")).status == 500
+    assert "Error handling request" in caplog.text
+    assert counts.by_labels()["GET /v1/slow", "5xx", "none"] == 1
 
 
 async def test_openmetrics_is_served_on_request(ops: Listener, http: aiohttp.ClientSession) -> None:
