@@ -120,6 +120,8 @@ def _translate(error: Exception, url: URL, waited: float) -> QueueError:
             return QueueError(f"{host} refused the connection: {reason_of(error)}")
         case AMQPError() if isinstance(error.__cause__, ssl.SSLError):
             return QueueError(f"{host}: no TLS connection: {reason_of(error.__cause__)}")
+        case AMQPError(__cause__=ConnectionResetError(args=args)) if args == error.args:  # before any frame
+            return QueueUnavailable(f"{host} ended the connection in the TLS handshake")
         case TimeoutError():
             is_file = isinstance(error, FileTimeoutError)
             return QueueUnavailable(str(error) if is_file else f"{host} did not answer within {waited:.2g} s")
@@ -209,10 +211,7 @@ async def channel_of(connection: Connection, *, confirms: bool = False) -> Async
 
 
 async def open_channel(connection: Connection, *, confirms: bool = False) -> aiormq.Channel:
-    """Return a new channel of aiormq. With `confirms`, an unroutable mandatory publish raises.
-
-    Raises QueueUnavailable.
-    """
+    """Return a new channel. With `confirms`, an unroutable mandatory publish raises. Raises QueueUnavailable."""
     async with broker_request("no channel", CONNECT_TIMEOUT_SECONDS):
         number = _next_free_number(connection)
         channel = connection.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
