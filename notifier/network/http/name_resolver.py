@@ -177,7 +177,7 @@ async def _race(
             done, running = await asyncio.wait(
                 running, timeout=None if has_begun else delay, return_when=asyncio.FIRST_COMPLETED
             )
-            for query in done:
+            for query in sorted(done, key=lambda each: each.exception() is not None):  # results before errors
                 error = query.exception()
                 if error is None or _error_code(error) in final_codes:
                     return query.result()
