@@ -139,7 +139,7 @@ HoldDuration = Annotated[float, DurationField(above=0.0, most=MAX_HOLD_SECONDS)]
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """The address of a listener. Port 0 lets the system choose."""
+    """The address of a listener. Port 0 lets the system choose. `*`: all addresses, of IPv4 and IPv6."""
 
     host: str
     port: int
@@ -163,16 +163,25 @@ def is_in_clear(url: str) -> bool:
     return parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback
 
 
-_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
-
-
 def _listen(value: object) -> Listen:
     if isinstance(value, Listen):
         return value
-    match = _HOST_AND_PORT.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]+]+)):([0-9]{1,5})", str(value))
     if match is None or int(match[3]) > 65_535:
-        raise ValueError('must be an address and a port, such as "127.0.0.1:8080", "0.0.0.0:8080" or "[::]:8080"')
+        raise ValueError(f"must be an address and a port: {_listen_advice(str(value))}")
     return Listen(match[1] or match[2], int(match[3]))
+
+
+def _listen_advice(text: str) -> str:
+    if match := re.fullmatch(r"(?:\[\*\]|\+)?:?([0-9]{1,5})", text):  # as other programs have it
+        return (
+            f'write "*:{match[1]}" for all addresses of this machine, or "127.0.0.1:{match[1]}" for this machine alone'
+        )
+    if match := re.fullmatch(r"([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*):([0-9]{1,5})", text):
+        return f'write an IPv6 address in brackets, "[{match[1]}]:{match[2]}"'
+    if "://" in text:
+        return f"write it without {text.partition('://')[0]}://"
+    return 'write "127.0.0.1:8080", "[::1]:8080", or "*:8080" for all addresses of this machine'
 
 
 def expand_home(path: Path) -> Path:
@@ -266,7 +275,7 @@ ListenAddress = Annotated[
     PlainValidator(_listen),
     PlainSerializer(str),
     WithJsonSchema(
-        {"type": "string", "pattern": "^.+:[0-9]{1,5}$", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]}
+        {"type": "string", "pattern": "^.+:[0-9]{1,5}$", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "*:8080"]}
     ),
 ]
 TextList = Annotated[tuple[str, ...], BeforeValidator(to_list, json_schema_input_type=str | list[str])]

@@ -59,9 +59,9 @@ async def look() -> ServiceStatus:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, **listening: Any) -> AsyncIterator[Listener]:
+async def serving(app: web.Application, host: str = "127.0.0.1", **listening: Any) -> AsyncIterator[Listener]:
     """Run the listener, and close it at the end."""
-    listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1, **listening)
+    listener = await listen(app, host, 0, key="api.listen", grace=1, **listening)
     try:
         yield listener
     finally:

@@ -55,7 +55,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- mulf $number (get $factors $unit) | ceil | int -}}
 {{- end -}}
 
-{{/* The port of an address as the configuration has it: "0.0.0.0:9464", "[::]:9464". */}}
+{{/* The port of an address as the configuration has it: "0.0.0.0:9464", "*:9464". */}}
 {{- define "notifier.port" -}}
 {{- regexFind "[0-9]+$" . -}}
 {{- end -}}

@@ -125,7 +125,7 @@
 {{- end -}}
 {{- range $path, $listen := dict "config.ops.listen" (dig "ops" "listen" "" $config) "config.api.listen" (dig "api" "listen" "" $config) "config.web.listen" (dig "web" "listen" "" $config) -}}
 {{- if regexMatch "^(127\\.|localhost|\\[::1\\])" $listen -}}
-{{- include "notifier.note" (dict "in" $in "text" (printf "%s is %s, which nothing outside of the pod reaches: leave it out, or give 0.0.0.0 or [::]" $path $listen)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "%s is %s, which nothing outside of the pod reaches: leave it out, or give 0.0.0.0, or * for IPv6 too" $path $listen)) -}}
 {{- end -}}
 {{- end -}}
 {{- $ports := dict -}}

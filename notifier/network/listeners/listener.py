@@ -95,7 +95,8 @@ async def listen(  # noqa: PLR0913  each has its default
     assert runner.server is not None
     acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, answer_timeout, tls)
     try:
-        server = await asyncio.get_running_loop().create_server(acceptor, host, port, backlog=MAX_BACKLOG)
+        where = None if host == "*" else host  # None: both families
+        server = await asyncio.get_running_loop().create_server(acceptor, where, port, backlog=MAX_BACKLOG)
     except OSError as error:
         await runner.cleanup()
         what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
@@ -236,7 +237,7 @@ class _ConnectionRefusal(asyncio.Protocol):
 
 _EXPLANATIONS: Mapping[int, str] = {
     errno.EADDRINUSE: "is taken by another process; stop it, or choose another port (0 takes any that is free)",
-    errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, 0.0.0.0 everybody",
+    errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, * everybody",
     errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
 }
 

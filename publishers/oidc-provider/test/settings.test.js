@@ -46,7 +46,7 @@ test('addresses', () => {
   assert.deepEqual(read('amqps://idp@host'), ['amqps', 'host 5671', 'idp', undefined, '/', ''])
   assert.deepEqual(read('amqp://i%40p:p%3Aw@one:1,[::1],three:3/a%2fb'), ['amqp', 'one 1,::1 5672,three 3', 'i@p', 'p:w', 'a/b', ''])
   assert.deepEqual(read('https://n.example.com/below/'), ['https', 'n.example.com 443', '', undefined, 'below/', '/below'])
-  for (const wrong of ['amqp://host', 'ftp://u@h', 'amqp://u@h:0', 'amqp://u@h:99999', 'amqp://u@', 'https://u@h', 'https://a,b', 'amqp://u@h/a/b', 'amqp://u@h/%', 'amqp://u@h?x=1', 'amqp://u@h,,i', 'h']) {
+  for (const wrong of ['amqp://host', 'ftp://u@h', 'amqp://u@h:0', 'amqp://u@h:99999', 'amqp://u@', 'https://u@h', 'https://a,b', 'https://a/v1/events', 'https://a/x/v1/events/', 'https://a/v1/events/okta', 'amqp://u@h/a/b', 'amqp://u@h/%', 'amqp://u@h?x=1', 'amqp://u@h,,i', 'h']) {
     assert.equal(typeof readAddress(wrong), 'string', wrong)
   }
 })

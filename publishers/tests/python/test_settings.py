@@ -34,7 +34,8 @@ def test_a_brokers_address(url: str, hosts: list[str], vhost: str) -> None:
     [
         "", 7, None, "rabbit", "redis://x", "amqps://host", "amqps://:x@host", "amqps://idp@", "amqps://idp@h:0",
         "amqps://idp@h:x", "amqps://idp@h:70000", "amqps://idp@a,,b", "amqps://idp@h/a/b", "amqps://idp@h?heartbeat=1", "amqps://idp@[x]",
-        "amqps://idp@h h", "https://", "https://idp:x@h", "https://h/v1/events", "https://h?x=1", "https://h:x",
+        "amqps://idp@h h", "https://", "https://idp:x@h", "https://h/v1/events", "https://h/v1/events/okta",
+        "https://h?x=1", "https://h:x",
         "https://a,b",
     ],
 )  # fmt: skip

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -43,7 +45,7 @@ async def echo(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def listening(budget: ConnectionBudget | None = None, **more: object) -> AsyncIterator[Listener]:
+async def listening(budget: ConnectionBudget | None = None, **more: Any) -> AsyncIterator[Listener]:
     """Start a listener that echoes."""
     app = web.Application(client_max_size=10**6)
     app.add_routes([web.route("*", "/{path:.*}", echo)])
@@ -479,3 +481,20 @@ async def test_log_contains_nothing_of_a_request(
         writer.close()
     assert "broken" in caplog.text
     assert SECRET not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [("*", {"127.0.0.1", "::1"}), ("0.0.0.0", {"127.0.0.1"}), ("::", {"::1"}), ("127.0.0.1", {"127.0.0.1"})],
+)
+async def test_a_listener_is_reached_by_the_families_that_are_documented(host: str, reached: set[str]) -> None:
+    """`*` is all addresses of both, on every system: no name is looked up for it."""
+    async with listening(host=host) as listener:
+        ports = {each.family: each.getsockname()[1] for each in listener.server.sockets}
+        found = set()
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with contextlib.suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection(address, ports.get(family, listener.port))
+                writer.close()
+                found.add(address)
+        assert found == reached

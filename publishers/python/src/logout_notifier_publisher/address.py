@@ -89,6 +89,6 @@ def _api(urls: list[URL]) -> Server:
     if url.user is not None or url.password is not None:
         raise AddressMistake("must not hold a user or a password: the API's token goes into `secret_file`")
     base = str(url).rstrip("/")
-    if base.endswith("/v1/events"):
-        raise AddressMistake("must end before /v1/events")
+    if "/v1/events/" in f"{url.raw_path}/":
+        raise AddressMistake("must end before /v1/events: write https://HOST")
     return Server(protocol="http", tls=url.scheme == "https", base=base)

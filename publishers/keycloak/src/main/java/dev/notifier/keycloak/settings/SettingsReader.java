@@ -110,6 +110,9 @@ public final class SettingsReader {
         if (read.getHost() == null || read.getRawUserInfo() != null || read.getRawQuery() != null || read.getRawFragment() != null) {
             throw new IllegalArgumentException("must be a scheme, a host and perhaps a path; the API's token is the setting secret-file");
         }
+        if ((read.getRawPath() + "/").contains("/v1/events/")) {
+            throw new IllegalArgumentException("must end before /v1/events: write https://host");
+        }
         return new Settings.Api(URI.create(url.replaceFirst("/+$", "") + "/v1/events"));
     }
 

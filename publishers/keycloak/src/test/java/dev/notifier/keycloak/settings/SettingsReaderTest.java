@@ -84,6 +84,13 @@ class SettingsReaderTest {
     }
 
     @Test
+    void theUrlOfTheApiEndsBeforeItsPath() {
+        for (String url : List.of("https://host/v1/events", "https://host/x/v1/events/", "https://host/v1/events/okta")) {
+            assertTrue(mistakes("url", url).contains("must end before /v1/events: write https://host"));
+        }
+    }
+
+    @Test
     void noMistakeTellsAPassword() {
         assertFalse(mistakes("url", "amqps://idp:pa55word@host/a/b").contains("pa55word"));
         assertFalse(mistakes("url", "amqps://idp:pa55word@").contains("pa55word"));
