@@ -94,7 +94,7 @@ def _print(findings: Sequence[Finding]) -> None:
     failed = [f"{finding.area} {finding.subject}" for finding in findings if finding.level is Severity.FAILED]
     if failed:
         more = f" and {len(failed) - MAX_NAMED_FAILURES} more" if len(failed) > MAX_NAMED_FAILURES else ""
-        console.print(printable(f"failed: {', '.join(failed[:MAX_NAMED_FAILURES])}{more}"), style=MARKS["failed"][1])
+        console.print(printable(f"failed: {'; '.join(failed[:MAX_NAMED_FAILURES])}{more}"), style=MARKS["failed"][1])
 
 
 def _print_line(console: Screen, level: str, text: str) -> None:
