@@ -27,6 +27,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError, InternalFault
 from notifier.model.outcome import Cause, HttpResponse, Reason, TransportFailure
 from notifier.network.counted_tls import CountedContext
+from notifier.network.http import client_contexts
 from notifier.network.http.pem_files import build_client_context, build_server_context
 from notifier.network.http.transport import HttpTransport
 from notifier.queues.rabbitmq.connection import _tls_context as broker_context
@@ -304,6 +305,23 @@ async def test_concurrent_requests_share_one_context(
         for _ in range(3):
             await asyncio.gather(*(transport.post(request(receiver.url, tls=trusted)) for _ in range(5)))
     assert receiver.connections == 5
+
+
+async def test_contexts_of_very_many_clients_are_built_again(
+    monkeypatch: pytest.MonkeyPatch, transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """The least recent is dropped, and its client is served all the same."""
+    monkeypatch.setattr(client_contexts, "MAX_CONTEXTS", 2)
+    files = [TlsFiles(ca_file=tmp_path / f"ca-{number}.pem") for number in range(4)]
+    contexts = transport._tls
+    async with scripted(tls=ca.server(), host="localhost") as receiver:
+        for each in files:
+            assert each.ca_file is not None
+            shutil.copy(ca.ca_file, each.ca_file)
+            assert await transport.post(request(receiver.url, tls=each)) == HttpResponse(status=200)
+        assert [*contexts._entries] == files[2:]
+        assert await transport.post(request(receiver.url, tls=files[0])) == HttpResponse(status=200)
+        assert [*contexts._entries] == [files[3], files[0]]
 
 
 async def test_reading_files_does_not_reduce_the_deadline(

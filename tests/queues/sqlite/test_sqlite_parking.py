@@ -12,6 +12,7 @@ from notifier.model.message import PARKED, Lane
 from notifier.queues.queue_port import BucketQueues
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.queues.sqlite.file import open_file
+from notifier.queues.sqlite.lanes import MAX_TAKEN_PER_ROUND, Lanes
 from notifier.queues.sqlite.rows import LONGEST_DELAY, NewRow
 from notifier.queues.sqlite.store import MAX_DUE_PER_ROUND, Store
 from tests.contract.queues import Inbox, names, outgoing
@@ -195,6 +196,28 @@ def filled(file: Path, rows: int) -> Store:
         store.insert([row] * rows)
         store.insert([row._replace(parked="wiki")])
     return store
+
+
+def test_a_backlog_comes_in_rounds(file: Path) -> None:
+    """512 of what is due are moved in a transaction, and 128 of a lane taken: the thread serves others in between."""
+    store, lanes = filled(file, 600), Lanes({Lane.RETRIES: 10_000})
+    fresh = NewRow(Lane.EVENTS, None, None, "fresh", "{}", 0.0, None, b"")
+    moved, taken = list[int](), list[int]()
+    for _ in range(2):
+        with store.transaction():
+            store.move_due(1e10, [])
+        moved.append(len(store.read(Lane.RETRIES, 0, 10_000)))
+    with store.transaction():
+        store.insert([fresh])
+    while limits := lanes.count_takeable():
+        with store.transaction():
+            pages = lanes.take(store, limits)
+        lanes.on_committed(pages, limits)
+        taken.append(len(pages.get(Lane.RETRIES, [])))
+        assert len(taken) > 1 or [message.message_id for _, message in pages[Lane.EVENTS]] == ["fresh"]
+    store.close()
+    assert (MAX_DUE_PER_ROUND, moved) == (512, [512, 601])
+    assert (MAX_TAKEN_PER_ROUND, taken) == (128, [128] * 4 + [89])
 
 
 @contextlib.contextmanager
