@@ -1,7 +1,7 @@
 """Keeps the console's libraries as npm has them, byte for byte: `vendored.json` beside them names package and hashes.
 
 python -m tools.vendor_console                 rewrite them, at the versions that vendored.json names
-python -m tools.vendor_console sbom FILE       add them to a CycloneDX document
+python -m tools.vendor_console sbom FILE       add them, and the release, to a CycloneDX document
 python -m tools.vendor_console audit           query npm for known vulnerabilities
 """
 
@@ -14,6 +14,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from notifier import RELEASE
 
 CONSOLE = Path(__file__).parents[1] / "notifier/features/console"
 LISTED = CONSOLE / "vendored.json"
@@ -45,8 +47,9 @@ def write() -> None:
 
 
 def add_to_sbom(path: Path) -> None:
-    """Add the libraries as components."""
+    """Add the libraries as components, and the release, which `pyproject.toml` leaves to the package."""
     document = json.loads(path.read_text())
+    document["metadata"]["component"]["version"] = RELEASE
     for library in listed():
         purl = f"pkg:npm/{library['package']}@{library['version']}"
         digest = base64.b64decode(library["integrity"].removeprefix("sha512-")).hex()

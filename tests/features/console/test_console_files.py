@@ -8,6 +8,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from notifier import RELEASE
 from notifier.features.console.console_files import HEADERS, console_files
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Authorization
@@ -99,9 +100,11 @@ def test_nothing_makes_markup_of_text() -> None:
 def test_they_are_in_the_sbom(tmp_path: Path) -> None:
     """With package, version, licence and hash."""
     path = tmp_path / "sbom.json"
-    path.write_text('{"components": []}')
+    path.write_text('{"components": [], "metadata": {"component": {"name": "logout-notifier"}}}')
     add_to_sbom(path)
-    components = json.loads(path.read_text())["components"]
+    document = json.loads(path.read_text())
+    assert document["metadata"]["component"] == {"name": "logout-notifier", "version": RELEASE}
+    components = document["components"]
     assert [each["purl"] for each in components] == ["pkg:npm/preact@11.2.0", "pkg:npm/htm@3.1.1"]
     assert all(len(each["externalReferences"][0]["hashes"][0]["content"]) == 128 for each in components)
 
