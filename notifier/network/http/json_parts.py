@@ -72,6 +72,10 @@ class _SharedNames(dict[str, str]):
             self[name] = name
         return name
 
+    def share(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the members of an object, by the names held here."""
+        return {self[name]: value for name, value in members}
+
 
 class _PartReader:
     """Reads one body from its `_position` on, by a text of it, the window, that ends at `_window_end`.
@@ -85,8 +89,8 @@ class _PartReader:
         self._skippable_bytes = MAX_SKIPPED_BYTES
         self._position = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
         self._window, self._window_end, self._index = "", self._position, 0
-        self._names = _SharedNames()
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._share_names)
+        # Not a method of this reader: the cycle would keep the body while the garbage collector pauses, and beyond.
+        self._decoder = json.JSONDecoder(object_pairs_hook=_SharedNames().share)
 
     async def document(self) -> Any:
         """Return the value of the whole body; None if it is empty."""
@@ -99,9 +103,6 @@ class _PartReader:
         if self._next_character():
             raise ValueError("a second document")
         return value
-
-    def _share_names(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
-        return {self._names[name]: value for name, value in members}
 
     def _next_character(self) -> bytes:
         """Return the next character that is not white space; empty at the end."""

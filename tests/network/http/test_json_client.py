@@ -1,6 +1,7 @@
 """Test documents over HTTP: streamed JSON, JSON clients, and documents of issuers."""
 
 import asyncio
+import gc
 import gzip
 import json
 import tracemalloc
@@ -204,8 +205,19 @@ async def test_a_list_takes_no_memory_beside_its_values() -> None:
     finally:
         tracemalloc.stop()
     assert values[-1]["client_id"] == "\U0001f600"
-    assert peak - kept < 4 * MAX_PART_BYTES
+    assert peak - kept < 6 * MAX_PART_BYTES  # a window of text, of up to four bytes a character, and its parts
     assert len({id(name) for row in values for name in row}) == 2
+
+
+async def test_a_body_is_freed_without_the_garbage_collector() -> None:
+    """It pauses while a list is read, and then never examines the objects made meanwhile: each body would stay."""
+    gc.collect()
+    gc.disable()
+    try:
+        await read_json(b'{"clients": [{"client_id": "a"}]}', PART_BOUNDS)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("bounds", [SMALL, PART_BOUNDS], ids=["in small windows", "in large ones"])
