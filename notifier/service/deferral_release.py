@@ -130,6 +130,7 @@ class DeferralRelease:
             for iss in registry.issuers.keys() - old_registry.issuers.keys():
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
             changes = await run_in_thread(partial(changed_clients, old_registry, registry), "changed clients")
+            del old_registry  # a release may take minutes
             if changes:
                 await self._release_clients(changes, scheduler, delayed)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from notifier.configuration.clients.client_rows import BuildReader, Row, SourceAnswer, intern_names, row_key
+from notifier.configuration.clients.client_rows import BuildReader, HeldRow, Row, SourceAnswer, intern_names, row_key
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault, describe_error
 from notifier.settings.file_owners import UnixIdentity
 from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings
@@ -251,9 +251,9 @@ def _write(name: str, folder: int, answer: SourceAnswer, settings_hash: str) -> 
         os.utime(file.fileno(), (answer.at, answer.at))
 
 
-def _with_since(row: Row, answer: SourceAnswer) -> Row:
+def _with_since(row: Row, answer: SourceAnswer) -> dict[str, object]:
     since = answer.since.get(row_key(row))
-    return row if since is None else {**row, SINCE_MEMBER: since}
+    return {**row} if since is None else {**row, SINCE_MEMBER: since}
 
 
 def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> SourceAnswer:
@@ -271,4 +271,5 @@ def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> Sour
         raise _UnusableCacheError("it is damaged")
     faults = tuple(InputIssue(str(path), str(text)) for path, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
-    return SourceAnswer(rows=rows, at=at, faults=faults, since=since)
+    shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return SourceAnswer(rows=[HeldRow(row, shared_names) for row in rows], at=at, faults=faults, since=since)

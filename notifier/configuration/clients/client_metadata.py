@@ -98,6 +98,10 @@ class RegistryBuilder:
             if (client := self._clients[iss].pop(client_id, None)) is not None:
                 self._clients[iss][client_id] = client
 
+    def forget_names(self) -> None:
+        """Forget the names of the clients added so far, so that further clients may have them."""
+        self._registered_at.clear()
+
     def refuse(self, iss: str, client_id: str, reason: str) -> None:
         """Record why a row was refused: its source may not have this client. Another source may have the client."""
         self._refused.setdefault(iss, {})[client_id] = reason

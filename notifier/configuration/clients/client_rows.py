@@ -1,7 +1,7 @@
 """Defines the answers of registry sources, and the port of the readers that return them."""
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, field
 from typing import Any, Protocol, TypeAlias
 
@@ -24,6 +24,34 @@ members are not metadata: `aliases` lists other names of the client that events 
 UUID); `issuer` is absent where the source's setting `issuer` has it.
 """
 
+
+class HeldRow(Mapping[str, object]):
+    """A row as a worker holds it. It takes 80 bytes less than a dict; while a list changes, two are held per client."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, row: Row, shared_names: dict[tuple[str, ...], tuple[str, ...]]) -> None:
+        """`shared_names`: the names of earlier rows, which rows with equal names share."""
+        names = tuple(row)
+        self._names = shared_names.setdefault(names, names)
+        self._values = tuple(row.values())
+
+    def __getitem__(self, name: str) -> object:
+        """Return the member of this name. Raises KeyError."""
+        if name not in self._names:
+            raise KeyError(name)
+        return self._values[self._names.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self._names)
+
+
+RowKey: TypeAlias = str | tuple[str, str]
 DAY_SECONDS = 86400.0  # seconds for which a client is new to its source
 
 
@@ -39,7 +67,7 @@ class SourceAnswer:
     rows: Sequence[Row] = field(repr=False)  # asyncio writes a task's result: 0.25 s for 100,000 clients
     at: float
     faults: tuple[InputIssue, ...] = ()
-    since: Mapping[tuple[str, str], float] = field(default_factory=dict, repr=False)
+    since: Mapping[RowKey, float] = field(default_factory=dict, repr=False)
 
 
 @record
@@ -59,9 +87,11 @@ def intern_names(members: Mapping[str, Any]) -> dict[str, Any]:
     return {sys.intern(str(name)): value for name, value in members.items()}
 
 
-def row_key(row: Row) -> tuple[str, str]:
-    """Return the key of a row within its source."""
-    return str(row.get("issuer")), str(row.get("client_id"))
+def row_key(row: Row) -> RowKey:
+    """Return the key of a row within its source. It is mostly a string of the row, which takes no memory."""
+    client_id, issuer = row.get("client_id"), row.get("issuer")
+    name = client_id if type(client_id) is str else str(client_id)
+    return name if issuer is None else (name, str(issuer))
 
 
 def row_ids(rows: Sequence[Row]) -> set[int]:
@@ -117,15 +147,14 @@ def add_first_seen(answer: SourceAnswer, last: SourceAnswer | None) -> SourceAns
     if last is None:
         return answer
     listed_at: dict[str, float] = {}  # by client_id alone
-    for key in map(row_key, last.rows):
-        _, client_id = key
-        first_at = last.since.get(key, 0.0)
+    for row in last.rows:
+        client_id, first_at = str(row["client_id"]), last.since.get(row_key(row), 0.0)
         listed_at[client_id] = min(first_at, listed_at.get(client_id, first_at))
-    since = {key: listed_at.get(key[1], answer.at) for key in map(row_key, answer.rows)}
-    return copy_record(answer, since={key: at for key, at in since.items() if at > answer.at - DAY_SECONDS})
+    firsts = ((row_key(row), listed_at.get(str(row["client_id"]), answer.at)) for row in answer.rows)
+    return copy_record(answer, since={key: at for key, at in firsts if at > answer.at - DAY_SECONDS})
 
 
-def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[tuple[str, str]]:
+def find_new_clients(answer: SourceAnswer | None, now: float) -> Collection[RowKey]:
     """Return the clients that the source has listed for less than a day."""
     return set() if answer is None else {key for key, at in answer.since.items() if at > now - DAY_SECONDS}
 

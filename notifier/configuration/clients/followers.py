@@ -79,6 +79,8 @@ def group_followers(leaders: Leaders) -> Mapping[str, Followers]:
 
 def connected_ids(leaders: Leaders, client_ids: Collection[str]) -> set[str]:
     """Return the ids with their leaders, and with all followers of these: a change of one may change the others."""
+    if not leaders:
+        return {*client_ids}
     led_by = {leader for (_, client_id), leader in leaders.items() if client_id in client_ids}
     connected = led_by.union(client_ids)
     return connected | {client_id for (_, client_id), leader in leaders.items() if leader in connected}

@@ -8,7 +8,7 @@ from operator import is_
 from typing import Any
 
 from notifier.configuration.clients.authority import Authority
-from notifier.configuration.clients.client_rows import Row, row_key
+from notifier.configuration.clients.client_rows import Row, RowKey, row_key
 from notifier.configuration.clients.registry_checks import AlgorithmsOf
 from notifier.model.client import ClientKey
 from notifier.model.errors import InputIssue
@@ -117,9 +117,7 @@ class LayerClients:
     It makes no object for each client, since 100,000 new objects would trigger a full garbage collection.
     """
 
-    def __init__(
-        self, layers: Iterable[Layer], issuers: Sequence[str], excluded: Collection[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, layers: Iterable[Layer], issuers: Sequence[str], excluded: Collection[RowKey] = ()) -> None:
         """`excluded`: the keys of rows (see `row_key`) to leave out."""
         self._client_ids: dict[str, set[str]] = {iss: set() for iss in issuers}
         for layer in layers:
@@ -136,7 +134,7 @@ class LayerClients:
 
 def client_id_of(row: Any) -> str:
     """Return the `client_id` of a row; empty if it has none."""
-    client_id = row.get("client_id") if isinstance(row, dict) else None
+    client_id = row.get("client_id") if isinstance(row, Mapping) else None
     return client_id if isinstance(client_id, str) else ""
 
 

@@ -5,6 +5,7 @@ error. An error in a row of a list affects only the row's client: the client is 
 left out of the registry, which keeps the reason.
 """
 
+from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
 
@@ -90,13 +91,15 @@ class LayerMerge:
         )
         positions = rows.collect()
         self._record_leader_errors(positions)
-        keys = [*positions]
-        leaders_first = sorted(keys, key=self._leaders.__contains__)
-        for nth, key in enumerate(leaders_first):
+        keys = [*positions] if self._leaders else []
+        leaders_first = deque(sorted(keys, key=self._leaders.__contains__) or positions)
+        for nth in range(len(positions)):
             if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                 self._pause()
-            client_rows = positions.pop(key)  # popped: freeing all at the end would block the event loop
+            key = leaders_first.popleft()
+            client_rows = positions.pop(key)  # popped: its memory serves for the client
             self._add_client(key, client_rows)
+            builder.forget_names()  # which are unique here, and take 190 bytes each
             if key in self._leaders:
                 self._leave_out_without_leader(key, client_rows[-1])
         if self._leaders:

@@ -8,11 +8,11 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from notifier.configuration.clients.authority import redact_options
 from notifier.configuration.clients.client_metadata import suggest_member
-from notifier.configuration.clients.client_rows import Row, SourceAnswer, intern_names
+from notifier.configuration.clients.client_rows import HeldRow, Row, RowKey, SourceAnswer, intern_names, row_key
 from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
@@ -30,8 +30,6 @@ MAX_NAME_CHARS = 60  # characters of a misspelt name
 MAX_EXAMINED_NAMES = 50  # unknown names of one reading that are compared with the known ones, at 0.4 ms each
 ROWS_PER_STEP = 250  # rows, after which the thread pauses to let the worker's event loop run
 PAUSE_SECONDS = 0.001  # seconds
-
-_Key: TypeAlias = str | tuple[str, str]
 
 
 def clean_row(raw: object, path: str, last: Row | None = None, examined: set[str] | None = None) -> Row | InputIssue:
@@ -152,12 +150,13 @@ class RowCollector:
     def __init__(self, last: SourceAnswer | None, *, unique: bool = False) -> None:
         self._last = last
         self._unique = unique
-        self._last_rows = {} if last is None else {_key(row): row for row in last.rows}
-        self._rows: dict[_Key, Row] = {}
+        self._last_rows = {} if last is None else {row_key(row): row for row in last.rows}
+        self._rows: dict[RowKey, Row] = {}
         self._faults: dict[str, InputIssue] = {}
         self._named_faults = 0
         self._examined: set[str] = set()
         self._amount = ListAmount()
+        self._shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.count = 0
 
     def add(self, raw: object) -> None:
@@ -166,7 +165,7 @@ class RowCollector:
         Raises SourceFault if the source has more than a list may have.
         """
         # Most rows are unchanged, and need no further checks.
-        last = self._last_rows.get(_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
+        last = self._last_rows.get(row_key(raw)) if isinstance(raw, dict) and "client_id" in raw else None
         path = f"[{self.count}]"
         if isinstance(raw, OutOfBounds):
             raw = InputIssue(path, raw.text)
@@ -179,7 +178,7 @@ class RowCollector:
             self.refuse(row)
             return
         self._amount.add(row)
-        key = _key(row)
+        key = row_key(row)
         if self._unique and self._differs(key, row):
             if self._rows.get(key) != row:
                 self._rows.pop(key, None)
@@ -188,9 +187,10 @@ class RowCollector:
             return
         last = self._last_rows.get(key)
         # The object of the last answer, if the row is equal. Rows are seldom compared, since most are that object.
-        self._rows[key] = last if last is not None and (last is row or last == row) else row
+        is_equal = last is not None and (last is row or last == row)
+        self._rows[key] = last if last is not None and is_equal else HeldRow(row, self._shared_names)
 
-    def _differs(self, key: _Key, row: Row) -> bool:
+    def _differs(self, key: RowKey, row: Row) -> bool:
         """Return True if an earlier row of the client has other values, or was refused."""
         return self._rows.get(key, row) != row or str(row["client_id"]) in self._faults
 
@@ -230,13 +230,6 @@ class RowCollector:
             if unchanged_count == len(rows) == len(last.rows):  # the order of the rows may differ
                 return last
         return SourceAnswer(rows=rows, at=at, faults=faults)
-
-
-def _key(row: Row) -> _Key:
-    """Return the key of a row. It is mostly the string of the row, since freeing 100,000 tuples would take 10 ms."""
-    client_id, issuer = row["client_id"], row.get("issuer")
-    name = client_id if type(client_id) is str else str(client_id)
-    return name if issuer is None else (name, str(issuer))
 
 
 def redirect_uris(listed: object, front_channel: object = None) -> list[str] | None:

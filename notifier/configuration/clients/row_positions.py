@@ -121,8 +121,8 @@ class RowCollection:
         if reason is not None:
             self._faults.append(source_fault(path, reason))
             return
-        if layer.issuer is not None and isinstance(row, Mapping):
-            row = {"issuer": layer.issuer, **row}
+        if isinstance(row, Mapping):
+            row = {**row} if layer.issuer is None else {"issuer": layer.issuer, **row}
         scratch.add(row, path, {**layer.context})
         if layer.file is None:
             mistakes = (InputIssue(each.path.removeprefix(path).lstrip("."), each.text) for each in scratch.mistakes)

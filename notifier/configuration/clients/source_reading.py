@@ -78,11 +78,11 @@ class SourceReading:
             await asyncio.wait({self._cache_work}, timeout=CACHE_SECONDS)
 
     def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
-        self._cache.save(self._source, answer)
         if isinstance(replaced, list) and replaced is not answer.rows:
             while replaced:  # in steps: freeing 100,000 rows in one step would block the event loop
                 del replaced[-ROWS_PER_STEP:]
                 time.sleep(0)
+        self._cache.save(self._source, answer)
 
 
 class DirectReader:

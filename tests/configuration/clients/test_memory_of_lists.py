@@ -1,0 +1,62 @@
+"""What a list of clients takes of a worker's memory: at most 255 MiB, so that the worker takes less than 350."""
+
+import asyncio
+import gc
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.remote_rows import RowCollector
+from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
+from notifier.network.http.json_over_http import LIST_BOUNDS
+from notifier.network.http.json_parts import read_json
+from tests.configuration.clients.test_guard import Source
+
+ROWS = 4000
+ROW_BYTES = MAX_LIST_BYTES // MAX_LIST_ROWS
+MAX_BYTES_PER_ROW = 255 * 1024 * 1024 // MAX_LIST_ROWS
+
+
+def body(host: str) -> bytearray:
+    """Return a list whose rows are as long as they may be on average."""
+    rows = [f'{{"client_id":"{nth:x}","backchannel_logout_uri":"https://{host}.example/' for nth in range(ROWS)]
+    return bytearray(("[" + ",".join(row.ljust(ROW_BYTES - 3, "p") + '"}' for row in rows) + "]").encode())
+
+
+async def read(host: str, last: SourceAnswer | None) -> SourceAnswer:
+    """Read the list as the source `http` does."""
+    collector = RowCollector(last, unique=True)
+    values = await read_json(body(host), LIST_BOUNDS)
+    while values:
+        collector.add(values.pop())
+    return collector.answer(time.time())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cache", [True, False], ids=["with the times of new clients", "without a cache"])
+def test_a_list_at_its_bounds_takes_bounded_memory(tmp_path: Path, cache: bool) -> None:
+    """At its first reading, at one without a change, and at one in which each address changes."""
+    source, last, peaks = Source(tmp_path, cache=cache), None, list[float]()
+    source.apply("https://warm.example", "warm")  # what the code itself needs
+    gc.collect()
+    gc.disable()  # as at each reading of a worker
+    tracemalloc.start(1)
+    try:
+        for host in ("a", "a", "b", "a"):
+            tracemalloc.reset_peak()
+            answer = asyncio.run(read(host, last))
+            if answer is not last:
+                answer = source.live.take_answer("own", answer).answer or answer
+                if last is not None:
+                    last.rows.clear()  # type: ignore[attr-defined]  # as a worker does
+            last = answer
+            del answer
+            peaks.append(tracemalloc.get_traced_memory()[1] / ROWS)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert len(source.addresses) == ROWS
+    assert max(peaks) < MAX_BYTES_PER_ROW
