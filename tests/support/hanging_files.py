@@ -1,9 +1,10 @@
 """Files that hang whoever opens them, as on a network file system whose server is gone."""
 
+import asyncio
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 
@@ -29,3 +30,18 @@ def hanging(*paths: Path) -> Iterator[None]:
             path.unlink()
         for reader in readers:
             reader.join(30)
+
+
+@asynccontextmanager
+async def being_read(path: Path, within: float = 20.0) -> AsyncIterator[None]:
+    """Wait until a thread has opened this FIFO. Until the end it hangs there."""
+    writer = None
+    async with asyncio.timeout(within):
+        while writer is None:
+            with suppress(OSError):  # nobody has opened it yet
+                writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        os.close(writer)

@@ -1,5 +1,6 @@
 """Keys in Azure Key Vault: Microsoft's own clients against a stand-in that refuses what it should not be asked."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from notifier.features.signers.azure_key import AzureKey
+from notifier.features.signers.key_kinds import OwnLoopKey
 from notifier.features.signers.signer_settings import AzureKeySettings
 from notifier.model.client import Algorithm, TlsFiles
 from notifier.tokens.signer import SignatureResult
 from tests.features.signers.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, AzureStandIn, azure
 from tests.features.signers.places import RSA, refused_once, signs, wrong_at_once
 from tests.support.certificates import Authority, authority
+from tests.support.hanging_files import being_read, hanging
 
 pytestmark = pytest.mark.full
 
@@ -127,3 +130,30 @@ async def test_an_unreachable_vault_is_unavailable(vault: AzureStandIn, issuer: 
     settings = {"vault_url": "https://127.0.0.1:9", "key": "logout", "version": VERSIONS[0]}
     key = AzureKey(AzureKeySettings.model_validate(settings), files=TlsFiles(ca_file=issuer.ca_file))
     assert (await refused_once(key)).result is SignatureResult.AWAY
+
+
+async def test_a_token_file_that_hangs_does_not_block_the_event_loop(
+    vault: AzureStandIn, issuer: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vault of this test answers meanwhile, in the same loop."""
+    file = tmp_path / "token"
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(file))
+    vault.key("logout", ec.generate_private_key(ec.SECP256R1()))
+    key = OwnLoopKey(lambda: place(vault, issuer, "logout"))
+    with hanging(file):
+        request = asyncio.ensure_future(key.public())
+        async with being_read(file):
+            request.cancel()
+            await key.close()
+
+
+async def test_signs_in_its_own_event_loop(vault: AzureStandIn, issuer: Authority) -> None:
+    """Also after it was closed, in another."""
+    vault.key("logout", ec.generate_private_key(ec.SECP256R1()))
+    key = OwnLoopKey(lambda: place(vault, issuer, "logout"))
+    for _ in range(2):
+        await signs(key, await key.public())
+        await key.close()
+    vault.lets_in = False
+    assert (await refused_once(key)).result is SignatureResult.WRONG

@@ -1,5 +1,6 @@
 """The settings of keys in Vault and in key services."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,12 @@ from pydantic import ValidationError
 
 from notifier.features.signers.key_kinds import key_kinds
 from notifier.features.signers.signer_settings import AwsKmsSettings, VaultKeySettings
+from notifier.model.client import Algorithm
 from notifier.settings.key_settings import KEY_KINDS, SigningSettings
 from notifier.tokens.signers import Signers
 from tests.cli.in_process import notifier
 from tests.settings.whole_settings import KEY_SETTINGS
+from tests.support.hanging_files import being_read, hanging
 
 AZURE = {"vault_url": "https://x.vault.azure.net", "key": "logout", "version": "0" * 32}
 GOOGLE = "projects/p/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions"
@@ -106,3 +109,19 @@ def test_check_warns_of_issuers_with_one_key(tmp_path: Path) -> None:
 
     assert 'issuers["https://b.example"].keys: the key of keys[0].vault is that of https://a.example' in checked(key)
     assert "too: whoever" not in checked({**key, "version": 2})
+
+
+async def test_a_token_file_that_hangs_delays_only_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's library reads it in the event loop that calls it, as Microsoft's does. So that is not the worker's loop."""
+    file = tmp_path / "token"
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(file))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/notifier")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    settings = KEY_SETTINGS.model_validate({"aws_kms": KEYS["aws_kms"]})
+    key, _ = key_kinds()["aws_kms"].make(settings.aws_kms, 1)
+    with hanging(file):
+        request = asyncio.ensure_future(key.sign(Algorithm.RS256, b"m"))
+        async with being_read(file):
+            request.cancel()
+            await key.close()
