@@ -32,6 +32,7 @@ LARGE_BACKLOG = 1000  # parked deliveries of one client, from which on they woul
 UNPARKED_SECONDS = 16.0  # for which a delivery waits instead of being parked: until its bucket is tried again
 BATCH_MESSAGES = 16  # messages made and confirmed together: making more at once would block the event loop
 SHORT_WAIT_SECONDS = 16.0  # shorter waits are counted by eighths of a second: several may follow within a second
+SHORT_STEPS = 8  # … these
 
 
 @record
@@ -207,7 +208,7 @@ class DelayCounts:
         wait, rounding = queue_delay(verdict, now)
         if rounding == "down":
             wait *= MIN_EARLY_FACTOR  # the delivery may return this early
-        steps_per_second = 8 if wait < SHORT_WAIT_SECONDS else 1
+        steps_per_second = SHORT_STEPS if wait < SHORT_WAIT_SECONDS else 1
         due = math.ceil((now + wait) * steps_per_second) / steps_per_second
         if due not in self._counts_by_due:
             self._forget_past(now)  # here, since the counts may never be requested
@@ -216,8 +217,9 @@ class DelayCounts:
 
     def has_due(self, key: ClientKey, within: float) -> bool:
         """Return True if a delivery of the client is due within `within` seconds at the earliest."""
-        now = self._clock()
-        return any(now < due <= now + within and key in counts for due, counts in self._counts_by_due.items())
+        first = math.floor(self._clock() * SHORT_STEPS) + 1  # all moments are multiples of a step, so few are looked up
+        moments = (step / SHORT_STEPS for step in range(first, first + math.ceil(within * SHORT_STEPS)))
+        return any(key in self._counts_by_due.get(due, ()) for due in moments)
 
     def forget(self, key: ClientKey) -> None:
         """Forget the client's counts, since its deliveries were removed from the delay queues."""
