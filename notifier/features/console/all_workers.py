@@ -21,6 +21,7 @@ from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.model.own_thread import run_in_thread
 from notifier.model.record import copy_record, record
+from notifier.operators.deliveries.repair import REMOVALS
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, send_to_workers
@@ -225,12 +226,23 @@ def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Ma
 
 
 def collect_acts(answers: Sequence[WorkerAnswer]) -> list[Mapping[str, Any]]:
-    """Return the audit lines in all answers, the newest first. The action of a command is logged by each worker."""
+    """Return the actions in all answers, the newest first. The action of a command is logged by each worker.
+
+    A repair by the API also has lines that each name one removed message: they are the `parts` of its row. The key has
+    `who`, so that the line of a command, which may claim any `repair_id`, replaces no other.
+    """
     lines: dict[object, Mapping[str, Any]] = {}
+    parts: dict[object, list[Mapping[str, Any]]] = {}
     for number, row in enumerate(collect_rows(answers, "acts")[::-1]):
-        action_id = row.get("action_id")
-        lines[action_id if isinstance(action_id, str) else number] = row
-    return list(lines.values())
+        action_id, repair = row.get("action_id"), (str(row.get("who")), str(row.get("repair_id")))
+        if isinstance(action_id, str) or "repair_id" not in row:
+            lines[action_id if isinstance(action_id, str) else number] = row
+        elif row["action"] in REMOVALS:
+            parts.setdefault(repair, []).append(row)
+            lines.setdefault(repair, row)  # the result is logged last
+        else:
+            lines[repair] = row
+    return [{**row, "parts": parts[key]} if key in parts else row for key, row in lines.items()]
 
 
 def merge_steps(steps_of_workers: Iterable[Iterable[Sequence[int]]]) -> list[list[int]]:

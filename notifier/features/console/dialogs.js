@@ -1,7 +1,7 @@
 // Native dialogs: they keep the focus inside, Escape closes them, and the focus returns to its previous element.
 import { Markdown } from "./markdown.js";
 import { api } from "./api.js";
-import { html, toPlainText } from "./text.js";
+import { SafeText, html, toPlainText } from "./text.js";
 import { afterDraw, state, update } from "./state.js";
 
 let opener = null; // the element that had the focus before the first dialog
@@ -47,12 +47,10 @@ export function Dialog({ title, children, look = "", leave = closeDialog }) {
 }
 
 /** A filter as a list of names and values. */
-export const FilterSummary = ({ filter, none = "all of them" }) => {
-  const given = Object.entries(filter);
-  return html`<dl class="facts">${given.length
-    ? given.map(([name, value]) => html`<dt>${name}</dt><dd>${toPlainText([value].flat().join(", ")).slice(0, 300)}</dd>`)
-    : html`<dt>which</dt><dd>${none}</dd>`}</dl>`;
-};
+export const FilterSummary = ({ filter: { all, ...given } }) => html`<dl class="facts">
+  ${(all || !Object.keys(given).length) && html`<dt>which</dt><dd>all of them</dd>`}
+  ${Object.entries(given).map(([name, value]) => html`<dt>${name.replaceAll("_", " ")}</dt>
+    <dd><${SafeText} text=${[value].flat().join(", ")} limit=${300} /></dd>`)}</dl>`;
 
 /** The field that requires the number before anything is deleted permanently. */
 export const ConfirmationField = ({ dialog, count, children }) => html`<label class="typed">${children} Type <b>${count}</b> to confirm.

@@ -217,10 +217,14 @@ class DeadLetterRoutes:
 
         self._requests.require_queue()
 
-        def conclude(result: RepairResult) -> None:
-            self._requests.audit.log_repair("replayed", who, filter_, result, end_newer_sessions=end_newer_sessions)
+        repair_id = new_id()
 
-        passes = Replay(self._access.queue, ReplayRequest(id=new_id(), who=who, filter_=filter_, rules=rules))
+        def conclude(result: RepairResult) -> None:
+            self._requests.audit.log_repair(
+                "replayed", who, filter_, result, end_newer_sessions=end_newer_sessions, repair_id=repair_id
+            )
+
+        passes = Replay(self._access.queue, ReplayRequest(id=repair_id, who=who, filter_=filter_, rules=rules))
         repair_request = RepairRequest(
             kind="replay", filter_=filter_, issuers=issuers_of(filter_), passes=passes, conclude=conclude,
             watch=passes.watch, limit=members.get("limit"), rate=members.get("rate"),

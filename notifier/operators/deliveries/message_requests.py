@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.errors import InputIssue, QueueError
+from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.registry import Registry
 from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, Document, Items
@@ -233,11 +234,11 @@ class MessageRequests(Generic[P, S]):
         A dry run counts the messages instead. Raises Refusal (400, 404, 429, 503).
         """
         is_single, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
-        who = request.who  # a job outlives its request
-        report = partial(self.audit.log_removal, who)
+        who, repair_id = request.who, new_id()  # a job outlives its request; its lines have the same `repair_id`
+        report = partial(self.audit.log_removal, who, repair_id=repair_id)
 
         def conclude(result: RepairResult) -> None:
-            self.audit.log_repair(PAST_VERBS[kind], who, filter_, result)
+            self.audit.log_repair(PAST_VERBS[kind], who, filter_, result, repair_id=repair_id)
 
         async def act(options: RepairOptions) -> RepairResult:
             return await remove(self._messages, filter_, options, report)
@@ -245,7 +246,7 @@ class MessageRequests(Generic[P, S]):
         if not is_single:
             self.require_narrowed(filter_, request)
         if is_single or dry_run:
-            return await self.answer_repair(PAST_VERBS[kind], act, filter_, request)
+            return await self.answer_repair(PAST_VERBS[kind], act, filter_, request, repair_id=repair_id)
         self.require_queue()
         repair = RepairRequest(
             kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude,
@@ -259,8 +260,9 @@ class MessageRequests(Generic[P, S]):
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
         filter_: Filter[P, S],
         request: ApiRequest,
+        **details: object,
     ) -> Document:
-        """Lock the messages, carry out the repair `act`, log it, and return the result.
+        """Lock the messages, carry out the repair `act`, log it with `details`, and return the result.
 
         Raises Refusal: 404 if the message in the path does not exist, 503 if the queue is unavailable.
         """
@@ -270,7 +272,7 @@ class MessageRequests(Generic[P, S]):
         async with self.lock(reading=dry_run):
             result = await act(self.repair_options(request))
             if not dry_run:
-                self.audit.log_repair(past_verb, request.who, filter_, result)
+                self.audit.log_repair(past_verb, request.who, filter_, result, **details)
         if result.failed and not result.done:
             raise self._refusal()
         if "id" in request.path and not result.done and result.unfinished is None:

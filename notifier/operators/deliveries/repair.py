@@ -22,6 +22,8 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
 MAX_LOGGED_IDS = 20  # IDs in one audit line
+DISCARDED_ONE, CANCELLED_ONE = REMOVALS = ("dead_letter_discarded", "waiting_cancelled_one")
+"""The actions of the lines that name one removed message. The lines of one repair by the API share a `repair_id`."""
 MAX_DUE_PER_SECOND = shared_bound(1000.0)  # a quarter of what a worker can start: retries of other clients continue
 DUE_EARLIER = "earlier"  # reason to keep a delivery: it is due before `make_due` would make it due
 CLIENT_DELAY = "asked"  # reason to keep a delivery: its client requested the delay
@@ -65,13 +67,13 @@ class RepairAudit:
             **details,
         )
 
-    def log_removal(self, who: str, summary: Summary) -> None:
+    def log_removal(self, who: str, summary: Summary, **details: object) -> None:
         """Log one dead letter that was discarded, or one delivery that was cancelled."""
-        action, omitted = "waiting_cancelled_one", ("text", "asked")
+        action, omitted = CANCELLED_ONE, ("text", "asked")
         if isinstance(summary, DeadLetterSummary):
-            action, omitted = "dead_letter_discarded", ("text", "attempts")
+            action, omitted = DISCARDED_ONE, ("text", "attempts")
         members = {name: value for name, value in summary.document().items() if name not in omitted}
-        self._write(action, who=who, **members)
+        self._write(action, who=who, **members, **details)
 
     def log_job_end(self, who: str, job: str) -> None:
         """Log that an operator ended a job. The job logs its result separately."""

@@ -1,4 +1,4 @@
-"""Each action of a command is one row of the audit log, though all workers log it."""
+"""Each action is one row of the audit log, though all workers log it, and a repair logs a line for each message."""
 
 import pytest
 
@@ -21,3 +21,23 @@ def test_claimed_line_hides_no_other(action_id: object) -> None:
     claimed = {"at": "2030-01-01T00:00:01Z", "who": "eve (claimed)", "action": "retried_now", "action_id": action_id}
     answers = [WorkerAnswer(worker="a:1", version="1", result={"acts": [claimed, *own]})]
     assert [row["who"] for row in collect_acts(answers)] == ["sre", "sre", "eve (claimed)"]
+
+
+def _line(second: int, action: str, who: str = "sre", **members: object) -> dict[str, object]:
+    return {"at": f"2030-01-01T00:00:0{second}Z", "who": who, "action": action, **members}
+
+
+def test_repair_is_one_row_with_its_messages() -> None:
+    """Its result is logged last. While it runs, and if a command claims its number, the row is still one."""
+    removed = [_line(second, "dead_letter_discarded", id=f"d{second}", repair_id="r1") for second in (1, 2, 3)]
+    result = _line(4, "dead_letters_discarded", done=3, repair_id="r1")
+    claimed = [_line(1, "retried_now", "eve (claimed)", repair_id="r1"), _line(5, "a", "eve (claimed)", repair_id=[])]
+
+    def rows_of(*acts: dict[str, object]) -> list[tuple[object, ...]]:
+        found = collect_acts([WorkerAnswer(worker="a:1", version="1", result={"acts": list(acts)})])
+        return [(row["who"], row["action"], [part["id"] for part in row.get("parts", ())]) for row in found]
+
+    own, eve = ("sre", "dead_letters_discarded", ["d3", "d2", "d1"]), "eve (claimed)"
+    assert rows_of(*removed, result) == [own]
+    assert rows_of(*removed) == [("sre", "dead_letter_discarded", ["d3", "d2", "d1"])]
+    assert rows_of(*removed, result, *claimed) == [(eve, "a", []), own, (eve, "retried_now", [])]

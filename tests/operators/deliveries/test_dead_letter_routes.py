@@ -71,11 +71,13 @@ class Api:
         self.running: asyncio.Task[None] | None = None
         self.described: dict[str, Any] = {}
         self.audits: list[tuple[str, object, object]] = []
+        self.repairs: dict[object, list[object]] = {}
 
     def write_audit(self, action: str, **details: object) -> None:
         """Record the actor, and the count or the IDs."""
         what = next(details[name] for name in ("done", "id", "wanted") if name in details)
         self.audits.append((action, details["who"], what))
+        self.repairs.setdefault(details.get("repair_id"), []).append(what)
 
     async def ask(self, method: str, path: str = "", *, bearer: str = "sre", body: object = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {bearer}-secret"}
@@ -353,6 +355,8 @@ async def test_discard_lists_each_dead_letter(api: Api) -> None:
     assert (await api.account("DELETE", "?reason=expired"))["discarded"] == 2
     each = [dead_letter for action, _, dead_letter in api.audits if action == "dead_letter_discarded"]
     assert each == ["m-1", "stale", "o-1"]
+    repairs = [lines for repair_id, lines in api.repairs.items() if repair_id]
+    assert repairs == [["m-1", 1], [0], ["stale", "o-1", 2]], "the lines of one repair have its number"
     assert await api.ready() == {DEAD: 2}
 
 

@@ -138,6 +138,7 @@ async def test_a_number_is_typed_before_something_is_deleted(
     await window.go("dead")
     await page.get_by_role("button", name="Discard these 3 …").click()
     await expect(window.dialog.locator(".count")).to_contain_text("3 will be deleted permanently.")
+    await expect(window.dialog.locator(".facts")).to_contain_text("all of them")
     await expect(window.dialog.get_by_label("By client").locator("li")).to_have_text(re.compile(r"3\s+payroll"))
     async with page.expect_download() as download:
         await window.dialog.get_by_role("button", name="Export first").click()
@@ -155,6 +156,11 @@ async def test_a_number_is_typed_before_something_is_deleted(
     await expect(window.dialog).to_contain_text("3 dead letters discarded.")
     await expect(page.locator("main tbody tr")).to_have_count(2)  # without being asked
     await page.keyboard.press("Escape")
+    await window.go("acts")
+    await expect(window.row("jq -c")).to_have_count(2)  # the export and the discard, and not each of its messages
+    discard = window.row("dead letters discarded")
+    await discard.locator("summary", has_text="3 messages").click()
+    await expect(discard.locator("li", has_text="payroll")).to_have_count(3)
     await expect(page.locator('nav a[href="#/dead"] .badge')).to_have_text("2")
     await window.go("waiting")
     await expect(page.get_by_role("button", name="Cancel these")).to_have_count(0)  # all of it is not offered

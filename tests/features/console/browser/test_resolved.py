@@ -84,9 +84,9 @@ async def test_a_job_continues_when_the_tab_is_closed(
     await expect(job).to_contain_text("alice")
     await expect(job).to_contain_text("3 dead letters replayed.")
     act = window.row("jq -c")
-    await expect(act).to_contain_text(
-        """jq -c 'select(.audit and .event == "dead_letters_replayed" and .who == "alice")' notifier.log"""
-    )
+    [repair_id] = {line["repair_id"] for line in running.logged("dead_letters_replayed")}
+    await expect(act).to_contain_text(f"""jq -c 'select(.audit and .repair_id == "{repair_id}")' notifier.log""")
+    await expect(act).to_contain_text("filter: client_id payroll")  # words, and no JSON
 
 
 async def test_a_job_whose_worker_has_ended_is_over(
