@@ -9,7 +9,7 @@ import { SignIn } from "./sign_in_page.js";
 import { THEMES, setTheme } from "./theme.js";
 import { TROUBLES } from "./words.js";
 import { Trouble } from "./parts.js";
-import { allAnswered, answeredOf, failingOf, queueTrouble, waitingIn } from "./overview_page.js";
+import { allAnswered, answeredOf, failingOf, problemsOf, queueTrouble, waitingIn } from "./overview_page.js";
 import { hasScope, coversAllIssuers } from "./api.js";
 import { signOut } from "./session.js";
 import { state } from "./state.js";
@@ -57,7 +57,7 @@ function focusHeading(event) {
 /** Set the tab's title, with the number of problems and failing clients. */
 function setTitle(page) {
   const { service } = state;
-  const count = service ? failingOf(service) + service.troubles.length : 0;
+  const count = service ? failingOf(service) + problemsOf(service).count : 0;
   const title = `${count ? `(${count}) ` : ""}${page.title} · notifier`;
   if (document.title !== title) document.title = title;
 }
@@ -88,7 +88,7 @@ function badges() {
   const { service } = state;
   if (!service) return {};
   return {
-    overview: service.troubles.length,
+    overview: problemsOf(service).count,
     clients: failingOf(service),
     dead: service.queues.dead?.ready,
     waiting: waitingIn(service),

@@ -23,8 +23,11 @@ const are = (count) => (count === 1 ? "is" : "are");
 
 /** The queue's own trouble, which precedes all others; undefined without one. */
 export const queueTrouble = ({ troubles }) => troubles.find(({ kind }) => QUEUE_TROUBLES.includes(kind));
-/** How many workers answered: "2 of 3 workers". */
-export const answeredOf = ({ workers: { answered, seen } }) => `${answered} of ${counted(Math.max(seen, answered), "worker")}`;
+/** The problems: their number for badges and the sentence, and whether one delays logouts. */
+export const problemsOf = ({ troubles }) => ({ count: troubles.length, severe: troubles.some(({ kind }) => !MILD.has(kind)) });
+/** How many workers answered: "2 of 3 workers". Without the broker nobody can count them. */
+export const answeredOf = ({ workers: { answered, seen } }) =>
+  seen ? `${answered} of ${counted(Math.max(seen, answered), "worker")}` : `${counted(answered, "worker")}, others unknown`;
 export const allAnswered = ({ workers: { answered, seen } }) => seen > 0 && answered >= seen;
 
 /** Return the state of the service: the tone of the band, a sentence, and its numbers. */
@@ -39,7 +42,7 @@ function describeService(service) {
   if (!workers.answered) return describeNoAnswer(workers);
   const isIdle = workers.each.every(({ consuming }) => consuming === false);
   if (isIdle && allAnswered(service)) return describeNoConsumer(service, waits + (queues.events?.ready ?? 0));
-  const severe = troubles.filter((trouble) => !MILD.has(trouble.kind));
+  const { count: problemCount, severe } = problemsOf(service);
   const rates = [`${rate(service.rates.delivered)} logouts a second are delivered`];
   if (waits) rates.push(`${number(waits)} ${are(waits)} pending and retried automatically`);
   const dead = queues.dead?.ready;
@@ -53,9 +56,9 @@ function describeService(service) {
     states.hangs && `${counted(states.hangs, "client")} ${are(states.hangs)} unresponsive`,
     states.fails && `${counted(states.fails, "client")} ${are(states.fails)} failing`,
     states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} deferred`,
-    severe.length && counted(severe.length, "problem"),
+    problemCount && counted(problemCount, "problem"),
   ].filter(Boolean);
-  const tone = unreachable || states.hangs || severe.length ? "bad" : "warn";
+  const tone = unreachable || states.hangs || severe ? "bad" : "warn";
   if (problems.length) return [tone, `${problems.join(", ")}.`, numbers];
   if (!allAnswered(service)) return ["warn", `Only ${answeredOf(service)} answered.`, `They report no problem. ${numbers}`];
   return ["good", "No problems.", numbers];
@@ -81,7 +84,7 @@ export function Overview() {
   if (!service) return html`<${LoadingNote} />`;
   const [tone, head, tail] = describeService(service);
   const troubles = steadyTroubles(service.troubles);
-  const queues = html`<${Queues} queues=${service.queues} />`;
+  const queues = html`<${Queues} queues=${service.queues} isOld=${queueTrouble(service)?.kind === "queue"} />`;
   return html`<section class="band big head ${state.lost ? "" : tone}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
     <div class="over">${troubles.length ? html`<${Troubles} troubles=${troubles} workers=${service.workers} />` : queues}
       <section><h2>Last 15 minutes</h2>
@@ -192,9 +195,9 @@ function noneInTrouble(service) {
 
 const DEAD = html`<a href="#/dead">dead letters</a>`;
 
-function Queues({ queues }) {
+function Queues({ queues, isOld }) {
   const { delayed, parked, dead, ...lanes } = queues;
-  return html`<section><h2>Queues</h2><dl class="queues">
+  return html`<section><h2>Queues${isOld && html`${" "}<span class="more dim">as last read</span>`}</h2><dl class="queues">
     ${Object.entries(lanes).map(([name, lane]) => html`<${Queue} name=${name} queue=${lane} />`)}
     <${Queue} name="delayed" queue=${delayed} what="until their next attempt" />
     ${parked && html`<${Queue} name="parked" queue=${parked} what="until their client recovers" />`}

@@ -60,6 +60,23 @@ async def test_an_alarm_of_the_broker_comes_first(
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
         await expect(page.locator(".pulse.good")).to_contain_text("2 of 2 workers")
         await asyncio.to_thread(own_node.ctl, "stop_app")
-        await expect(page.locator(".pulse.bad")).to_contain_text("The queue is unavailable")
+        await expect(page.locator(".pulse.bad")).to_have_text("The queue is unavailable · 1 worker, others unknown")
         await window.go("overview")
         await expect(page.locator(".head.bad b")).to_have_text("The queue is unavailable.")
+
+
+async def test_a_problem_that_delays_nothing_is_in_the_sentence_too(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """The sentence, the list, the badge and the tab's title have one count; the sentence is yellow."""
+    service.site.config["shutdown_grace"] = "21s"
+    service.site.write()
+    await service.reload(running)
+    window = await new_window(running)
+    page = window.page
+    await window.sign_in(SRE)
+    await expect(page.locator(".head.warn b")).to_have_text("1 problem.")
+    await expect(page.locator(".troubles > li.warn")).to_contain_text("A changed setting needs a restart")
+    await expect(page.locator(".troubles > li")).to_have_count(1)
+    await expect(page.locator('nav a[href="#/overview"] .badge')).to_have_text("1")
+    await expect(page).to_have_title("(1) Overview · notifier")
