@@ -89,9 +89,10 @@ async def test_list_shows_pending_deliveries_with_reasons(queue: Queue) -> None:
     shown = {one.id: one for one in await listed(queue)}
     assert shown["a"] == WaitingSummary(
         id="a", where="delayed", iss=ISS, client_id="shop", event_id="e-a", due=due, since=900.0, attempts=1,
-        reason="server_error", status=503, text="busy", session_at=900.0,
+        reason="server_error", failure="server_error", status=503, text="busy", session_at=900.0,
     )  # fmt: skip
     assert (shown["b"].asked, shown["c"].where, shown["c"].reason) == (True, "parked", "circuit")
+    assert (shown["c"].failure, shown["c"].status, shown["c"].text) == ("server_error", 503, "busy")
     assert [one.id for one in await listed(queue, OF_SHOP)] == ["a", "c"]
     assert [one.id for one in await listed(queue, WaitingFilter(client_id="shop", parked=False))] == ["a"]
 

@@ -1,6 +1,6 @@
 // Dead letters, newest first: reasons as filters with counts, and actions on all matches of the filter.
-import { LoadingNote, ListingTime, Choice, Filters, IssuerChoice, Search, ClientName, RunbookLink, clientKey } from "./parts.js";
-import { Clock, SafeText, counted, html, number, toPlainText, sum, thisOrThese } from "./text.js";
+import { LoadingNote, ListingTime, Choice, Filters, IssuerChoice, Search, ClientName, Quote, RunbookLink, clientKey } from "./parts.js";
+import { Clock, counted, html, number, toPlainText, sum, thisOrThese } from "./text.js";
 import { Pagination, Table } from "./tables.js";
 import { api, hasScope, withoutEmpty } from "./api.js";
 import { changeQuery, pageAddress } from "./addresses.js";
@@ -93,7 +93,7 @@ const LETTERS = [
   { head: "Given up", cell: (letter) => html`<${Clock} at=${letter.dead_since} />` },
   { head: "Client", wide: true, cell: (letter) => html`<${ClientName} client=${letter} />` },
   { head: "Reason", cell: (letter) => html`<${RunbookLink} name=${letter.reason} />` },
-  { head: "Text", say: true, cell: (letter) => html`<${SafeText} text=${letter.text} limit=${200} className="quote" />` },
+  { head: "Text", say: true, cell: (letter) => html`<${Quote} text=${letter.text} />` },
   { head: "Attempts", num: true, cell: (letter) => letter.attempts },
   { label: "Actions", act: true, cell: (letter) => html`<button type="button" onClick=${() => showDeadLetter(letter)}>Show</button>` },
 ];

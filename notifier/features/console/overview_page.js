@@ -1,6 +1,6 @@
 // The overview: the state of the service, the clients that do not receive logouts, since when, and the remedy.
 import { Ago, SafeText, Until, counted, host, html, number, toPlainText, rate, sum } from "./text.js";
-import { LoadingNote, StateChip, ClientName, ClientReason, clientKey, troubledSince } from "./parts.js";
+import { LoadingNote, ClientName, ClientReason, ClientState, clientKey, troubledSince } from "./parts.js";
 import { MILD, TROUBLES } from "./words.js";
 import { Plot } from "./plot.js";
 import { ReadSources } from "./sources.js";
@@ -157,7 +157,7 @@ const ClientWithName = ({ client }) => html`<${ClientName} client=${client} />
 /** The first columns of every list of clients. */
 export const CLIENT_COLUMNS = [
   { head: "Client", wide: true, cell: (c) => html`<${ClientWithName} client=${c} />` },
-  { head: "State", cell: (c) => html`<${StateChip} state=${stateOf(c)} />` },
+  { head: "State", cell: (c) => html`<${ClientState} client=${c} name=${stateOf(c)} />` },
   { head: "Since", cell: (c) => html`<${Ago} at=${c.state === "well" ? null : troubledSince(c)} suffix="" />` },
   { head: "Last answer", say: true, cell: (c) => html`<${ClientReason} client=${c} />` },
   { head: "Pending", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },

@@ -14,9 +14,10 @@ export const clientKey = (client) => `${client.iss} ${client.client_id}`;
 export const clientHash = ({ iss, client_id }) => pageAddress("client", { iss, client_id });
 
 /** A client's id, with its issuer if there are several. */
-export function ClientName({ client, issuers = issuerCount() }) {
-  const name = html`<${SafeText} text=${client.client_id || "(whole event)"} limit=${80} />`;
-  return html`<span class="who">${client.client_id ? html`<a href=${clientHash(client)}>${name}</a>` : name}
+export function ClientName({ client, issuers = issuerCount(), limit = 36 }) {
+  const name = html`<${SafeText} text=${client.client_id || "(whole event)"} limit=${limit} middle />`;
+  const title = toPlainText(issuers > 1 ? `${client.client_id} ${host(client.iss)}` : client.client_id);
+  return html`<span class="who" title=${title}>${client.client_id ? html`<a href=${clientHash(client)}>${name}</a>` : name}
     ${issuers > 1 && html`${" "}<span class="iss"><${SafeText} text=${host(client.iss)} limit=${60} /></span>`}</span>`;
 }
 
@@ -25,9 +26,25 @@ export function StateChip({ state: name }) {
   return html`<span class="chip ${tone}" title=${why}>${word}</span>`;
 }
 
+const REASON_WORDS = { unknown: "not registered" };
+
 /** A name with a link to its section of the runbook. */
 export const RunbookLink = ({ name }) => html`<button type="button" class="word" title="Meaning and remedy"
-  onClick=${() => explain(name)}>${name}</button>`;
+  onClick=${() => explain(name)}>${REASON_WORDS[name] ?? name}</button>`;
+
+const ERROR_MEMBERS = ["error", "error_description"].map((name) => new RegExp(`"${name}"\\s*:\\s*"((?:[^"\\\\]|\\\\.)*)`));
+
+/** A text with the words of an OAuth error, whose JSON (RFC 6749, 5.2) may be cut anywhere, in place of its members. */
+function errorWords(text) {
+  const start = text.indexOf("{");
+  if (start < 0) return text;
+  const [error, description] = ERROR_MEMBERS.map((pattern) => pattern.exec(text.slice(start))?.[1].replace(/\\(["\\/])/g, "$1"));
+  return description ? `${text.slice(0, start)}${description}${error ? ` (${error})` : ""}` : text;
+}
+
+/** The text of an answer. Its title has all of it. */
+export const Quote = ({ text, limit = 200 }) =>
+  html`<${SafeText} text=${errorWords(text ?? "")} whole=${text ?? ""} limit=${limit} className="quote" />`;
 
 /** A client's answer: the reason, the status, and the start of the text. */
 export function Answer({ row }) {
@@ -35,18 +52,15 @@ export function Answer({ row }) {
   if (!reason) return html`<span class="dim">–</span>`;
   return html`<span class="answer"><${RunbookLink} name=${reason} />
     ${row.status != null && html`${" "}<b>${row.status}</b>`}
-    ${row.text && html`${" "}<${SafeText} text=${row.text} limit=${200} className="quote" />`}</span>`;
+    ${row.text && html`${" "}<${Quote} text=${row.text} />`}</span>`;
 }
 
-const DEFERRAL_TEXTS = { paused: "paused in the registry", unknown: "not registered" };
+/** A client's state. Of a deferred client also the cause, since its last answer does not have it. */
+export const ClientState = ({ client, name = client.state }) => html`<${StateChip} state=${name} />
+  ${name === "put_off" && client.waits_for && html`${" "}<${RunbookLink} name=${client.waits_for} />`}`;
 
-/** Why a client fails or is deferred. */
+/** A client's last answer, if it is not well. */
 export function ClientReason({ client }) {
-  if (client.state === "put_off" && client.waits_for) {
-    const text = DEFERRAL_TEXTS[client.waits_for] ?? client.text;
-    return html`<span class="answer"><${RunbookLink} name=${client.waits_for} />
-      ${text && html`${" "}<${SafeText} text=${text} limit=${120} className="quote" />`}</span>`;
-  }
   const failedLast = client.last_failure && client.last_failure > (client.last_success ?? "");
   return html`<${Answer} row=${client.state === "well" && !failedLast ? {} : client} />`;
 }
@@ -57,7 +71,7 @@ export const troubledSince = (client) =>
 
 /** The start of an event's id, with a link to the event's results. */
 export const EventLink = ({ id, whole = false }) =>
-  id && html`<a href=${pageAddress("find", { event_id: id })}><code><${SafeText} text=${whole ? id : id.slice(0, 8)} /></code></a>`;
+  id && html`<a href=${pageAddress("find", { event_id: id })}><code><${SafeText} text=${whole ? id : id.slice(0, 8)} whole=${id} /></code></a>`;
 
 // ── filters ──
 

@@ -7,21 +7,25 @@ export const html = htm.bind(h);
 // Invisible or reordering characters: control and format characters, line separators, unassigned code points.
 const HIDDEN_CHARACTERS = /([\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])/u;
 const code = (character) => `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
-const MAX_WITHOUT_TITLE = 60; // characters: a column may cut longer text, so its title has the whole text
+const MAX_WITHOUT_TITLE = 20; // characters: a column may cut longer text, so its title has the whole text
 const MAX_TITLE = 2000;
 
 /** Return untrusted text as a string with hidden characters as codes, for attributes and titles. */
 export const toPlainText = (text) => String(text ?? "").split(HIDDEN_CHARACTERS).map((part, nth) => (nth % 2 ? code(part) : part)).join("");
 
-/** Shows untrusted text, up to `limit` characters, with hidden characters as codes. `lines` keeps line breaks. */
-export function SafeText({ text, limit = 400, className, lines = false }) {
-  const whole = String(text ?? "");
-  const shown = whole.length > limit ? `${whole.slice(0, limit)}…` : whole;
+/**
+ * Shows untrusted text, up to `limit` characters, with hidden characters as codes. `lines` keeps line breaks. `middle`
+ * leaves out the middle, since similar names differ at their ends. `whole` is the title, if the text is a part of it.
+ */
+export function SafeText({ text, limit = 400, className, lines = false, middle = false, whole = String(text ?? "") }) {
+  const part = String(text ?? "");
+  const end = middle ? Math.floor(limit / 2) : 0;
+  const shown = part.length > limit ? `${part.slice(0, limit - end)}…${end ? part.slice(-end) : ""}` : part;
   const parts = shown.split(HIDDEN_CHARACTERS).map((part, nth) => {
     const odd = nth % 2 === 1 && !(lines && part === "\n");
     return odd ? html`<span class="odd">${code(part)}</span>` : part;
   });
-  const title = whole.length > Math.min(limit, MAX_WITHOUT_TITLE) ? toPlainText(whole.slice(0, MAX_TITLE)) : undefined;
+  const title = whole !== part || whole.length > Math.min(limit, MAX_WITHOUT_TITLE) ? toPlainText(whole.slice(0, MAX_TITLE)) : undefined;
   return html`<bdi class=${className} title=${title}>${parts}</bdi>`;
 }
 

@@ -7,6 +7,7 @@ import { api, hasScope, withoutEmpty } from "./api.js";
 import { changeQuery, pageAddress } from "./addresses.js";
 import { beginRepair } from "./repairs.js";
 import { loadPage } from "./following.js";
+import { state } from "./state.js";
 
 const ROWS = 50;
 const CACHE_SECONDS = 60; // seconds that a listing of the queues is reused
@@ -37,36 +38,67 @@ export function Waiting({ data, query }) {
       <p class="row between"><${ListingTime} at=${data.as_of} again=${refreshWaiting}>Not refreshed automatically.<//>
         ${cancels && html`<button type="button" class="danger-quiet" onClick=${() => beginRepair("cancel", filter)}>
           Cancel ${thisOrThese(data.total)} …</button>`}</p>
-      <${Table} caption="Pending deliveries by client and cause" rows=${data.groups} keyOf=${groupKey} columns=${GROUPS}
+      <${Table} caption="Pending deliveries by client" rows=${clientRows(data.groups)} keyOf=${clientKey} columns=${CLIENTS}
         empty="No pending deliveries." />
-      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")}: filter by client
-        ${" "}or issuer.</p>`}
+      ${data.more_groups > 0 && html`<p class="dim note">and ${counted(data.more_groups, "smaller group")} of a client, a reason and a
+        ${" "}place, which these counts leave out: filter by client or issuer.</p>`}
       ${data.deliveries.length > 0 && html`<section><h2>Deliveries</h2>
         <${Table} caption="Pending deliveries" rows=${data.deliveries} keyOf=${(each) => each.id} columns=${DELIVERIES} />
         <${Pagination} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => changeQuery({ skip })} /></section>`}`}`;
 }
 
-const groupKey = (group) => `${clientKey(group)} ${group.where} ${group.reason}`;
+/** Return a row for each client, the largest first: its sums, and its groups by reason and place. */
+function clientRows(groups) {
+  const rows = new Map();
+  for (const group of groups) {
+    const { client_id, iss } = group;
+    const row = rows.get(clientKey(group)) ?? { client_id, iss, count: 0, groups: [] };
+    const oldest = earliest(row.oldest, group.oldest), next = earliest(row.next, group.next);
+    rows.set(clientKey(group), { ...row, oldest, next, count: row.count + group.count, groups: [...row.groups, group] });
+  }
+  return [...rows.values()].sort((one, other) => other.count - one.count);
+}
 
-const GROUPS = [
-  { head: "Client", wide: true, cell: (group) => html`<${ClientName} client=${group} />` },
-  { head: "Reason", cell: (group) => (group.reason ? html`<${RunbookLink} name=${group.reason} />` : "–") },
-  { head: "Where", cell: (group) => (group.where === "parked" ? "parked until it recovers" : group.where) },
-  { head: "Count", num: true, cell: (group) => number(group.count) },
-  { head: "Oldest", cell: (group) => html`<${Ago} at=${group.oldest} />` },
-  { head: "Next", cell: (group) => html`<${Until} at=${group.next} />` },
-  { label: "Actions", act: true, cell: (group) => html`<${ClientActions} group=${group} />` },
+const earliest = (one, other) => [one, other].filter(Boolean).sort((a, b) => Date.parse(a) - Date.parse(b))[0];
+const PLACES = { parked: "parked until it recovers" };
+
+function Cause({ group: { reason, where, count }, alone }) {
+  return html`${!alone && html`<b>${number(count)}</b> `}${reason ? html`<${RunbookLink} name=${reason} />` : "no reason yet"}${" "}
+    <span class="dim">${PLACES[where] ?? where}</span>`;
+}
+
+/** A client's reasons and places: the largest, or all of them when opened. */
+function Causes({ row: { groups } }) {
+  if (groups.length === 1) return html`<${Cause} group=${groups[0]} alone />`;
+  return html`<details class="opened"><summary>${counted(groups.length, "reason")}</summary><ul>${groups.map((group) =>
+    html`<li key=${`${group.where} ${group.reason}`}><${Cause} group=${group} /></li>`)}</ul></details>`;
+}
+
+const CLIENTS = [
+  { head: "Client", wide: true, cell: (row) => html`<${ClientName} client=${row} />` },
+  { head: "Pending", num: true, cell: (row) => number(row.count) },
+  { head: "Reason and place", cell: (row) => html`<${Causes} row=${row} />` },
+  { head: "Oldest", cell: (row) => html`<${Ago} at=${row.oldest} />` },
+  { head: "Next", cell: (row) => html`<${Until} at=${row.next} />` },
+  { label: "Actions", act: true, cell: (row) => html`<${ClientActions} row=${row} />` },
 ];
 
-const ClientActions = ({ group: { client_id, iss, reason } }) => client_id && html`
-  ${reason !== "unknown" && html`<${Retry} client=${{ client_id, iss }} />`}
+const ClientActions = ({ row: { client_id, iss, groups } }) => client_id && html`
+  ${groups.some(({ reason }) => reason !== "unknown") && html`<${Retry} client=${{ client_id, iss }} />`}
   ${" "}<a class="button" href=${pageAddress("waiting", { client_id, iss })}>Only these</a>`;
+
+/** The last real answer: the delivery's own or, if it was not attempted yet, its client's. */
+function LastAnswer({ row }) {
+  if (row.failure) return html`<${Answer} row=${{ ...row, reason: row.failure }} />`;
+  return html`<${Answer} row=${state.service?.clients.find((client) => clientKey(client) === clientKey(row)) ?? {}} />`;
+}
 
 const DELIVERIES = [
   { head: "Client", wide: true, cell: (each) => html`<${ClientName} client=${each} />` },
   { head: "Since", cell: (each) => html`<${Ago} at=${each.since} suffix="" />` },
   { head: "Due", cell: (each) => html`<${Until} at=${each.due} none="when it recovers" />` },
-  { head: "Last answer", say: true, cell: (each) => html`<${Answer} row=${each} />` },
+  { head: "Reason", cell: (each) => (each.reason ? html`<${RunbookLink} name=${each.reason} />` : "–") },
+  { head: "Last answer", say: true, cell: (each) => html`<${LastAnswer} row=${each} />` },
   { head: "Attempts", num: true, cell: (each) => each.attempts },
   { head: "Event", cell: (each) => html`<${EventLink} id=${each.event_id} />` },
 ];

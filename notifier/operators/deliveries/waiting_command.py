@@ -51,7 +51,8 @@ def _group() -> None:
 def _format_row(summary: WaitingSummary) -> Sequence[str]:
     """Return the parts of a line of `list --rows`."""
     document = summary.document()
-    reason = " ".join(filter(None, (summary.reason, "" if summary.status is None else str(summary.status)))) or "-"
+    status = "" if summary.status is None or summary.reason != summary.failure else str(summary.status)
+    reason = " ".join(filter(None, (summary.reason, status))) or "-"
     sid = {None: "", True: "  has sid", False: "  no sid"}[summary.has_sid]
     return (
         summary.id, f"due {document['due'] or '-'}", f"{summary.where:<7}", summary.client_id or "-", reason,

@@ -38,9 +38,10 @@ class WaitingSummary:
 
     `since` is the time when a worker first received it. `due` is the time of the next attempt; None if
     unknown, or for a parked delivery, which waits until its client recovers. `reason` is the cause of its deferral, or
-    the reason of its last failure. `asked`: its client requested the delay (`Retry-After`). `expires` is the time when
-    it is given up, and `has_sid` whether its token has a `sid`; both are None without a registry that has the client.
-    `session_at` is the time when the session ended or, if unknown, `since`. Lists do not show `session_at`.
+    the reason of its last failure. `failure` is that reason also while it is deferred, with its `status` and `text`.
+    `asked`: its client requested the delay (`Retry-After`). `expires` is the time when it is given up, and `has_sid`
+    whether its token has a `sid`; both are None without a registry that has the client. `session_at` is the time when
+    the session ended or, if unknown, `since`. Lists do not show `session_at`.
     """
 
     id: str
@@ -49,6 +50,7 @@ class WaitingSummary:
     iss: str
     where: Where
     reason: str = ""
+    failure: str = ""
     status: int | None = None
     text: str = ""
     attempts: int = 0
@@ -97,10 +99,10 @@ def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -
 
 
 def _summarise_delivery(delivery: Delivery, due: float | None, get_lifetime: GetLifetime) -> WaitingSummary:
-    """Summarise a delivery. While it is deferred, the cause of the deferral is shown instead of its last failure."""
+    """Summarise a delivery. While it is deferred, its `reason` is the cause of the deferral."""
     progress, lifetime = delivery.progress, get_lifetime(delivery)
     deferred_for, since = progress.deferred_for, progress.first_taken_at
-    failure = progress.history[-1] if progress.history and not deferred_for else None
+    failure = progress.history[-1] if progress.history else None
     return WaitingSummary(
         id=delivery.id,
         where="parked" if progress.parked else "delayed",
@@ -112,6 +114,7 @@ def _summarise_delivery(delivery: Delivery, due: float | None, get_lifetime: Get
         session_at=since if delivery.ended_at is None else delivery.ended_at,
         attempts=progress.attempts,
         reason=deferred_for or ("" if failure is None else failure.reason),
+        failure="" if failure is None else failure.reason,
         status=None if failure is None else failure.status,
         text="" if failure is None else failure.text,
         asked=progress.delayed_by_client or deferred_for == Cause.RETRY_AFTER.value,
