@@ -1,6 +1,6 @@
 // The console: connects state, pages and frame, and starts.
 import { AuditLog, loadAuditLog } from "./acts_page.js";
-import { Client, loadClient } from "./client_page.js";
+import { Client, loadClient, refreshClient } from "./client_page.js";
 import { Clients, loadClients } from "./clients_page.js";
 import { DeadLetters, loadDeadLetters, refreshLetters } from "./dead_letters_page.js";
 import { Doctor, loadDoctor } from "./doctor_page.js";
@@ -29,7 +29,7 @@ import { onTokenRefused } from "./api.js";
 const PAGES = {
   overview: { title: "Overview", nav: true, view: Overview },
   clients: { title: "Clients", nav: true, view: Clients, load: loadClients, every: 3000 },
-  client: { title: "Client", view: Client, load: loadClient, every: 2000, fresh: true, heading: clientHeading },
+  client: { title: "Client", view: Client, load: loadClient, every: 2000, again: refreshClient, fresh: true, heading: clientHeading },
   dead: { title: "Dead letters", nav: true, view: DeadLetters, load: loadDeadLetters, again: refreshLetters },
   waiting: { title: "Pending", nav: true, view: Waiting, load: loadWaiting, again: refreshWaiting },
   find: { title: "Find a logout", nav: true, view: Find, load: loadFind, fresh: true },

@@ -9,11 +9,13 @@ import { Retry, retry, retryOf } from "./retries.js";
 import { Table } from "./tables.js";
 import { Troubles } from "./overview_page.js";
 import { api, hasScope } from "./api.js";
+import { loadPage } from "./following.js";
 import { pageAddress } from "./addresses.js";
-import { state } from "./state.js";
+import { state, update } from "./state.js";
 
 const MINUTE = 60_000; // milliseconds
 const MINUTES = 60;
+const MAX_COUNTED = 10_000; // dead letters of all clients, which the API reads in half a second
 
 // ── the sentence ──
 
@@ -85,16 +87,47 @@ export function Client({ data }) {
 export async function loadClient({ iss, client_id }, signal, before) {
   const query = { iss, client_id };
   const data = await api("client", { signal, query });
+  countDeadLetters(query);
   if (!data.client.registered) return data;
   const registration = before?.registration ?? (await api("client/registration", { signal, query })).values;
   return { ...data, registration };
+}
+
+let dead = {}; // of the open client, by `key`: the `count` of its dead letters when there were `all` of all clients
+
+/**
+ * Count the client's dead letters, unless reading all dead letters would take seconds. The page does not wait for it.
+ * Nothing is read again while the number of all dead letters stays. `age`: of the listing, a minute by default.
+ */
+async function countDeadLetters(query, age) {
+  const { queues, at } = state.service ?? {};
+  const all = queues?.dead?.ready, key = clientKey(query);
+  const before = dead.key === key ? dead : { key };
+  if (!all || all > MAX_COUNTED) dead = { key, count: all === 0 ? 0 : undefined };
+  else if (age === 0 || (!before.isBusy && before.all !== all)) {
+    const own = { ...before, isBusy: true };
+    dead = own;
+    const listing = await api("dead-letters/page", { query: { ...query, rows: 0, age } }).catch(() => null);
+    if (dead !== own) return;
+    const isNew = listing && Date.parse(listing.as_of) >= Date.parse(at);
+    dead = { key, count: listing?.total ?? before.count, all: isNew ? all : undefined };
+    update();
+  }
+}
+
+/** Reload the page after a job, with a new count of the dead letters. */
+export function refreshClient() {
+  const { iss, client_id } = state.route.query;
+  loadPage();
+  countDeadLetters({ iss, client_id }, 0);
 }
 
 const ClientActions = ({ client }) => html`<div class="ways">
   ${client.registered && html`<${Retry} client=${client} /><${ResolvedButton} client=${client} />
     <${CanaryButton} client=${client} />`}
   <a class="button" href=${pageAddress("waiting", { client_id: client.client_id, iss: client.iss })}>Pending</a>
-  <a class="button" href=${pageAddress("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters</a></div>`;
+  <a class="button" href=${pageAddress("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters${
+    dead.key === clientKey(client) && dead.count !== undefined && html`${" "}<b>${number(dead.count)}</b>`}</a></div>`;
 
 /** Shows the deliveries that the last retry left pending since the client requested a pause, with a button to force. */
 function RequestedPause({ client }) {

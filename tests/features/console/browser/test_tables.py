@@ -1,8 +1,9 @@
-"""What tables show: one row for each client, and its last real answer."""
+"""What tables show: one row for each client, and its last real answer; and the number of its dead letters."""
 
 from playwright.async_api import expect
 
 from tests.features.console.browser.conftest import SRE, NewWindow, Service
+from tests.system.site import ISSUER
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess
 
@@ -44,3 +45,21 @@ async def test_pending_has_a_row_for_each_client(
     await expect(deliveries).to_have_count(6)
     for answer in await deliveries.locator("td[data-head='Last answer']").all():
         await expect(answer).to_contain_text("server_error 503 the")
+
+
+async def test_client_page_counts_its_dead_letters(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """Those in the queue now, also after they were replayed."""
+    await service.sign_out(running, "payroll", 3, answered=404)
+    await running.until_metric(3.0, "dead_letters_total")
+    window = await new_window(running)
+    page = window.page
+    await window.sign_in(SRE)
+    await window.go(f"client?client_id=payroll&iss={ISSUER}")
+    link = page.locator("a.button", has_text="Dead letters")
+    await expect(link).to_have_text("Dead letters 3")
+    service.answer("payroll", 200)
+    await page.get_by_role("button", name="Resolved …").click()
+    await window.dialog.get_by_role("button", name="Replay 3 dead letters").click()
+    await expect(link).to_have_text("Dead letters 0")
