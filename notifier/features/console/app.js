@@ -40,7 +40,7 @@ const PAGES = {
 };
 
 function clientHeading({ client_id }) {
-  return html`<${SafeText} text=${client_id} limit=${120} />`;
+  return html`<${SafeText} text=${client_id} limit=${120} middle />`;
 }
 
 // ── the address ──

@@ -161,7 +161,7 @@ const inText = (value) => (typeof value === "string" ? value : JSON.stringify(va
 const VALUES = [
   { head: "Member", cell: (row) => html`<code>${row.member}</code>` },
   { head: "Value", wide: true, cell: (row) => html`<${SafeText} text=${inText(row.value)} className=${row.from === DEFAULT && "dim"} />` },
-  { head: "From", cell: (row) => html`<${SafeText} text=${row.from} limit=${60} className="dim" />` },
+  { head: "From", wide: true, cell: (row) => html`<${SafeText} text=${row.from} limit=${60} className="dim" />` },
 ];
 
 /** Shows the lines that pause or resume the client in the registry's file, since the console does not edit clients. */

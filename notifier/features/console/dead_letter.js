@@ -31,7 +31,7 @@ export function DeadLetter({ dialog }) {
   const begin = (action) => () => beginRepair(action, { id: [letter.id] });
   return html`<${Dialog} look="side" title="Dead letter">
     <dl class="facts">
-      <dt>Client</dt><dd><${ClientName} client=${letter} issuers=${2} /></dd>
+      <dt>Client</dt><dd><${ClientName} client=${letter} issuers=${2} limit=${1000} /></dd>
       <dt>Given up</dt><dd><${Clock} at=${letter.dead_since} withDate /></dd>
       <dt>Reason</dt><dd><${RunbookLink} name=${letter.reason} /></dd>
       <dt>Text</dt><dd><${SafeText} text=${letter.text} limit=${1000} className="quote" /></dd>

@@ -34,9 +34,9 @@ function Published({ published }) {
 }
 
 const KEYS = [
-  { head: "Issuer", cell: (key) => html`<${SafeText} text=${host(key.iss)} />` },
+  { head: "Issuer", wide: true, cell: (key) => html`<${SafeText} text=${host(key.iss)} />` },
   { head: "Key", cell: (key) => html`<code><${SafeText} text=${key.kid} limit=${16} /></code>` },
-  { head: "Algorithms", wide: true, cell: (key) => key.algs.join(" ") },
+  { head: "Algorithms", cell: (key) => key.algs.join(" ") },
   { head: "Use", cell: (key) => (key.use === "signs" ? "in use" : "upcoming") },
   { head: "Published", cell: (key) => html`<${Published} published=${key.published} />` },
   { head: "Published since", cell: (key) => html`<${Ago} at=${key.published_since} suffix="" />` },
@@ -49,7 +49,7 @@ function SourceStateChip({ source }) {
 }
 
 const SOURCES = [
-  { head: "Source", cell: (source) => html`<${SafeText} text=${source.name} />` },
+  { head: "Source", wide: true, cell: (source) => html`<${SafeText} text=${source.name} />` },
   { head: "Kind", cell: (source) => source.kind },
   { head: "Worker", cell: (source) => html`<${SafeText} text=${source.worker} limit=${60} />` },
   { head: "State", cell: (source) => html`<${SourceStateChip} source=${source} />` },

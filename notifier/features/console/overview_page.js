@@ -85,7 +85,7 @@ export function Overview() {
   const [tone, head, tail] = describeService(service);
   const troubles = steadyTroubles(service.troubles);
   const queues = html`<${Queues} queues=${service.queues} isOld=${queueTrouble(service)?.kind === "queue"} />`;
-  return html`<section class="band big head ${state.lost ? "" : tone}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
+  return html`<section class="band big head ${state.lost ? "" : tone}" title="${head} ${tail}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
     <div class="over">${troubles.length ? html`<${Troubles} troubles=${troubles} workers=${service.workers} />` : queues}
       <section><h2>Last 15 minutes</h2>
         <${Plot} bars=${barsOf(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>
@@ -125,8 +125,15 @@ const countedOf = ({ kind, count }) => {
   return `${counted(count, one, many)} ${verb}`;
 };
 const troubleKey = (one) => `${one.kind} ${clientKey(one)} ${one.subject}`;
-export const Troubles = ({ troubles, workers }) => html`<section><h2>Problems</h2><ul class="troubles">
-  ${troubles.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul></section>`;
+const MAX_OPEN_TROUBLES = 5; // the most urgent; others are closed, so that the clients below are on the screen
+
+export function Troubles({ troubles, workers }) {
+  const list = (some) => html`<ul class="troubles">
+    ${some.map((one) => html`<${Trouble} key=${troubleKey(one)} one=${one} workers=${workers} />`)}</ul>`;
+  const more = troubles.slice(MAX_OPEN_TROUBLES);
+  return html`<section><h2>Problems</h2>${list(troubles.slice(0, MAX_OPEN_TROUBLES))}
+    ${more.length > 0 && html`<details class="more-troubles"><summary>${counted(more.length, "more problem")}</summary>${list(more)}</details>`}</section>`;
+}
 
 function Trouble({ one, workers }) {
   const facts = [
@@ -134,8 +141,9 @@ function Trouble({ one, workers }) {
     one.count > 0 && countedOf(one),
     workers.answered > 1 && `at ${one.workers.length} of ${workers.answered} workers`,
   ].filter(Boolean);
-  return html`<li class=${MILD.has(one.kind) ? "warn" : "bad"}>
-    <div title=${toPlainText(one.text)}><b>${TROUBLES[one.kind] ?? one.kind.replaceAll("_", " ")}</b>${about(one)}
+  const [tone, word] = MILD.has(one.kind) ? ["warn", "warning"] : ["bad", "error"];
+  return html`<li class=${tone}>
+    <div title=${toPlainText(one.text)}><span class="chip ${tone}">${word}</span>${" "}<b>${TROUBLES[one.kind] ?? one.kind.replaceAll("_", " ")}</b>${about(one)}
       <p>${facts.map((fact, nth) => html`${nth ? ", " : ""}${fact}`)}${facts.length ? ": " : ""}<${SafeText} text=${one.text} /></p></div>
     <div class="ways">
       ${one.explained && html`<button type="button" onClick=${() => explain(one.explained)}>What to do</button>`}

@@ -39,7 +39,8 @@ function errorWords(text) {
   const start = text.indexOf("{");
   if (start < 0) return text;
   const [error, description] = ERROR_MEMBERS.map((pattern) => pattern.exec(text.slice(start))?.[1].replace(/\\(["\\/])/g, "$1"));
-  return description ? `${text.slice(0, start)}${description}${error ? ` (${error})` : ""}` : text;
+  const words = description && error ? `${description} (${error})` : description ?? error;
+  return words ? `${text.slice(0, start)}${words}` : text;
 }
 
 /** The text of an answer. Its title has all of it. */

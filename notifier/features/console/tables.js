@@ -4,22 +4,23 @@ import { state, update } from "./state.js";
 
 /**
  * A table. A column has `head`, `cell(row)`, and a style: `num`, `wide`, `say` (takes the remaining width), `act`.
- * A column with an empty head has a `label` for screen readers.
+ * A column with an empty head has a `label` for screen readers. On a narrow screen each row is a card, with the heads
+ * beside the cells: the roles keep it a table for screen readers.
  */
 export function Table({ caption, columns, rows, keyOf, empty }) {
   if (!rows.length) return html`<p class="empty">${empty}</p>`;
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table>
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table role="table">
     <caption class="hidden">${caption}</caption>
-    <thead><tr>${columns.map(({ head, label, num }) => html`<th scope="col" class=${num ? "num" : ""}>
+    <thead role="rowgroup"><tr role="row">${columns.map(({ head, label, num }) => html`<th scope="col" role="columnheader" class=${num ? "num" : ""}>
       ${head ?? html`<span class="hidden">${label}</span>`}</th>`)}</tr></thead>
-    <tbody>${rows.map((row) => html`<tr key=${keyOf(row)} class=${row.gone ? "gone" : ""}>
+    <tbody role="rowgroup">${rows.map((row) => html`<tr key=${keyOf(row)} role="row" class=${row.gone ? "gone" : ""}>
       ${columns.map((column) => html`<${Cell} column=${column} row=${row} />`)}</tr>`)}</tbody>
   </table></div>`;
 }
 
 const LOOKS = ["num", "wide", "say", "act"];
 
-const Cell = ({ column, row }) => html`<td class=${LOOKS.filter((look) => column[look]).join(" ")}
+const Cell = ({ column, row }) => html`<td role="cell" class=${LOOKS.filter((look) => column[look]).join(" ")}
   data-head=${column.head ?? column.label}>${column.cell(row)}</td>`;
 
 export function Pagination({ skip, rows, total, go }) {

@@ -1,4 +1,4 @@
-"""What tables show: one row for each client, and its last real answer; and the number of its dead letters."""
+"""What tables and plots show: one row for each client, its last real answer, and units on the axes."""
 
 from playwright.async_api import expect
 
@@ -50,7 +50,7 @@ async def test_pending_has_a_row_for_each_client(
 async def test_client_page_counts_its_dead_letters(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
-    """Those in the queue now, also after they were replayed."""
+    """Those in the queue now, also after they were replayed. Its plot has units."""
     await service.sign_out(running, "payroll", 3, answered=404)
     await running.until_metric(3.0, "dead_letters_total")
     window = await new_window(running)
@@ -59,6 +59,9 @@ async def test_client_page_counts_its_dead_letters(
     await window.go(f"client?client_id=payroll&iss={ISSUER}")
     link = page.locator("a.button", has_text="Dead letters")
     await expect(link).to_have_text("Dead letters 3")
+    await expect(page.locator(".axis-unit")).to_have_text("results a minute")
+    await expect(page.locator(".axis-x span")).to_have_count(3)
+    await expect(page.locator(".axis-y")).to_have_text("30")  # the most, and zero
     service.answer("payroll", 200)
     await page.get_by_role("button", name="Resolved …").click()
     await window.dialog.get_by_role("button", name="Replay 3 dead letters").click()
