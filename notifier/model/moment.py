@@ -96,9 +96,9 @@ def format_moment_for_people(moment: float) -> str:
 
 def earliest(*moments: float | None) -> float | None:
     """Return the first of the known moments, None if all are unknown."""
-    return min((moment for moment in moments if moment is not None), default=None)
+    return min([moment for moment in moments if moment is not None], default=None)
 
 
 def latest(*moments: float | None) -> float | None:
     """Return the last of the known moments, None if all are unknown."""
-    return max((moment for moment in moments if moment is not None), default=None)
+    return max([moment for moment in moments if moment is not None], default=None)
