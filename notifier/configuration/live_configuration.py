@@ -111,9 +111,9 @@ class LiveConfiguration:
         loaded = replace(loaded, registry=self._with_losses(_with_grace(loaded.registry, loaded.layers)))
         if loaded.tokens is None:  # the API's listener stays open until a restart, so it still needs the old tokens
             loaded = replace(loaded, tokens=self.current.tokens)
-        old_clients = _list_clients(self.current.registry)
+        old_clients = list_clients(self.current.registry)
         self.current, self.answers = loaded, answers
-        _free(old_clients)
+        free_clients(old_clients)
         self.reloads.on_applied(loaded)
         client_count = sum(map(len, loaded.registry.clients.values()))
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=client_count)
@@ -149,10 +149,10 @@ class LiveConfiguration:
         log_ignored_values([*built.registry.newly_ignored(current.registry)])
         self.answers.hold(source, result.answer)
         remaining_faults = _remaining_faults(current.faults, built.registry)
-        old_clients = _list_clients(current.registry)
+        old_clients = list_clients(current.registry)
         self.current = replace(current, registry=registry, layers=layers, faults=(*remaining_faults, *new_faults))
         del current, built, guard_result  # references that would keep the old clients
-        _free(old_clients)
+        free_clients(old_clients)
         return result
 
     def drop_former_followers(self, monotonic: float) -> None:
@@ -192,12 +192,13 @@ def _remaining_faults(faults: Sequence[InputIssue], registry: Registry) -> list[
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
 
-def _list_clients(registry: Registry) -> list[Client]:
+def list_clients(registry: Registry) -> list[Client]:
+    """Return the clients of all issuers."""
     return [client for clients in registry.clients.values() for client in clients.values()]
 
 
-def _free(clients: list[Client]) -> None:
-    """Free the clients in steps. Freeing 100,000 clients in one step would block the event loop for 50 ms."""
+def free_clients(clients: list[Client]) -> None:
+    """Free the clients that nothing else refers to, in steps. In one, 100,000 would block the event loop for 50 ms."""
     while clients:
         del clients[-CLIENTS_FREED_PER_STEP:]
         time.sleep(0)  # lets the thread of the event loop run

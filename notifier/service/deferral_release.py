@@ -27,7 +27,7 @@ from functools import partial
 
 import structlog
 
-from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.live_configuration import LiveConfiguration, free_clients, list_clients
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import DelayCounts
 from notifier.delivery.verdict import CLIENT_CAUSES
@@ -126,11 +126,10 @@ class DeferralRelease:
                     self.on_cause_end(Cause.SIGNING, iss, "")
             self._keys = keys
         if registry is not self._registry:
-            old_registry, self._registry = self._registry, registry
-            for iss in registry.issuers.keys() - old_registry.issuers.keys():
+            for iss in registry.issuers.keys() - self._registry.issuers.keys():
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
-            changes = await run_in_thread(partial(changed_clients, old_registry, registry), "changed clients")
-            del old_registry  # a release may take minutes
+            replaced, self._registry = [self._registry], registry
+            changes = await run_in_thread(partial(_take_changes, replaced, registry), "changed clients")
             if changes:
                 await self._release_clients(changes, scheduler, delayed)
 
@@ -212,6 +211,15 @@ class DeferralRelease:
             clock=time.time, monotonic=self._monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND
         )
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
+
+
+def _take_changes(replaced: list[Registry], new: Registry) -> dict[ClientKey, bool]:
+    """Return `changed_clients`, and free the clients of the replaced registry, which mostly nothing else refers to."""
+    old = replaced.pop()
+    changes, old_clients = changed_clients(old, new), list_clients(old)
+    del old
+    free_clients(old_clients)
+    return changes
 
 
 def changed_clients(old: Registry, new: Registry) -> dict[ClientKey, bool]:
