@@ -80,7 +80,8 @@ class Trouble:
 
     `kind` is a TroubleKind, or a kind of a later release. `iss` and `client_id` are the affected issuer and client, and
     empty if there are several; `subject` is the key, source, setting or reason. `count` deliveries, events or
-    requests were deferred, refused or skipped because of it.
+    requests were deferred, refused or skipped because of it. If all workers together have fewer than `min_count`, it is
+    none.
     """
 
     kind: str
@@ -90,6 +91,7 @@ class Trouble:
     client_id: str = ""
     subject: str = ""
     count: int = 0
+    min_count: int = 0
 
     def format_count(self) -> str:
         """Return `count` with what was counted, and what happened to it: `5 deliveries deferred`."""
@@ -128,7 +130,8 @@ def merge_troubles(troubles: Iterable[tuple[str, Trouble]]) -> list[SharedTroubl
         by_key[key] = SharedTrouble(
             trouble=copy_record(shared.trouble, since=since, count=count), workers=(*shared.workers, worker)
         )
-    return sorted(_join_clients(by_key.values()), key=_urgency)
+    enough = [shared for shared in by_key.values() if shared.trouble.count >= shared.trouble.min_count]
+    return sorted(_join_clients(enough), key=_urgency)
 
 
 def _join_clients(troubles: Iterable[SharedTrouble]) -> Iterator[SharedTrouble]:

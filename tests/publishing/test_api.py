@@ -18,6 +18,7 @@ from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
 from notifier.model.session_ended import MisspeltMember, SessionEnded
+from notifier.model.trouble import merge_troubles
 from notifier.network.listeners.request_counts import STATUS_CLASSES, RequestCounts
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
@@ -292,18 +293,35 @@ EVENTS_ROUTE = "POST /v1/events"
         ("limited-secret", ("limited", EVENTS_ROUTE), "403, The token may not speak for this issuer"),
     ],
 )
-async def test_refused_publisher_is_a_problem_for_an_hour(
+async def test_refused_publisher_is_a_problem_for_half_an_hour(
     api: Api, bearer: str | None, key: tuple[str, str], reason: str
 ) -> None:
     """It is counted and named by its token."""
     api.tokens = TOKENS
     for _ in range(2):
         await api.post(bearer=bearer)
+        api.now += 300.0
     [trouble] = api.counts.troubles()
     assert (trouble.kind, trouble.subject, trouble.count) == ("publisher_refused", ", ".join(key), 2)
     assert f"{reason};" in trouble.text
-    api.now += 3601.0
+    api.now += 1300.0
+    assert [trouble.count for trouble in api.counts.troubles()] == [1]
+    api.now += 300.0
     assert list(api.counts.troubles()) == []
+
+
+async def test_few_requests_of_strangers_are_no_problem(api: Api) -> None:
+    """Six in half an hour are, at all workers together, as in the alert. One request of a known token is."""
+    api.tokens = TOKENS
+    for _ in range(3):
+        await api.post(bearer=None)
+    [few] = api.counts.troubles()
+    assert merge_troubles([("a", few)]) == []
+    assert [shared.trouble.count for shared in merge_troubles([("a", few), ("b", few)])] == [6]
+    await api.post(bearer="reader-secret")
+    assert [shared.trouble.subject for shared in merge_troubles(("a", each) for each in api.counts.troubles())] == [
+        f"reader, {EVENTS_ROUTE}"
+    ]
 
 
 async def test_events_to_a_missing_path_are_a_problem(api: Api) -> None:

@@ -1,18 +1,18 @@
 """Counts requests to the API, and reports publishers whose requests it refuses.
 
 A publisher may drop a refused event or set it aside, and few publishers log the response. So each refusal on a route
-for publishers, and of a POST to a missing path, is logged and becomes a problem for an hour. On other routes an
-operator reads the response.
+for publishers, and of a POST to a missing path, is logged and becomes a problem for half an hour, as in the alert. On
+other routes an operator reads the response.
 
-Strangers can reach the listener. Labels are from closed sets: a route under `/v1/` or `other`, a class of status, and a
-token of the tokens file or `none`. All series without a token exist from the start, so a stranger adds none. All
-requests without a token share one log line a minute.
+Strangers can reach the listener, so a few refusals without a token are no problem. Labels are from closed sets: a route
+under `/v1/` or `other`, a class of status, and a token of the tokens file or `none`. All series without a token exist
+from the start, so a stranger adds none. All requests without a token share one log line a minute.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -31,7 +31,8 @@ NO_TOKEN = "none"  # noqa: S105  a label
 OTHER_ROUTE = "other"
 BUSY = "429"  # a class of its own, since publishers repeat the request
 STATUS_CLASSES = ("2xx", "3xx", "4xx", BUSY, "5xx")
-REFUSAL_SECONDS = 3600.0  # after which a refusal is forgotten, as in the alert NotifierPublisherRefused
+REFUSAL_MINUTES = 30  # after which a refusal is forgotten, as in the alert NotifierPublisherRefused
+MIN_STRANGE_REFUSALS = 6  # without a token, at all workers; fewer are no problem and no alert
 _REPEATED_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 _MISSING_STATUSES = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 _MISSING_ROUTES = (OTHER_ROUTE, "POST /v1/events/{source}")
@@ -39,10 +40,18 @@ _MISSING_ROUTES = (OTHER_ROUTE, "POST /v1/events/{source}")
 
 @dataclass(slots=True)
 class _Refusals:
-    since: float
-    last_at: float = 0.0
-    count: int = 0
+    """The counts of the last REFUSAL_MINUTES minutes, and the last reason."""
+
+    counts: dict[int, int] = field(default_factory=dict)
     reason: str = ""
+
+    def add(self, now: float, reason: str) -> None:
+        minute = int(now // 60)
+        self.counts[minute] = self.counts.get(minute, 0) + 1
+        self.reason = reason
+
+    def forget_old(self, now: float) -> None:
+        self.counts = {minute: count for minute, count in self.counts.items() if minute > now // 60 - REFUSAL_MINUTES}
 
 
 class RequestCounts:
@@ -107,8 +116,9 @@ class RequestCounts:
         now, (token, route) = self._clock(), key
         # The title contains nothing of the event, which may name a user.
         text = HTTPStatus(status).phrase if refusal is None else json.loads(refusal.response.text or "")["title"]
-        refusals = self._refusals.setdefault(key, _Refusals(since=now))
-        refusals.count, refusals.last_at, refusals.reason = refusals.count + 1, now, f"{status}, {text}"
+        refusals = self._refusals.setdefault(key, _Refusals())
+        refusals.forget_old(now)
+        refusals.add(now, f"{status}, {text}")
         kind = (token,) if token == NO_TOKEN else (token, route, text)
         if self._log_limit.allows(*kind):
             self._log_limit.on_logged(*kind)
@@ -119,15 +129,17 @@ class RequestCounts:
             )  # fmt: skip
 
     def troubles(self) -> Iterator[Trouble]:
-        """Yield a trouble for each token and route with a refusal in the last hour."""
-        since = self._clock() - REFUSAL_SECONDS
-        self._refusals = {key: refusals for key, refusals in self._refusals.items() if refusals.last_at >= since}
+        """Yield a trouble for each token and route with a refusal in the last half hour."""
+        for refusals in self._refusals.values():
+            refusals.forget_old(self._clock())
+        self._refusals = {key: refusals for key, refusals in self._refusals.items() if refusals.counts}
         for (token, route), refusals in self._refusals.items():
             who = "without a token of api.tokens_file" if token == NO_TOKEN else f"of the token {token}"
             yield Trouble(
                 kind=TroubleKind.PUBLISHER_REFUSED,
                 text=f"requests {who} to {route} get {refusals.reason}; the publisher keeps or drops these events",
-                since=refusals.since, subject=f"{token}, {route}", count=refusals.count,
+                since=60.0 * min(refusals.counts), subject=f"{token}, {route}", count=sum(refusals.counts.values()),
+                min_count=MIN_STRANGE_REFUSALS if token == NO_TOKEN else 0,
             )  # fmt: skip
 
 

@@ -405,7 +405,7 @@ def test_problems_of_all_workers_are_merged() -> None:
 
 def test_many_clients_with_one_problem_are_one_problem() -> None:
     """Without their number a list that lacks half of its clients hides all other problems."""
-    texts = {"text": "the registry has no such client (yet)", "iss": ISS, "kind": "unknown_client"}
+    texts: dict[str, Any] = {"text": "the registry has no such client (yet)", "iss": ISS, "kind": "unknown_client"}
     lost = [Trouble(client_id=f"c{number}", since=NOW - number, count=2, **texts) for number in range(9)]
     few = [Trouble(kind="encryption", text="no key", iss=ISS, client_id=f"c{number}", count=1) for number in range(5)]
     status = status_of({}, [worker("a", troubles=[*lost[:6], *few]), worker("b", troubles=lost[3:])], now=NOW)
