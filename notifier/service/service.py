@@ -38,7 +38,7 @@ from notifier.network.http.transport import HttpTransport, max_open_files
 from notifier.operators.deliveries import jobs, replay_account
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
-from notifier.operators.status.claimed_actions import RECORD_ACTION, record_action
+from notifier.operators.status.claimed_actions import RECORD_ACTION, ActionRecorder
 from notifier.operators.status.own_state import OwnState, read_status
 from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
 from notifier.operators.status.worker_requests import Act, RequestHandler
@@ -189,7 +189,7 @@ class Service:
         """Connect this worker to the queue's side channel, on which workers exchange state and operators' requests."""
         acts: dict[str, Act] = {
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
-            RECORD_ACTION: record_action,
+            RECORD_ACTION: ActionRecorder().act,
             RETRY_CLIENT: self._retries.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
             **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),

@@ -2,19 +2,26 @@
 
 A command works on the queue itself. It sends its audit line to all workers, and each logs it. `who` is as the command
 claims it, and ends with CLAIMED_SUFFIX, unlike the name of an API token, which is proven. Anyone who may use the queue
-can send such a line, so its size and its actions are limited, and it replaces no other line of the audit log.
+can send such a line, so its size, its actions and the number of lines are limited, and it replaces no other line of the
+audit log. A command writes a line itself that no worker has logged.
 """
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import structlog
+
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
+from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_bound
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
+    RequestRefused,
     WorkerAnswer,
     WorkerRequest,
     send_to_workers,
@@ -24,6 +31,7 @@ from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import CLAIMED_SUFFIX, write_audit
 
 RECORD_ACTION = "record_action"
+MAX_LINES_PER_MINUTE = shared_bound(120)
 MAX_LINE_CHARACTERS = 16_384
 MAX_CONTAINERS = 100  # lists and objects: the console cannot read lines that are nested more than 190 deep
 MAX_NAME_CHARACTERS = 200
@@ -33,16 +41,38 @@ _REPAIRS = ("replayed", "discarded", "cancelled", "shown", "exported", "looked_f
 ACTIONS = frozenset({"retried_now", *(f"{queue}_{verb}" for queue in ("dead_letters", "waiting") for verb in _REPAIRS)})
 
 
-async def record_action(request: WorkerRequest) -> Mapping[str, Any]:
-    """Log the action in the request of a command."""
-    action, details = request.members["action"], request.members["details"]
-    text = json.dumps(details, ensure_ascii=False, allow_nan=False)
-    is_readable = len(text) <= MAX_LINE_CHARACTERS and text.count("[") + text.count("{") <= MAX_CONTAINERS
-    has_id = isinstance(details.get("action_id", ""), str)
-    if action not in ACTIONS or not is_readable or not has_id or _RESERVED_MEMBERS & details.keys():
-        raise ValueError("not the audit line of a command")
-    write_audit(action, who=request.who.removesuffix(CLAIMED_SUFFIX)[:MAX_NAME_CHARACTERS] + CLAIMED_SUFFIX, **details)
-    return {}
+class ActionRecorder:
+    """Logs the actions of commands, MAX_LINES_PER_MINUTE at most. `monotonic`: a clock that never jumps."""
+
+    def __init__(self, monotonic: Clock = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._minute = self._count = 0
+
+    async def act(self, request: WorkerRequest) -> Mapping[str, Any]:
+        """Log the action in the request of a command. Raises RequestRefused."""
+        minute = int(self._monotonic() // 60)
+        self._minute, self._count = minute, self._count + 1 if minute == self._minute else 1
+        if self._count > MAX_LINES_PER_MINUTE:
+            if self._count == MAX_LINES_PER_MINUTE + 1:
+                structlog.get_logger().warning("claimed_actions_limited", per_minute=MAX_LINES_PER_MINUTE)
+            raise RequestRefused(f"it logs {MAX_LINES_PER_MINUTE} lines of commands a minute")
+        action, details = _read_line(request.members)
+        who = request.who.removesuffix(CLAIMED_SUFFIX)[:MAX_NAME_CHARACTERS] + CLAIMED_SUFFIX
+        write_audit(action, who=who, **details)
+        return {}
+
+
+def _read_line(members: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the action and its details. Raises RequestRefused."""
+    action, details = members.get("action"), members.get("details")
+    if isinstance(action, str) and action in ACTIONS and isinstance(details, dict):
+        with suppress(ValueError):
+            text = json.dumps(details, ensure_ascii=False, allow_nan=False)
+            is_readable = len(text) <= MAX_LINE_CHARACTERS and text.count("[") + text.count("{") <= MAX_CONTAINERS
+            has_id = isinstance(details.get("action_id", ""), str)
+            if is_readable and has_id and not _RESERVED_MEMBERS & details.keys():
+                return action, details
+    raise RequestRefused("not the audit line of a command")
 
 
 class CommandAudit:

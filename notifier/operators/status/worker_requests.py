@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
-from notifier.model.errors import QueueError, describe_error
+from notifier.model.errors import NotifierError, QueueError, describe_error
+from notifier.model.moment import MinuteLimit
 from notifier.model.record import record
 from notifier.queues.queue_port import Queue
 
@@ -59,12 +60,17 @@ class _Answer(TypedDict):
 _REQUEST, _ANSWER = TypeAdapter(_Request), TypeAdapter(_Answer)
 
 
+class RequestRefused(NotifierError):  # noqa: N818  what it is
+    """A worker does not carry out a request. The text is the reason."""
+
+
 class RequestHandler:
     """Carries out requests at the worker named `worker`. `acts` has the function for each request name."""
 
     def __init__(self, worker: str, acts: Mapping[str, Act]) -> None:
         self._worker = worker
         self._acts = acts
+        self._log_limit = MinuteLimit()
 
     async def carry_out(self, document: bytes) -> bytes:
         """Carry out the request in `document`, and return the answer. Never raises."""
@@ -81,10 +87,14 @@ class RequestHandler:
             problem = f"notifier {__version__} cannot read the request"
         except QueueError as error:  # such as after a suspension, when the broker has closed the connection
             problem = f"the queue is unreachable: {error}"
+        except RequestRefused as refusal:
+            problem = str(refusal)
         except Exception as error:  # noqa: BLE001  a request must not end the worker
             problem = f"it failed: {describe_error(error)}"
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            structlog.get_logger().error("request_failed", error=describe_error(error), exception=frames)
+            if self._log_limit.allows(kind := type(error).__name__):  # anyone who may use the queue can send requests
+                self._log_limit.on_logged(kind)
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                structlog.get_logger().error("request_failed", error=describe_error(error), exception=frames)
         answer = WorkerAnswer(worker=self._worker, version=__version__, result=members, problem=problem)
         return _ANSWER.dump_json({"v": 1, "answers": answer})
 
