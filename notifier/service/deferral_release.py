@@ -21,7 +21,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -31,7 +31,7 @@ from notifier.configuration.live_configuration import LiveConfiguration, free_cl
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import DelayCounts
 from notifier.delivery.verdict import CLIENT_CAUSES
-from notifier.model.client import Client, ClientKey
+from notifier.model.client import Client
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
@@ -57,6 +57,8 @@ PAUSE_PER_PASS = 1.0  # pause after a pass, as a multiple of the pass's duration
 DEFERRAL_STORE_SECONDS = 3.0  # after a failed signature, within which the deferral of the delivery is stored
 
 
+ClientChanges = tuple[list[Client], list[Client]]
+"""The moved clients, and those of which another part of the route has changed."""
 _EndedCause = tuple[str, str, str]
 """A cause, its issuer and its client. An empty client means all clients of the issuer."""
 
@@ -130,8 +132,7 @@ class DeferralRelease:
                 self.on_cause_end(Cause.UNKNOWN, iss, "")
             replaced, self._registry = [self._registry], registry
             changes = await run_in_thread(partial(_take_changes, replaced, registry), "changed clients")
-            if changes:
-                await self._release_clients(changes, scheduler, delayed)
+            await self._release_clients(changes, scheduler, delayed)
 
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
@@ -168,24 +169,25 @@ class DeferralRelease:
             return False
         return cause != Cause.SIGNING or current.keys.can_sign(iss, client.token.alg)
 
-    async def _release_clients(
-        self, changes: Mapping[ClientKey, bool], scheduler: Scheduler, delayed: DelayCounts
-    ) -> None:
+    async def _release_clients(self, changes: ClientChanges, scheduler: Scheduler, delayed: DelayCounts) -> None:
         """Probe the changed clients, and release their delayed deliveries.
 
-        `changes`: by client, whether its address has changed. Only then, a delay that the client requested ends too.
+        Only for a moved client, a delay that the client requested ends too.
         """
+        if not any(changes):
+            return
         probed_count = 0
-        for number, (key, has_moved) in enumerate(changes.items()):
-            if scheduler.deferrals.is_blocked(key):
-                probed_count += 1
-                scheduler.probe_now(key, force=has_moved)
-            if number % CLIENTS_PER_STEP == CLIENTS_PER_STEP - 1:
-                await asyncio.sleep(0)
+        for clients, has_moved in zip(changes, (True, False), strict=True):
+            for number, client in enumerate(clients):
+                if scheduler.deferrals.is_blocked(client.key):
+                    probed_count += 1
+                    scheduler.probe_now(client.key, force=has_moved)
+                if number % CLIENTS_PER_STEP == CLIENTS_PER_STEP - 1:
+                    await asyncio.sleep(0)
         await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret
         released_count = 0
-        for force in (True, False):
-            keys = frozenset(key for key, has_moved in changes.items() if has_moved is force)
+        for clients, force in zip(changes, (True, False), strict=True):
+            keys = frozenset(client.key for client in clients)
             if not keys:
                 continue
             result = await self._make_due(WaitingFilter(keys=keys, parked=False), force=force)
@@ -213,27 +215,30 @@ class DeferralRelease:
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 
-def _take_changes(replaced: list[Registry], new: Registry) -> dict[ClientKey, bool]:
-    """Return `changed_clients`, and free the clients of the replaced registry, which mostly nothing else refers to."""
+def _take_changes(replaced: list[Registry], new: Registry) -> ClientChanges:
+    """Return the changed clients, and free those of the replaced registry, to which mostly nothing else refers."""
     old = replaced.pop()
-    changes, old_clients = changed_clients(old, new), list_clients(old)
+    changes, old_clients = find_changes(old, new), list_clients(old)
     del old
     free_clients(old_clients)
     return changes
 
 
-def changed_clients(old: Registry, new: Registry) -> dict[ClientKey, bool]:
-    """Return the clients with another address, route or pause. The value is True for a new client or address."""
-    changes: dict[ClientKey, bool] = {}
+def find_changes(old: Registry, new: Registry) -> ClientChanges:
+    """Return the clients that are new or have another address, and those with another route or pause.
+
+    It makes no object for each client: there may be 200,000, while the rows of two lists are in memory.
+    """
+    moved, rerouted = list[Client](), list[Client]()
     for iss, clients in new.clients.items():
         old_clients = old.clients_of(iss)
         for client_id, client in clients.items():
             old_client = old_clients.get(client_id)
-            if old_client is None:
-                changes[client.key] = True
+            if old_client is None or old_client.logout_uri != client.logout_uri:
+                moved.append(client)
             elif old_client is not client and _route_of(old_client) != _route_of(client):
-                changes[client.key] = old_client.logout_uri != client.logout_uri
-    return changes
+                rerouted.append(client)
+    return moved, rerouted
 
 
 def _route_of(client: Client) -> tuple[object, ...]:

@@ -75,6 +75,7 @@ def guard_answer(
         answer = copy_record(answer, rows=keep_lost_rows(layer, layers[nth], lost, issuers), at=last.at)
         layer = to_layer(source, issuers, answer)
         built = rebuild_registry(build_context, old, layers, nth, layer, pause)
+    del protected  # before such a set is made again
     sudden_change = find_sudden_changes(old, built.registry, LayerClients(both, issuers))
     result = AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
     return GuardResult(built=built, layer=layer, result=result)
