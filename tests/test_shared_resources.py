@@ -16,10 +16,12 @@ HOUSE = ROOT / "notifier"
 PAGE = ROOT / "docs/evidence/shared-resources.md"
 MAKERS = ("model/shared_resources.py", "model/own_thread.py")
 BOUND_MAKERS = {"shared_bound", "shared_slots", "shared_cache", "shared_ring"}  # the size is the first argument
+LOCK_MAKERS = {"shared_lock", "shared_thread_lock", "shared_reentrant_lock"}
 THREAD_MAKERS = {"start_thread": 0, "shared_timer": 0, "run_in_thread": 1}  # by the position of the name
 FORBIDDEN = {
-    "Semaphore", "BoundedSemaphore", "ThreadPoolExecutor", "ProcessPoolExecutor", "Thread", "Timer", "to_thread",
-    "run_in_executor", "set_default_executor", "lru_cache", "maxlen", "LifoQueue", "PriorityQueue",
+    "Lock", "RLock", "Condition", "Barrier", "Semaphore", "BoundedSemaphore", "ThreadPoolExecutor",
+    "ProcessPoolExecutor", "Thread", "Timer", "to_thread", "run_in_executor", "set_default_executor", "lru_cache",
+    "maxlen", "LifoQueue", "PriorityQueue",
 }  # fmt: skip
 PREFETCHES = {  # the only calls of `basic_qos`, and the bound of each
     "queues/rabbitmq/consuming.py": ("model/defaults.py", "PREFETCH"),
@@ -57,6 +59,8 @@ def find_resources(module: str, tree: ast.AST) -> Iterator[tuple[Key, str, ast.e
                 name = ast.unparse(target).removeprefix("self.")
             case ast.FunctionDef(decorator_list=decorators) if decorators:
                 name = node.name
+            case ast.Name(id=maker) if maker in LOCK_MAKERS:  # called, or given as a factory
+                yield Key(module, name), owner, None
             case ast.Call(func=ast.Name(id=maker), args=arguments) if maker in BOUND_MAKERS:
                 yield Key(module, name), owner, arguments[0]
             case ast.Call(func=ast.Name(id=maker), args=arguments) if maker in THREAD_MAKERS:
@@ -90,7 +94,7 @@ def _evaluate(module: str, owner: str, size: ast.expr) -> object:
 
 
 def find_unregistered(module: str, tree: ast.AST, bounds: set[str]) -> Iterator[str]:
-    """Yield the semaphores, executors, threads and bounded containers that no helper makes. `bounds`: known names."""
+    """Yield the locks, slots, executors, threads and bounded containers that no helper makes. `bounds`: known names."""
     annotations = {
         id(part)
         for node in ast.walk(tree)
@@ -190,7 +194,7 @@ def test_each_row_is_complete() -> None:
 
 
 def test_nothing_shared_is_made_elsewhere() -> None:
-    """A semaphore, executor, thread, connector, queue or cache that the page does not have fails here."""
+    """A lock, semaphore, executor, thread, connector, queue or cache that the page does not have fails here."""
     bounds = {name for key in resources() for name in re.findall(r"\w+", key.name)}
     assert [
         each
@@ -216,6 +220,10 @@ def test_each_prefetch_is_a_registered_bound() -> None:
     "source",
     [
         "slots = asyncio.Semaphore(4)",
+        "self._lock = asyncio.Lock()",
+        "taking: asyncio.Lock = field(default_factory=asyncio.Lock)",
+        "from threading import RLock\nlock = RLock()",
+        "ready = asyncio.Condition()",
         "from asyncio import BoundedSemaphore as Slots\nslots = Slots(4)",
         "threading.Thread(target=work).start()",
         "make = threading.Timer",
@@ -240,6 +248,8 @@ def test_what_is_made_elsewhere_is_found(source: str) -> None:
 
 def test_registered_ways_are_accepted() -> None:
     """Otherwise the test above could not fail."""
-    source = "slots: asyncio.Semaphore = shared_slots(4)\nthread: threading.Thread | None = None\nasyncio.Queue()"
+    source = "slots: asyncio.Semaphore = shared_slots(4)\nthread: threading.Thread | None = None\nasyncio.Queue()\n"
+    source += "opening: dict[str, asyncio.Lock] = defaultdict(shared_lock)"
     assert [*find_unregistered("m.py", ast.parse(source), set())] == []
-    assert [key for key, _, _ in find_resources("m.py", ast.parse(source))] == [Key("m.py", "slots")]
+    found = [key for key, _, _ in find_resources("m.py", ast.parse(source))]
+    assert found == [Key("m.py", "slots"), Key("m.py", "opening")]

@@ -34,7 +34,7 @@ from notifier.model.client import ClientKey
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Message
 from notifier.model.moment import Clock
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_lock
 from notifier.queues.queue_port import BucketQueues
 
 MAX_IN_FLIGHT = shared_bound(256)  # messages being fetched at a time
@@ -91,7 +91,7 @@ class BucketFetch:
     factor: int = 1
     failures: int = 0
     no_batch_before: float = -math.inf
-    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    taking: asyncio.Lock = field(default_factory=shared_lock)
 
 
 class BucketFetches:

@@ -1,9 +1,9 @@
-"""Makes what several clients, issuers, publishers or connections share: bounds, slots, caches and threads.
+"""Makes what several clients, issuers, publishers or connections share: bounds, slots, locks, caches, threads.
 
 `docs/evidence/shared-resources.md` has a row for each call, by its module and the name to which it is assigned, or the
 name of the thread: who can hold the resource, for how long, and how others are served meanwhile. A test compares that
-page with the calls, and fails for a semaphore, thread or bounded container made elsewhere. Threads that run work for an
-event loop are made by `own_thread`.
+page with the calls, and fails for a lock, semaphore, thread or bounded container made elsewhere. Threads that run work
+for an event loop are made by `own_thread`.
 """
 
 import asyncio
@@ -24,6 +24,21 @@ def shared_bound(size: T) -> T:
 def shared_slots(size: int) -> asyncio.Semaphore:
     """Return a semaphore with `size` slots."""
     return asyncio.Semaphore(size)
+
+
+def shared_lock() -> asyncio.Lock:
+    """Return a lock, for tasks that wait for each other."""
+    return asyncio.Lock()
+
+
+def shared_thread_lock() -> "threading.Lock":
+    """Return a lock for threads. Its holder must not wait."""
+    return threading.Lock()
+
+
+def shared_reentrant_lock() -> "threading.RLock":
+    """Return a lock for threads, which its holder may take again. It must not wait."""
+    return threading.RLock()
 
 
 def shared_cache(size: int) -> Callable[[Callable[..., T]], "functools._lru_cache_wrapper[T]"]:

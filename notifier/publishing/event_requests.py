@@ -35,7 +35,7 @@ from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt, json_text
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
-from notifier.model.shared_resources import shared_slots
+from notifier.model.shared_resources import shared_lock, shared_slots
 from notifier.network.listeners.authorization import (
     AuthenticateBearer,
     Authorization,
@@ -129,7 +129,7 @@ class EventRequests:
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
         self._large = shared_slots(MAX_LARGE_EVENTS)
-        self._spacing = asyncio.Lock()  # held while the event loop runs other work before a large event
+        self._spacing = shared_lock()  # held while the event loop runs other work before a large event
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
         """Publish the request's event, and return the response with the members of `prepare`. Raises Refusal."""

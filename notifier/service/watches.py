@@ -6,7 +6,6 @@ watches are constructed before the worker and its features, which use them.
 
 import asyncio
 import gc
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from notifier.messages.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import Depth
 from notifier.model.own_thread import run_in_thread
+from notifier.model.shared_resources import shared_lock, shared_thread_lock
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.ops import Readiness
 from notifier.network.listeners.request_counts import RequestCounts
@@ -133,7 +133,7 @@ class ReloadWatch:
             is_changed = any(stamps.get(path) != stamp for path, stamp in known.items())
             if hanging := await find_hanging([*self._live.current.stamps, *(() if is_changed else hung)]):
                 return self._on_hanging(hanging, requested=requested)
-            claim = partial(threading.Lock().acquire, blocking=False)
+            claim = partial(shared_thread_lock().acquire, blocking=False)
             reload = partial(self._live.reload, requested=requested, accepted_by=accepted_by, claim=claim)
             reading = run_in_thread(reload, "reload")
             while not (await asyncio.wait({reading}, timeout=PATIENCE_SECONDS))[0]:
@@ -182,7 +182,7 @@ class Watches:
         )
         self.refused = RefusedEventCounts(time.time)
         self.session_only = SessionOnlyWatch(live.registry, self.health.last_activity_at, time.time)
-        one_at_a_time = asyncio.Lock()
+        one_at_a_time = shared_lock()
         self.registry = RegistrySources(live, one_at_a_time)
         self.deferral_release = DeferralRelease(live, queue)
         self._deferrals = DeferralWatch(next_observer, live.registry, time.time, self.deferral_release.on_cause_end)

@@ -10,13 +10,13 @@ thread, which leaves out those that hang.
 
 import asyncio
 import os
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from notifier.model.own_thread import run_in_thread
+from notifier.model.shared_resources import shared_thread_lock
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class _Examination(Generic[T]):
     def __init__(self, paths: list[Path], examine: Callable[[Path], T]) -> None:
         self._paths = paths
         self._examine = examine
-        self._lock = threading.Lock()
+        self._lock = shared_thread_lock()
         self._is_abandoned = False
         self.results: dict[Path, T] = {}
 

@@ -21,7 +21,7 @@ from typing import TextIO
 
 import structlog
 
-from notifier.model.shared_resources import shared_bound, start_thread
+from notifier.model.shared_resources import shared_bound, shared_reentrant_lock, start_thread
 
 MAX_WAITING_CHARACTERS = shared_bound(1024 * 1024)  # of lines that the reader of the log has not taken
 FLUSH_SECONDS = 1.0
@@ -42,7 +42,7 @@ class LogOutput:
         self._stream = stream
         self._direct_stream = stream or sys.stderr
         self._write_directly = _make_direct_write(self._direct_stream)
-        self._lock = threading.RLock()  # reentrant: garbage collection may log at any time
+        self._lock = shared_reentrant_lock()  # reentrant: garbage collection may log at any time
         self._lines: list[str] = []
         self._loop: AbstractEventLoop | None = None  # that will hand over these lines
         self._batches: SimpleQueue[tuple[str, int] | threading.Event | None] = SimpleQueue()

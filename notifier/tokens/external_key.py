@@ -18,7 +18,7 @@ from typing import TypeVar
 from notifier.model.client import Algorithm
 from notifier.model.durations import format_duration
 from notifier.model.errors import describe_error
-from notifier.model.shared_resources import shared_slots
+from notifier.model.shared_resources import shared_lock, shared_slots
 from notifier.tokens.jws import PublicKey, is_signed_by
 from notifier.tokens.published_keys import algorithms_of, jwk_of
 from notifier.tokens.signer import PublicHalf, SignatureObserver, SignatureResult, SignerBackend, SignerError
@@ -126,7 +126,7 @@ class ExternalKey:
         self._waiting = 0
         self._circuit = SignerCircuit(concurrency)
         self._next_check_at = float("-inf")
-        self._check_lock = asyncio.Lock()
+        self._check_lock = shared_lock()
         self.half: PublicHalf | None = None
         self.algorithms: frozenset[Algorithm] = frozenset()
         self.fault: SignerFault | None = None

@@ -24,7 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.model.client import PublishedKey
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_lock
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.tokens.foreign_keys import (
     expand_names,
@@ -116,7 +116,7 @@ class TransmitterKeys:
         self._waiting = 0
         self._set: _PublishedSet | None = None
         self._unused: str | None = None
-        self._reading = asyncio.Lock()
+        self._reading = shared_lock()
         self._due = float("-inf")
         self._due_for_unknown = float("-inf")
         self._read_for_unknown_at = float("-inf")

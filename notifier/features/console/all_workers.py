@@ -21,6 +21,7 @@ from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.model.own_thread import run_in_thread
 from notifier.model.record import copy_record, record
+from notifier.model.shared_resources import shared_lock
 from notifier.operators.deliveries.repair import REMOVALS
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
@@ -41,7 +42,8 @@ class LocalAnswers:
     def __init__(self, view: WorkerView, recent: Recent) -> None:
         self._view = view
         self._recent = recent
-        self._search_lock, self._state_lock = asyncio.Lock(), asyncio.Lock()
+        self._search_lock = shared_lock()
+        self._state_lock = shared_lock()
         self._troubled_states: Sequence[str] = ()
         self._troubled_states_until = 0.0
 
@@ -125,7 +127,7 @@ class AllWorkers:
     def __init__(self, view: WorkerView, answer_locally: Act) -> None:
         self._view = view
         self._answer_locally = answer_locally
-        self._lock = asyncio.Lock()
+        self._lock = shared_lock()
         self._overview: Overview | None = None
         self._overview_until = 0.0
 

@@ -22,6 +22,7 @@ from notifier.model.moment import format_moment
 from notifier.model.own_thread import run_in_thread
 from notifier.model.record import record
 from notifier.model.registry import Registry
+from notifier.model.shared_resources import shared_lock
 from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import (
     ApiOperation,
@@ -118,7 +119,7 @@ class ClientRoutes:
         self._view = view
         self._workers = workers
         self._names = ClientNames()
-        self._thread_lock = asyncio.Lock()  # one thread at a time: several would delay the event loop
+        self._thread_lock = shared_lock()  # one thread at a time: several would delay the event loop
 
     @ApiOperation(
         route="GET /v1/clients",

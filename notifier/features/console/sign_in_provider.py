@@ -4,7 +4,6 @@ The worker instead of the page exchanges the code for tokens. The provider then 
 no other origin, and of the tokens only the access token reaches the browser. The worker has no client secret.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.console.console_settings import OidcSettings, console_of
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.record import record
+from notifier.model.shared_resources import shared_lock
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
@@ -70,7 +70,7 @@ class SignInProvider:
         self._discovery = Discovery(
             issuer=settings.issuer, metadata=settings.metadata, tls=self._tls, within=TIMEOUT_SECONDS
         )
-        self._read_lock = asyncio.Lock()
+        self._read_lock = shared_lock()
         self._next_read_at = float("-inf")
         self._endpoints: Endpoints | DocumentIssue = DocumentIssue(text="not read yet")
         self.keys = TransmitterKeys(settings.issuer, self.read_keys, monotonic)

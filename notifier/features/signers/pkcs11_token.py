@@ -23,7 +23,7 @@ from notifier.features.signers.pkcs11_session import KeyName, SigningRefused, Si
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError
 from notifier.model.own_thread import FileTimeoutError, read_in_thread
-from notifier.model.shared_resources import shared_slots
+from notifier.model.shared_resources import shared_lock, shared_slots
 from notifier.settings.secret_text import read_secret
 from notifier.tokens.signer import PublicHalf, SignatureResult, SignerError
 
@@ -62,7 +62,7 @@ class Pkcs11Token:
         self._address = address
         self._size = size
         self._slots = shared_slots(REQUESTS_PER_PROCESS * size)
-        self._start_lock = asyncio.Lock()
+        self._start_lock = shared_lock()
         self._sessions: set[SigningSession] = set()
         self._idle: deque[SigningSession] = deque()  # each once for every further request that it can receive
         self._process_count = 0  # including starting processes

@@ -22,7 +22,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause, Reason, TransportFailure, TransportResult
 from notifier.model.own_thread import run_in_thread
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_lock
 from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in
 from notifier.settings.file_watch import HANGS, Stamps, find_hanging, read_each, stamp_of, stamps_of
 
@@ -47,7 +47,8 @@ class TlsContexts:
     def __init__(self, check_interval: float = CHECK_INTERVAL_SECONDS) -> None:
         self._check_interval = check_interval
         self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()
-        self._small_turn, self._large_turn = asyncio.Lock(), asyncio.Lock()
+        self._small_turn = shared_lock()
+        self._large_turn = shared_lock()
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
         self._check: asyncio.Task[None] | None = None
         self._checked_at = -math.inf  # when the last check began, by the loop's clock

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.model.moment import format_moment
 from notifier.model.record import record
-from notifier.model.shared_resources import shared_ring
+from notifier.model.shared_resources import shared_lock, shared_ring
 from notifier.network.listeners.operation import Counts, Items
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.repair_pass import Filter
@@ -68,7 +68,7 @@ class MessageIndex:
         self._summaries: deque[Any] = shared_ring(MAX_SUMMARIES)
         self._added_count = 0
         self._texts: dict[str, str] = {}
-        self._selection_lock = asyncio.Lock()
+        self._selection_lock = shared_lock()
         # The last selection, since consecutive pages mostly have the same.
         self._last: tuple[PageSelection, _SelectionResult] | None = None
 
@@ -134,7 +134,7 @@ class MessageIndexes:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._indexes: dict[object, tuple[MessageIndex, asyncio.TimerHandle]] = {}
-        self._build_lock = asyncio.Lock()
+        self._build_lock = shared_lock()
 
     async def index(self, owner: object, max_age: float, build: Callable[[], Awaitable[MessageIndex]]) -> MessageIndex:
         """Return the index of the owner. Call `build` if there is none, or if it is older than `max_age` seconds.

@@ -18,6 +18,7 @@ from notifier.model.errors import InputIssue, QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.registry import Registry
+from notifier.model.shared_resources import shared_lock
 from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
@@ -100,7 +101,9 @@ class MessageRequests(Generic[P, S]):
         self._rows_member = rows_member
         self._unavailable_text = unavailable_text
         self._missing_text = missing_text
-        self._exclusive_lock, self._read_lock, self._job_lock = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
+        self._exclusive_lock = shared_lock()
+        self._read_lock = shared_lock()
+        self._job_lock = shared_lock()
         self._waiter_count = 0
 
     @property

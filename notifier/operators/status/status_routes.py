@@ -5,7 +5,6 @@ their clients, and no text that may name other issuers. The workers are queried 
 number of requests. A reload makes all workers read their configuration and registry sources.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, NotRequired
@@ -14,6 +13,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.errors import QueueError
+from notifier.model.shared_resources import shared_lock
 from notifier.network.listeners.authorization import permits_all_issuers, permits_issuer
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, MomentText, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
@@ -36,7 +36,7 @@ class StatusRoutes:
         self._monotonic = monotonic
         self._last: ServiceStatus | None = None
         self._read_at = 0.0
-        self._read_lock = asyncio.Lock()
+        self._read_lock = shared_lock()
 
     @ApiOperation(
         route="GET /v1/status",

@@ -20,6 +20,7 @@ from pamqp import commands, frame
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import PARKED, PARKED_LARGE, Message
 from notifier.model.printable import counted
+from notifier.model.shared_resources import shared_lock
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
@@ -91,7 +92,7 @@ class _Getter:
         self.fetch_count = 0
         self._flushing = asyncio.create_task(self.acks.run())
         self._batches: deque[_Batch] = deque()
-        self._single_gets = asyncio.Lock()
+        self._single_gets = shared_lock()
         self._gets_together = is_installed("messages")
         if self._gets_together:
             hand_over(channel, self._on_answer)
@@ -155,7 +156,7 @@ class BucketReader:
         self._repair_soon = repair_soon
         self._connection: Connection | None = None
         self._busy: dict[str, _Getter] = {}  # by queue
-        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by queue
+        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(shared_lock)  # by queue
         self._idle: list[_Getter] = []
         self._getters: set[_Getter] = set()
         self._failed_queues: set[str] = set()  # queues whose last fetch failed

@@ -21,6 +21,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Lane
+from notifier.model.shared_resources import shared_lock
 from notifier.queues.queue_port import Inbox
 from notifier.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.queues.rabbitmq.connection import (
@@ -72,7 +73,7 @@ class LaneConsumer:
         self._log = structlog.get_logger(__name__).bind(queue=queue)
         self._inbox: Inbox | None = None
         self._wanted = asyncio.Event()  # set from `start` to `stop`
-        self._change_lock = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
+        self._change_lock = shared_lock()  # `start`, `stop` and a new channel come from three tasks
         self._channel: aiormq.Channel | None = None
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None

@@ -11,6 +11,7 @@ import structlog
 from notifier.model.errors import NotifierError, QueueUnavailable
 from notifier.model.message import Lane
 from notifier.model.moment import Clock
+from notifier.model.shared_resources import shared_lock
 from notifier.queues.rabbitmq import topology
 from notifier.queues.rabbitmq.administration import COUNTED_LANE, read_depths
 from notifier.queues.rabbitmq.broker_trials import require_kept_expired
@@ -116,7 +117,8 @@ class TopologyWatch:
             lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES, COUNTED_LANE)
         }
         self._connection: Connection | None = None
-        self._repairing, self._repairs = asyncio.Lock(), 0
+        self._repairing = shared_lock()
+        self._repairs = 0
         self._log = structlog.get_logger(__name__)
         self.settling = Settling()
         self.repair_soon = asyncio.Event()
