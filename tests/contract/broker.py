@@ -4,8 +4,9 @@ import asyncio
 import datetime as dt
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import aio_pika.abc
 import aiormq
@@ -60,6 +61,23 @@ async def _was_empty(url: str, prefix: str) -> bool:
             await declare_at_once(url, prefix)
             return False
     return not found
+
+
+@asynccontextmanager
+async def messages_held(url: str, queue: str, count: int) -> AsyncIterator[None]:
+    """In the block, a cancelled consumer holds this many messages, as after the end of a pass that was killed."""
+    async with await aiormq.connect(url) as connection:
+        channel, taken = await connection.channel(), asyncio.Semaphore(0)
+
+        async def take(_message: object) -> None:
+            taken.release()
+
+        await channel.basic_qos(prefetch_count=count)
+        consumer = await channel.basic_consume(queue, take)
+        for _ in range(count):
+            await asyncio.wait_for(taken.acquire(), PATIENCE)
+        await channel.basic_cancel(consumer.consumer_tag or "")
+        yield
 
 
 async def publish_undecodable(administrator: Administrator, exchange: str, message_id: bytes) -> None:

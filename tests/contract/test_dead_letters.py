@@ -1,5 +1,6 @@
 """What dead letters keep on either queue: looking changes nothing, and a repair neither loses nor doubles one."""
 
+import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from notifier.queues.passes import make_pass_reader
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.queues.rabbitmq.queue_pass import RabbitPass
+from tests.contract.broker import messages_held
 from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, course, dead_letter, store_dead_letters
 from tests.contract.queues import Inbox, Place, names, ready
 from tests.support.rabbit_options import rabbit_options
@@ -209,6 +211,17 @@ async def test_second_pass_waits_for_the_first(rabbit_place: Place, amqp_url: st
         with pytest.raises(QueueUnavailable, match="held by another command"):
             await seen(impatient)
     assert await seen(impatient) == ["a"]
+
+
+async def test_look_waits_for_the_messages_of_an_ended_pass(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+    """The broker returns them a moment after it frees the lock: until then it counts none."""
+    queue = await rabbit_place.open()
+    await store_dead_letters(queue, *map(dead_letter, ids(5)))
+    async with messages_held(amqp_url, f"{prefix}.{DEAD}", 5):
+        looking = asyncio.create_task(seen(queue.dead_letters()))
+        await asyncio.wait({looking}, timeout=1.0)
+        assert not looking.done()
+    assert await looking == ids(5)
 
 
 async def test_publishers_event_moved_by_the_broker_is_replayed(

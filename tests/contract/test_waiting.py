@@ -27,6 +27,7 @@ from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingS
 from notifier.queues.passes import make_pass_reader
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
+from tests.contract.broker import messages_held
 from tests.contract.dead_letter_samples import course
 from tests.contract.queues import Place, names, ready
 from tests.support.deliveries import make_delivery
@@ -246,3 +247,18 @@ async def test_killed_pass_loses_nothing(rabbit_place: Place, amqp_url: str, pre
             await queue_pass.next_page()
     await waits(queue, set(ids))
     assert sorted(one.id for one in await listed(queue)) == ids  # a pass that is killed may change the order
+
+
+async def test_look_waits_for_the_messages_of_an_ended_pass(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+    """In a delay queue as in a bucket: the broker returns them a moment after it frees the lock."""
+    queue = await rabbit_place.open()
+    bucket = queue.bucket(SHOP)
+    await delayed(queue, delivery("a"))
+    await parked(queue, delivery("b"))
+    await waits(queue, {"a", "b"})
+    for name in ("delay.2048s", bucket):
+        async with messages_held(amqp_url, f"{prefix}.{name}", 1):
+            looking = asyncio.create_task(listed(queue))
+            await asyncio.wait({looking}, timeout=1.0)
+            assert not looking.done()
+        assert {one.id for one in await looking} == {"a", "b"}

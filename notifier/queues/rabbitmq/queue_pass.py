@@ -20,6 +20,9 @@ omits that consumer.
 
 A removed message is never returned: another consumer could take it, in addition to its replacement.
 
+The broker returns the messages of an ended channel up to seconds later. It counts consumers that hold messages, also
+cancelled ones, until it returns these. So a pass begins when the queue has no consumer, also after a killed pass.
+
 A queue of dead letters has one pass at a time. A queue of pending deliveries is *shared*: due messages leave it
 during the pass, and workers fetch from buckets. There a pass ends as soon as the queue is empty, and returned
 messages may have left before they are taken again.
@@ -55,6 +58,9 @@ ROW_BYTES = 2048  # of a message without its body
 SILENCE_TIMEOUT_SECONDS = 20.0  # without a message: the queue is empty or the broker is stuck
 SHARED_SILENCE_TIMEOUT_SECONDS = 0.2  # in a shared queue, twice: other messages may have left it
 FORGET_TIMEOUT_SECONDS = 30.0
+RETURN_TIMEOUT_SECONDS = 10.0  # for the messages of another pass to return, and for a queue that is too busy to count
+RETURN_POLL_SECONDS = 0.02
+PROMPT_SECONDS = 0.2  # the broker answers 0 for a queue that has not counted its messages within 0.25 s
 MAX_UNCONFIRMED_ACKS = shared_bound(24)  # acks that the broker's channel does not hold back
 
 PublishMessage = Callable[[str, MessageDraft], Awaitable[None]]
@@ -128,9 +134,9 @@ class RabbitPass(Generic[S]):
         self._run = _Run[S](origin, None)  # the current run
         self.last_was_redelivered = False
 
-    async def begin(self) -> None:
-        """Count the present messages. The pass ignores later messages."""
-        self.left = await self._count_ready()
+    async def begin(self, within: float = RETURN_TIMEOUT_SECONDS) -> None:
+        """Count the present messages; wait up to `within` seconds for those of an ended pass. Ignore later ones."""
+        self.left = await count_ready(self._channel, self._queue, within)
 
     async def next_page(self) -> Sequence[ReadMessage[S]]:
         """Return the next messages, oldest first; none at the end. Raises QueueUnavailable."""
@@ -173,7 +179,7 @@ class RabbitPass(Generic[S]):
                 silent_seconds = 0.0
                 continue
             silent_seconds += self._silence_seconds
-            if await self._count_ready():
+            if await count_ready(self._channel, self._queue):
                 if silent_seconds >= SILENCE_TIMEOUT_SECONDS:
                     raise QueueUnavailable(
                         f"the broker has {self._what}, and sent none for {SILENCE_TIMEOUT_SECONDS:.0f} s"
@@ -209,11 +215,6 @@ class RabbitPass(Generic[S]):
         if closing in done or self._channel.is_closed:
             raise QueueUnavailable(f"lost the connection while looking at {self._what}")
         return bool(done)
-
-    async def _count_ready(self) -> int:
-        async with broker_request(f"cannot look into {self._queue}"):
-            queue = await self._channel.queue_declare(self._queue, passive=True)
-        return queue.message_count or 0
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Delete these messages, and return all, since only this pass holds them. Raises QueueUnavailable."""
@@ -255,7 +256,7 @@ class RabbitPass(Generic[S]):
         if not self._unconfirmed_acks:
             return
         if self._shared and self._unconfirmed_acks < MAX_UNCONFIRMED_ACKS:
-            await self._count_ready()
+            await count_ready(self._channel, self._queue)
             return
         self._runs += 1
         run, tag = _Run[S](self._origin, None), f"visit-{self._runs:06}"
@@ -268,6 +269,25 @@ class RabbitPass(Generic[S]):
         self._run = run
         await self._channel.basic_qos(prefetch_count=count)
         await self._channel.basic_consume(self._queue, self._callback, consumer_tag=tag)
+
+
+async def count_ready(channel: aiormq.Channel, queue: str, returned_within: float = 0.0) -> int:
+    """Return the number of ready messages. Wait up to `returned_within` seconds while a consumer holds others.
+
+    A late 0 may be wrong, so the queue is counted again. Raises QueueUnavailable.
+    """
+    monotonic = asyncio.get_running_loop().time
+    began_at = monotonic()
+    while True:
+        asked_at = monotonic()
+        async with broker_request(f"cannot look into {queue}"):
+            declared = await channel.queue_declare(queue, passive=True)
+        now, ready = monotonic(), declared.message_count or 0
+        is_held = bool(declared.consumer_count) and now < began_at + returned_within
+        is_doubtful = not ready and now > asked_at + PROMPT_SECONDS and now < began_at + RETURN_TIMEOUT_SECONDS
+        if not (is_held or is_doubtful):
+            return ready
+        await asyncio.sleep(RETURN_POLL_SECONDS)
 
 
 def _to_first_queue(transfer: Transfer) -> tuple[str, MessageDraft]:

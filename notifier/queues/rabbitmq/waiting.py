@@ -26,12 +26,13 @@ from notifier.queues.rabbitmq.connection import Connection, close_bounded, close
 from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively, lock_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.queue_pass import PublishMessage, RabbitPass
+from notifier.queues.rabbitmq.queue_pass import PROMPT_SECONDS, PublishMessage, RabbitPass
 from notifier.queues.rabbitmq.wire.decoding import MAX_PASS_RETURNS
 
 S = TypeVar("S")
 RENEWALS_PER_BATCH = 200
 MESSAGES_NAME = "the waiting deliveries"
+BUCKET_RETURN_SECONDS = 2.0  # for messages of an ended pass to return to buckets, of which workers hold others
 
 
 class RabbitWaiting:
@@ -69,8 +70,15 @@ class RabbitWaiting:
             await hold_exclusively(connection, lock_queue(options, "waiting"), self._busy_for, MESSAGES_NAME)
             queues = self._names(clients, parked=parked) if only is None else (only,)
             names = {name: f"{options.prefix}.{name}" for name in queues}
+            monotonic = asyncio.get_running_loop().time
+            asked_at = monotonic()
             depths = await read_depths(connection, names)
-            counts = {name: depths[name].ready for name in names if name in depths and depths[name].ready}
+            is_prompt = monotonic() < asked_at + PROMPT_SECONDS  # otherwise a queue without messages may have some
+            counts = {
+                name: depths[name].ready
+                for name in names
+                if name in depths and (depths[name].ready or depths[name].consumers or not is_prompt)
+            }
             pending_pass = PendingPass(connection, options.prefix, counts, self._publish, self._park, read)
             try:
                 yield pending_pass
@@ -115,6 +123,7 @@ class PendingPass(Generic[S]):
         self._name = ""
         self._queue_pass: RabbitPass[S] | None = None
         self._channel: aiormq.Channel | None = None
+        self._bucket_seconds_left = BUCKET_RETURN_SECONDS
         self._returned: dict[object, Message] = {}  # by delivery tag: whole messages that must not be redelivered
 
     @property
@@ -173,7 +182,13 @@ class PendingPass(Generic[S]):
         self._queue_pass = RabbitPass(
             self._channel, queue, self._publish, self._read_message, origin=origin, what=MESSAGES_NAME, shared=True
         )
-        await self._queue_pass.begin()
+        if origin != PARKED:
+            await self._queue_pass.begin()
+            return
+        monotonic = asyncio.get_running_loop().time
+        began_at = monotonic()
+        await self._queue_pass.begin(self._bucket_seconds_left)
+        self._bucket_seconds_left -= monotonic() - began_at
 
     @property
     def _origin(self) -> str:
