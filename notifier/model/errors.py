@@ -98,6 +98,10 @@ class BucketUnavailable(QueueUnavailable):
     """This bucket has taken no message for some seconds. A delay queue may take it."""
 
 
+class QueueBusy(QueueUnavailable):
+    """Another process scans these messages, and has not ended within some seconds."""
+
+
 class DiskFull(QueueUnavailable):
     """The disk of the embedded queue is full; the text names its file."""
 

@@ -70,7 +70,8 @@ class RepairOptions:
     """Options of a pass that removes or moves messages. `rate`: messages a second, `limit`: messages; None: unlimited.
 
     `stop` is called between batches. `pause` waits for the given seconds at most. `monotonic` never jumps, `clock` is
-    the wall clock.
+    the wall clock. `patient`: while others hold the messages, wait without a limit. `on_hold` receives the part of the
+    messages that the pass has read, from its begin on, and None when it has ended.
     """
 
     clock: Callable[[], float]
@@ -81,3 +82,5 @@ class RepairOptions:
     rate: float | None = None
     limit: int | None = None
     dry_run: bool = False
+    patient: bool = False
+    on_hold: Callable[[float | None], None] = lambda _: None

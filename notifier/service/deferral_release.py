@@ -53,7 +53,7 @@ CLIENTS_PER_STEP = 100  # after which other tasks of the event loop run
 MIN_CLIENT_INTERVAL_SECONDS = 60.0  # between two releases for a client: its proxy may let through one in ten
 SIGNATURE_RATE_SHARE = 0.5  # of a key's rate: a delivery that waits long for a signature is deferred again
 MIN_PASS_INTERVAL_SECONDS = 0.5  # pause after a pass, at least
-PAUSE_PER_PASS = 1.0  # pause after a pass, as a multiple of the pass's duration without its own pauses
+PAUSE_PER_PASS = 1.0  # pause after a pass, as a multiple of the pass's duration
 DEFERRAL_STORE_SECONDS = 3.0  # after a failed signature, within which the deferral of the delivery is stored
 
 
@@ -150,8 +150,7 @@ class DeferralRelease:
         began_at = self._monotonic()
         result = await self._make_due(WaitingFilter(has_ended=has_ended, parked=False), pace=self._get_rate)
         seconds = self._monotonic() - began_at
-        busy_seconds = seconds - result.done / MAX_DUE_PER_SECOND
-        self._next_pass_at = self._monotonic() + max(MIN_PASS_INTERVAL_SECONDS, PAUSE_PER_PASS * busy_seconds)
+        self._next_pass_at = self._monotonic() + max(MIN_PASS_INTERVAL_SECONDS, PAUSE_PER_PASS * seconds)
         if result.done:
             causes = dict(result.by_reason)
             structlog.get_logger().info(
@@ -203,15 +202,17 @@ class DeferralRelease:
         return min(MAX_DUE_PER_SECOND, SIGNATURE_RATE_SHARE * self._live.current.keys.signatures_per_second(iss))
 
     async def _make_due(
-        self, filter_: WaitingFilter, *, force: bool = False, pace: Callable[[str], float] = lambda _iss: math.inf
+        self,
+        filter_: WaitingFilter,
+        *,
+        force: bool = False,
+        pace: Callable[[str], float] = lambda _iss: MAX_DUE_PER_SECOND,
     ) -> RepairResult:
         """Make the delayed deliveries that match the filter due now, at most `pace(iss)` of them per second.
 
         `force`: also deliveries whose delay the client requested.
         """
-        options = RepairOptions(
-            clock=time.time, monotonic=self._monotonic, pause=asyncio.sleep, rate=MAX_DUE_PER_SECOND
-        )
+        options = RepairOptions(clock=time.time, monotonic=self._monotonic, pause=asyncio.sleep)
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 

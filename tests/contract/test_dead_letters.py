@@ -14,11 +14,11 @@ from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
-from notifier.operators.deliveries.repair import remove, replay
-from notifier.operators.deliveries.repair_pass import find_messages
-from notifier.queues.passes import make_pass_reader
+from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_rate, replay
+from notifier.operators.deliveries.repair_pass import RepairResult, find_messages
+from notifier.queues.passes import RepairOptions, make_pass_reader
 from notifier.queues.queue_port import DeadLetters, Queue
-from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
+from notifier.queues.rabbitmq.dead_letters import PassLock, RabbitDeadLetters
 from notifier.queues.rabbitmq.queue_pass import RabbitPass
 from tests.contract.broker import messages_held
 from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, course, dead_letter, store_dead_letters
@@ -156,7 +156,7 @@ async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, dead_
     def stop() -> bool:
         nonlocal asked
         asked += 1
-        return asked > 3
+        return asked > 2
 
     first = await replay(dead_letters, ALL, RULES, course(stop=stop))
     assert 0 < first.done < MANY
@@ -172,6 +172,28 @@ async def test_stopped_replay_can_be_continued(place: Place, queue: Queue, dead_
     assert sorted(map(str, names(await inbox.some(MANY)))) == ids(MANY)
     await queue.send_event(Lane.EVENTS, b"{}", message_id="behind")
     assert names([await inbox.next()]) == ["behind"]
+
+
+async def test_slow_replay_leaves_the_dead_letters_to_others(
+    place: Place, queue: Queue, dead_letters: DeadLetters
+) -> None:
+    """It keeps its rate by short passes; between these, others have access."""
+    await store_dead_letters(queue, *map(dead_letter, ids(12)))
+    now, seen_counts = 0.0, list[int]()
+
+    async def run_pass(options: RepairOptions, _arrived_by: float | None, pace: RepairPace | None) -> RepairResult:
+        return await replay(dead_letters, ALL, RULES, options, pace=pace)
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        seen_counts.append(len(await seen(dead_letters)))
+        now += seconds
+
+    result = await repair_at_rate(run_pass, course(rate=2.0, pause=pause, monotonic=lambda: now))
+    assert (result.done, result.unfinished) == (12, None)
+    assert (seen_counts, now) == ([10, 8, 6, 4, 2], 5.0)
+    _, inbox = await place.consume()
+    assert sorted(map(str, names(await inbox.some(12)))) == ids(12)
 
 
 async def test_a_limit_leaves_the_rest(queue: Queue, dead_letters: DeadLetters) -> None:
@@ -206,7 +228,8 @@ async def test_second_pass_waits_for_the_first(rabbit_place: Place, amqp_url: st
     """On a broker the second waits, reports the reason, and then proceeds."""
     queue = await rabbit_place.open()
     await store_dead_letters(queue, dead_letter("a"))
-    impatient = RabbitDeadLetters(rabbit_options(amqp_url, prefix), queue.publish, busy_for=0.0)
+    options = rabbit_options(amqp_url, prefix)
+    impatient = RabbitDeadLetters(options, queue.publish, PassLock(options, DEAD), busy_for=0.0)
     async with queue.dead_letters().open_pass(ROWS):
         with pytest.raises(QueueUnavailable, match="held by another command"):
             await seen(impatient)

@@ -26,6 +26,7 @@ from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
 from notifier.queues.passes import make_pass_reader
 from notifier.queues.queue_port import Queue
+from notifier.queues.rabbitmq.dead_letters import WAITING, PassLock
 from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from tests.contract.broker import messages_held
 from tests.contract.dead_letter_samples import course
@@ -207,7 +208,8 @@ async def test_concurrent_fetch_during_a_pass_gets_no_copy(rabbit_place: Place, 
         return found
 
     async def look() -> list[str]:
-        waiting = RabbitWaiting(rabbit_options(amqp_url, prefix), queue.publish, park)
+        options = rabbit_options(amqp_url, prefix)
+        waiting = RabbitWaiting(options, queue.publish, park, PassLock(options, WAITING))
         async with aclosing(find_messages(waiting, OF_SHOP)) as found:
             return [one.id async for one, _ in found]
 
@@ -236,8 +238,9 @@ async def test_killed_pass_loses_nothing(rabbit_place: Place, amqp_url: str, pre
     await delayed(queue, *map(delivery, ids))
     await waits(queue, set(ids))
     options = rabbit_options(amqp_url, prefix)
-    async with RabbitWaiting(options, queue.publish, queue.publish).open_pass(WHOLE) as queue_pass:
-        busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
+    other = RabbitWaiting(options, queue.publish, queue.publish, PassLock(options, WAITING))
+    async with other.open_pass(WHOLE) as queue_pass:
+        busy = RabbitWaiting(options, queue.publish, queue.publish, PassLock(options, WAITING), busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
             await ALL.open_pass(busy, whole=True).__aenter__()
         assert await queue_pass.next_page()

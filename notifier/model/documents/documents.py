@@ -20,6 +20,7 @@ from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.documents.stored_delivery import NESTED_PATH, STORED_PATH, StoredDelivery
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
+from notifier.model.message import Kind, MessageDraft
 from notifier.model.printable import excerpt
 from notifier.model.progress import StoredCount
 from notifier.model.record import copy_record, record
@@ -108,6 +109,13 @@ def load_due(body: bytes) -> float | None:
         return _PENDING.validate_json(body)["schedule"]["due"]
     except (ValidationError, KeyError):
         return None
+
+
+def add_due(outgoing: MessageDraft, due: float) -> MessageDraft:
+    """Return the message of a delivery or event with the time when it is due; any other message unchanged."""
+    if outgoing.kind is not Kind.DELIVERY and outgoing.kind is not Kind.EVENT:
+        return outgoing
+    return copy_record(outgoing, body=b'%b,"schedule":{"due":%.3f}}' % (outgoing.body[:-1], due))
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:

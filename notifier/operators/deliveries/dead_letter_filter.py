@@ -13,7 +13,7 @@ from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.durations import parse_duration
 from notifier.model.errors import InputIssue, UnknownVersion
 from notifier.model.message import Message
-from notifier.model.moment import parse_moment
+from notifier.model.moment import earliest, parse_moment
 from notifier.model.outcome import DeadReason
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
 from notifier.operators.deliveries.repair_pass import Filter
@@ -47,6 +47,7 @@ class DeadLetterFilterMembers(FilterMembers, total=False):
 
     reason: Annotated[list[DeadReason], Field(description=REASON_DESCRIPTION)]
     source: Annotated[str, Field(min_length=1, description="Only from messages of this source.")]
+    given_up_since: Annotated[str, Field(description="Only if given up at or after this time, in the same form.")]
     given_up_until: Annotated[str, Field(description="Only if given up at or before this time, in the same form.")]
 
 
@@ -72,6 +73,7 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
     """Selects dead letters."""
 
     source: str | None = None
+    given_up_since: float | None = None
     given_up_until: float | None = None
 
     @property
@@ -79,9 +81,9 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
         """Return False if the filter selects every dead letter of `issuers`."""
         return self != DeadLetterFilter(issuers=self.issuers)
 
-    def restrict_to_arrived_by(self, moment: float) -> "DeadLetterFilter":
+    def restrict_to_arrived_by(self, moment: float | None) -> "DeadLetterFilter":
         """Return the same filter without dead letters that were given up after the moment."""
-        return replace(self, given_up_until=moment if self.given_up_until is None else min(moment, self.given_up_until))
+        return replace(self, given_up_until=earliest(moment, self.given_up_until))
 
     def open_pass(self, messages: DeadLetters, *, whole: bool) -> OpenPass[DeadLetterSummary]:
         """Open a pass over the selected dead letters, with bodies if `whole`. Raises QueueError."""
@@ -96,6 +98,7 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
         return (
             self._meets_shared_conditions(summary)
             and (self.source is None or summary.source == self.source)
+            and (self.given_up_since is None or summary.dead_since >= self.given_up_since)
             and (self.given_up_until is None or summary.dead_since <= self.given_up_until)
         )
 
@@ -121,7 +124,7 @@ def read_conditions(
     `now`. `known_reasons` are the valid values of the member `reason`.
     """
     conditions = {name: members[name] for name in get_type_hints(member_types) if members.get(name) is not None}
-    for name in conditions.keys() & {"since", "until", "given_up_until"}:
+    for name in conditions.keys() & {"since", "until", "given_up_since", "given_up_until"}:
         try:
             conditions[name] = parse_moment_or_age(conditions[name], now)
         except ValueError as error:

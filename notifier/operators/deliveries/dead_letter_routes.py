@@ -1,7 +1,7 @@
 """`/v1/dead-letters`: list, show and export (scope `read`), replay and discard (scope `repair`).
 
 A token with `issuers` sees and repairs only dead letters of those issuers. A replay and a discard are jobs
-(`repair_jobs`), except a dry run and the discard of one dead letter. One request at a time has access to the dead
+(`repair_jobs`), except a dry run and the discard of one dead letter. On RabbitMQ one pass at a time reads the dead
 letters. An export spends at most EXPORT_READ_SECONDS on writing to its client, so that a slow client does not block
 other requests.
 """
@@ -150,19 +150,17 @@ class DeadLetterRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         seconds_left, monotonic = EXPORT_READ_SECONDS, self._access.monotonic
         try:
-            async with (
-                self._requests.lock(reading=True),
-                aclosing(find_messages(self._dead_letters, filter_, whole=True)) as dead_letters,
-            ):
-                async for _, message in dead_letters:
-                    if not response.prepared:
-                        await response.prepare(request.http)
-                    if request.http.method == "HEAD":  # aiohttp would send a body
-                        break
-                    line, began_at = json_text(to_export_document(message)).encode() + b"\n", monotonic()
-                    async with asyncio.timeout(seconds_left):  # other requests wait for this export
-                        await response.write(line)
-                    seconds_left -= monotonic() - began_at
+            with self._requests.access():
+                async with aclosing(find_messages(self._dead_letters, filter_, whole=True)) as dead_letters:
+                    async for _, message in dead_letters:
+                        if not response.prepared:
+                            await response.prepare(request.http)
+                        if request.http.method == "HEAD":  # aiohttp would send a body
+                            break
+                        line, began_at = json_text(to_export_document(message)).encode() + b"\n", monotonic()
+                        async with asyncio.timeout(seconds_left):  # other requests wait for this export
+                            await response.write(line)
+                        seconds_left -= monotonic() - began_at
         except (Refusal, TimeoutError):
             if not response.prepared:
                 raise
@@ -220,17 +218,17 @@ class DeadLetterRoutes:
         repair_id = new_id()
 
         def conclude(result: RepairResult) -> None:
+            self._requests.forget_index()
             self._requests.audit.log_repair(
                 "replayed", who, filter_, result, end_newer_sessions=end_newer_sessions, repair_id=repair_id
             )
 
-        passes = Replay(self._access.queue, ReplayRequest(id=repair_id, who=who, filter_=filter_, rules=rules))
+        replay_ = Replay(self._access.queue, ReplayRequest(id=repair_id, who=who, filter_=filter_, rules=rules))
         repair_request = RepairRequest(
-            kind="replay", filter_=filter_, issuers=issuers_of(filter_), passes=passes, conclude=conclude,
-            watch=passes.watch, limit=members.get("limit"), rate=members.get("rate"),
+            kind="replay", filter_=filter_, issuers=issuers_of(filter_), run=replay_.run, reasons=replay_.reasons,
+            conclude=conclude, watch=replay_.watch, limit=members.get("limit"), rate=members.get("rate"),
         )  # fmt: skip
-        work = RepairWork(repair_request, self._requests)
-        return answer_accepted(self._access.jobs.begin(work, request.token))
+        return answer_accepted(self._access.jobs.begin(RepairWork(repair_request), request.token))
 
     @ApiOperation(
         route="DELETE /v1/dead-letters",

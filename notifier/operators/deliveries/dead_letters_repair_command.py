@@ -96,8 +96,12 @@ def replay(
     1 if some stay or were given up again, if an ID is unknown, or if the replay stopped early. Deliveries that still
     wait do not count, nor does what is beyond --limit. --dry-run has the exit status of the replay.
 
-    Ctrl-C stops after the current batch; the same command continues. A replay that is killed may deliver one batch
-    twice on RabbitMQ, which does no harm. The workers log the replay with your name.
+    With --rate, other commands have access to the dead letters meanwhile: the replay makes short passes, whose
+    deliveries become due one after the other.
+
+    Ctrl-C stops after the current batch; the same command continues. With --rate, the deliveries of the last pass still
+    become due. A replay that is killed may deliver one batch twice on RabbitMQ, which does no harm. The workers log the
+    replay with your name.
 
     Examples:
         # what would happen

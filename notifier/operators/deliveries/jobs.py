@@ -1,12 +1,12 @@
 """Runs long API requests as jobs: the caller may disconnect, and query the job at any worker later.
 
 A job is replay, discard, cancel or retry. It ends early if its worker stops or a caller ends it: what it has done
-remains, and the rest is unchanged. One job or request at a time has access to the messages (`message_requests`).
+remains, and the rest is unchanged.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Protocol, TypeAlias
 
 import structlog
@@ -19,6 +19,7 @@ from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, send_to_workers
+from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
@@ -27,10 +28,8 @@ SHOW_JOB, END_JOB, LIST_JOBS = "job", "end_job", "jobs"  # names of worker reque
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})
 MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
-MAX_JOB_SECONDS = 3600.0  # seconds from its start until a job stops waiting for the messages: a slow rate takes long
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
 END_REQUESTED_TEXT = "an operator ended it; the rest is unchanged"
-TIME_OVER_TEXT = "it did not end within an hour; the rest is unchanged"
 QUEUE_UNAVAILABLE_TEXT = "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 JOB_SCHEMA: Mapping[str, Any] = {
@@ -60,17 +59,6 @@ JOB_SCHEMA: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class ExclusiveAccess(Protocol):
-    """The port through which a job gets exclusive access to dead letters or pending deliveries."""
-
-    @property
-    def has_waiters(self) -> bool:
-        """Return True if another request waits for access."""
-
-    def lock(self, *, patient: bool) -> AbstractAsyncContextManager[None]:
-        """Lock the messages. Without `patient`, wait a limited time only. Raises Refusal."""
-
-
 class Work(Protocol):
     """The port through which a job does its work: one retry, or one repair of messages."""
 
@@ -90,11 +78,7 @@ class Work(Protocol):
         """Return the results so far. `unfinished` is the reason for an early end."""
 
     async def carry_out(self, job: "Job") -> None:
-        """Do the work, and log the result. Handle JobEndRequested, which `job.lock` raises."""
-
-
-class JobEndRequested(Exception):  # noqa: N818  a requested end, not an error
-    """Raised in a job that waits for the messages and must end. Its text is the reason."""
+        """Do the work with `job.build_options`, and log the result."""
 
 
 class Job:
@@ -104,59 +88,54 @@ class Job:
         self.id = new_id()
         self.work = work
         self.who = who
-        self.clock = clock
-        self.monotonic = monotonic
         self.began_at = clock()
         self.ended_at: float | None = None
-        self.state = "waiting"
+        self.state = "waiting"  # for its task
         self.end_reason: str | None = None  # why it must end
-        self.idle = asyncio.Event()  # set while it has not locked the messages
+        self._clock = clock
+        self._monotonic = monotonic
+        self._end_requested = asyncio.Event()
+        self.idle = asyncio.Event()  # set while it holds no messages
         self.idle.set()
-        self._deadline = monotonic() + MAX_JOB_SECONDS
-        self._waiting_task: asyncio.Task[None] | None = None  # set while it waits for the messages
+        self._held_at, self._read_share = 0.0, 0.0  # of the current pass: its begin, and the part that it has read
 
     def end(self, reason: str) -> None:
-        """End the job: at once if it waits for the messages, otherwise after the current batch."""
+        """End the job: at once if it pauses, otherwise after the current batch."""
         if self.end_reason is None:
             self.end_reason = reason
-            if self._waiting_task is not None:
-                self._waiting_task.cancel()
+            self._end_requested.set()
 
-    @asynccontextmanager
-    async def lock(self, access: ExclusiveAccess, not_before: float = 0.0) -> AsyncIterator[None]:
-        """Wait until `not_before` (monotonic seconds), then lock the messages. Raises Refusal, or JobEndRequested."""
-        async with AsyncExitStack() as stack:
-            self._waiting_task = asyncio.current_task()
-            try:
-                async with asyncio.timeout(self._deadline - self.monotonic()):
-                    if self.end_reason is None:
-                        await asyncio.sleep(not_before - self.monotonic())
-                        await stack.enter_async_context(access.lock(patient=True))
-            except TimeoutError:
-                raise JobEndRequested(TIME_OVER_TEXT) from None
-            except asyncio.CancelledError:
-                # Suppress the one cancellation by `end`. Any other must propagate.
-                if self.end_reason is None or self._waiting_task is None or self._waiting_task.uncancel():
-                    raise
-            finally:
-                self._waiting_task = None
-            if self.end_reason is not None:
-                raise JobEndRequested(self.end_reason)
-            self.state = "running"
+    def build_options(self, *, rate: float | None = None, limit: int | None = None) -> RepairOptions:
+        """Return the options of a repair that stops when the job must end."""
+
+        async def pause(seconds: float) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._end_requested.wait()
+
+        return RepairOptions(
+            clock=self._clock, monotonic=self._monotonic, pause=pause, stop=self._end_requested.is_set, rate=rate,
+            limit=limit, patient=True, on_hold=self._on_hold,
+        )  # fmt: skip
+
+    def _on_hold(self, read_share: float | None) -> None:
+        if read_share is None:
+            self.idle.set()
+            return
+        if self.idle.is_set():
             self.idle.clear()
-            try:
-                yield
-            finally:
-                self.idle.set()
+            self._held_at = self._monotonic()
+        self._read_share = read_share
 
     async def run(self) -> None:
         """Carry out the work. An internal error ends only this job."""
+        self.state = "running"
         try:
             await self.work.carry_out(self)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
             structlog.get_logger().error("job_failed", error=describe_error(error), kind=self.work.kind, id=self.id)
         finally:
-            self.state, self.ended_at = "ended", self.clock()
+            self.state, self.ended_at = "ended", self._clock()
 
     def document(self) -> dict[str, Any]:
         """Return the JSON for the API."""
@@ -257,7 +236,7 @@ class Jobs:
         return {"job": job.document()}
 
     async def stop(self) -> None:
-        """End all jobs, since the worker stops. Return once no job has the messages locked. Later jobs end at once.
+        """End all jobs, since the worker stops. Return once none holds messages. Later jobs end at once.
 
         A cancellation within a batch would keep dead letters whose deliveries are already queued: a second logout.
         """

@@ -1,14 +1,10 @@
-"""Answers API requests on dead letters or pending deliveries: counts, pages, single messages, repairs.
-
-One request at a time has access to the messages. Reads first wait for each other, so a repair waits for at most one
-read. Jobs first wait for each other likewise, so a job with a slow rate does not have to yield to another job.
-"""
+"""Answers API requests on dead letters or pending deliveries: counts, pages, single messages, repairs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, with_config
@@ -18,7 +14,6 @@ from notifier.model.errors import InputIssue, QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.registry import Registry
-from notifier.model.shared_resources import shared_lock
 from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
@@ -27,13 +22,12 @@ from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
 from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageSelection
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, mask_subject, remove
-from notifier.operators.deliveries.repair_jobs import PAST_VERBS, RemovalPasses, RepairRequest, RepairWork, issuers_of
+from notifier.operators.deliveries.repair_jobs import PAST_VERBS, RepairRequest, RepairWork, issuers_of
 from notifier.operators.deliveries.repair_pass import Filter, RepairResult, find_messages
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 REPAIR_SECONDS = 60.0  # seconds that a dry run of a repair may last
-BUSY_WAIT_SECONDS = 20.0  # seconds that a request waits for access to the messages
 DEFAULT_PAGE_AGE_SECONDS = 60.0  # maximum age of the index of a page
 DEFAULT_PAGE_ROWS = 50
 MAX_FOUND_MESSAGES = 200  # summaries in the answer of a search
@@ -101,42 +95,18 @@ class MessageRequests(Generic[P, S]):
         self._rows_member = rows_member
         self._unavailable_text = unavailable_text
         self._missing_text = missing_text
-        self._exclusive_lock = shared_lock()
-        self._read_lock = shared_lock()
-        self._job_lock = shared_lock()
-        self._waiter_count = 0
 
-    @property
-    def has_waiters(self) -> bool:
-        """Return True if a request or job waits for access to the messages."""
-        return self._waiter_count > 0
+    @contextmanager
+    def access(self) -> Iterator[None]:
+        """Raise Refusal (503) if the queue fails in the block."""
+        try:
+            yield
+        except QueueError:
+            raise self._refusal() from None
 
-    @asynccontextmanager
-    async def lock(self, *, reading: bool = False, patient: bool = False) -> AsyncIterator[None]:
-        """Lock the messages for a read request, a repair, or (`patient`) a job, which waits without a limit.
-
-        Raises Refusal (503) if another request keeps the lock too long, or if the queue fails in the block.
-        """
-        async with AsyncExitStack() as stack:
-            if patient:
-                await stack.enter_async_context(self._job_lock)
-            self._waiter_count += 1
-            try:
-                async with asyncio.timeout(None if patient else BUSY_WAIT_SECONDS):
-                    if reading:
-                        await stack.enter_async_context(self._read_lock)
-                    await stack.enter_async_context(self._exclusive_lock)
-            except TimeoutError:
-                raise self._refusal() from None
-            finally:
-                self._waiter_count -= 1
-            try:
-                yield
-            except QueueError:
-                raise self._refusal() from None
-            finally:
-                if not reading:  # the messages of the index may have changed
-                    self._access.indexes.forget(self)
+    def forget_index(self) -> None:
+        """Drop the index, whose messages have changed."""
+        self._access.indexes.forget(self)
 
     def require_queue(self) -> None:
         """Raise Refusal (503) while the queue is unavailable."""
@@ -185,9 +155,10 @@ class MessageRequests(Generic[P, S]):
 
         async def build() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.monotonic)
-            async with self.lock(reading=True), aclosing(find_messages(self._messages, index_filter)) as summaries:
-                async for summary, _ in summaries:
-                    index.add(summary)
+            with self.access():
+                async with aclosing(find_messages(self._messages, index_filter)) as summaries:
+                    async for summary, _ in summaries:
+                        index.add(summary)
             index.complete()
             return index
 
@@ -208,20 +179,22 @@ class MessageRequests(Generic[P, S]):
     async def _collect(self, filter_: Filter[P, S], skip: int, limit: int) -> tuple[GroupCounts, list[Document]]:
         """Count the selected messages. Return the counts, and `limit` messages after the first `skip` as JSON."""
         counts, rows = GroupCounts(), list[Document]()
-        async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_)) as summaries:
-            async for summary, _ in summaries:
-                counts.add(summary)
-                if skip < counts.total <= skip + limit:
-                    rows.append(summary.document())
+        with self.access():
+            async with aclosing(find_messages(self._messages, filter_)) as summaries:
+                async for summary, _ in summaries:
+                    counts.add(summary)
+                    if skip < counts.total <= skip + limit:
+                        rows.append(summary.document())
         return counts, rows
 
     async def answer_first_message(
         self, filter_: Filter[P, S], to_document: Callable[[S, Message], Document], *, whole: bool = False
     ) -> Document:
         """Return the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
-        async with self.lock(reading=True), aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
-            async for summary, message in summaries:
-                return to_document(summary, message)
+        with self.access():
+            async with aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
+                async for summary, message in summaries:
+                    return to_document(summary, message)
         raise Refusal(problem_response(404, self._missing_text))
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
@@ -238,13 +211,22 @@ class MessageRequests(Generic[P, S]):
         """
         is_single, dry_run = "id" in request.path, bool(request.members.get("dry_run"))
         who, repair_id = request.who, new_id()  # a job outlives its request; its lines have the same `repair_id`
-        report = partial(self.audit.log_removal, who, repair_id=repair_id)
+        reasons = Counter[str]()
+
+        def report(summary: S) -> None:
+            reasons[summary.reason] += 1
+            self.audit.log_removal(who, summary, repair_id=repair_id)
 
         def conclude(result: RepairResult) -> None:
+            self.forget_index()
             self.audit.log_repair(PAST_VERBS[kind], who, filter_, result, repair_id=repair_id)
 
-        async def act(options: RepairOptions) -> RepairResult:
-            return await remove(self._messages, filter_, options, report)
+        async def act(
+            options: RepairOptions, on_result: Callable[[RepairResult], None] = lambda _: None
+        ) -> RepairResult:
+            result = await remove(self._messages, filter_, options, report)
+            on_result(result)
+            return result
 
         if not is_single:
             self.require_narrowed(filter_, request)
@@ -252,10 +234,10 @@ class MessageRequests(Generic[P, S]):
             return await self.answer_repair(PAST_VERBS[kind], act, filter_, request, repair_id=repair_id)
         self.require_queue()
         repair = RepairRequest(
-            kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude,
-            passes=RemovalPasses(self._messages, filter_, report), limit=request.members.get("limit"),
+            kind=kind, filter_=filter_, issuers=issuers_of(filter_), conclude=conclude, run=act, reasons=reasons,
+            limit=request.members.get("limit"),
         )  # fmt: skip
-        return answer_accepted(self._access.jobs.begin(RepairWork(repair, self), request.token))
+        return answer_accepted(self._access.jobs.begin(RepairWork(repair), request.token))
 
     async def answer_repair(
         self,
@@ -265,17 +247,17 @@ class MessageRequests(Generic[P, S]):
         request: ApiRequest,
         **details: object,
     ) -> Document:
-        """Lock the messages, carry out the repair `act`, log it with `details`, and return the result.
+        """Carry out the repair `act`, log it with `details`, and return the result.
 
         Raises Refusal: 404 if the message in the path does not exist, 503 if the queue is unavailable.
         """
         dry_run = bool(request.members.get("dry_run"))
         if dry_run:
             self.audit.log_search(request.who, filter_)
-        async with self.lock(reading=dry_run):
-            result = await act(self.repair_options(request))
-            if not dry_run:
-                self.audit.log_repair(past_verb, request.who, filter_, result, **details)
+        result = await act(self.repair_options(request))
+        if not dry_run:
+            self.forget_index()
+            self.audit.log_repair(past_verb, request.who, filter_, result, **details)
         if result.failed and not result.done:
             raise self._refusal()
         if "id" in request.path and not result.done and result.unfinished is None:

@@ -4,11 +4,14 @@
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+from notifier.model.backoff import MIN_WAIT_SECONDS
 from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.documents.documents import add_due
 from notifier.model.message import Message, Transfer
 from notifier.model.moment import format_moment
 from notifier.model.shared_resources import shared_bound
@@ -16,7 +19,16 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, DeadLetterSummary
 from notifier.operators.deliveries.groups import Summary
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
-from notifier.operators.deliveries.repair_pass import REMOVE, Decision, Filter, KeptMessage, RepairPass, RepairResult
+from notifier.operators.deliveries.repair_pass import (
+    REMOVE,
+    STOPPED_TEXT,
+    Decision,
+    Filter,
+    KeptMessage,
+    RepairPass,
+    RepairResult,
+    format_limit,
+)
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, to_due_transfer
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
@@ -25,6 +37,8 @@ MAX_LOGGED_IDS = 20  # IDs in one audit line
 DISCARDED_ONE, CANCELLED_ONE = REMOVALS = ("dead_letter_discarded", "waiting_cancelled_one")
 """The actions of the lines that name one removed message. The lines of one repair by the API share a `repair_id`."""
 MAX_DUE_PER_SECOND = shared_bound(1000.0)  # a quarter of what a worker can start: retries of other clients continue
+MIN_PASS_INTERVAL_SECONDS = 1.0  # seconds between the beginnings of two passes with a rate
+PAUSE_PER_PASS = 9.0  # pause between two passes with a rate, as a multiple of the duration of a pass
 DUE_EARLIER = "earlier"  # reason to keep a delivery: it is due before `make_due` would make it due
 CLIENT_DELAY = "asked"  # reason to keep a delivery: its client requested the delay
 
@@ -139,7 +153,28 @@ async def remove(
     def decide(_message: Message, summary: S) -> Decision:
         return KeptMessage(KeepReason.NEWER.value) if summary.reason == NEWER_RELEASE else REMOVE
 
-    return await RepairPass(filter_.open_pass(messages, whole=False), decide, options, report, filter_.ids).run()
+    open_pass = partial(filter_.open_pass, messages, whole=False)
+    return await RepairPass(open_pass, decide, options, report, filter_.ids).run()
+
+
+class RepairPace:
+    """Spreads repaired messages over time: `rate` a second, none before its turn. `monotonic` never jumps."""
+
+    def __init__(self, rate: float, monotonic: Callable[[], float]) -> None:
+        self._rate = rate
+        self._monotonic = monotonic
+        self.next_turn_at = -math.inf
+
+    def take_turn(self) -> float:
+        """Return the seconds until the next turn, which is taken."""
+        now = self._monotonic()
+        turn_at = max(now, self.next_turn_at)
+        self.next_turn_at = turn_at + 1 / self._rate
+        return turn_at - now
+
+    def turns_until(self, moment: float) -> int:
+        """Return the number of turns before the moment, rounded up; at least 1."""
+        return max(1, math.ceil(self._rate * (moment - max(self._monotonic(), self.next_turn_at))))
 
 
 async def replay(
@@ -149,11 +184,13 @@ async def replay(
     options: RepairOptions,
     report: Callable[[DeadLetterSummary], None] = lambda _: None,
     *,
+    pace: RepairPace | None = None,
     on_readmission: Callable[[DeadLetterSummary, Readmission], None] = lambda _summary, _readmission: None,
 ) -> RepairResult:
     """Deliver the selected dead letters again, as far as `rules` permit. Never raises QueueError.
 
-    `on_readmission` is called before a dead letter is replaced, also in a dry run, and `report` afterwards.
+    With `pace`, each becomes due at its turn. `on_readmission` is called before a dead letter is replaced, also in a
+    dry run, and `report` afterwards.
     """
 
     def decide(message: Message, summary: DeadLetterSummary) -> Decision:
@@ -163,9 +200,14 @@ async def replay(
         if isinstance(readmission, KeptDeadLetter):
             return KeptMessage(readmission.reason.value)
         on_readmission(summary, readmission)
-        return Transfer(taken=message, queue=readmission.queue, outgoing=readmission.outgoing)
+        wait = 0.0 if pace is None else pace.take_turn()
+        if wait < MIN_WAIT_SECONDS:
+            return Transfer(taken=message, queue=readmission.queue, outgoing=readmission.outgoing)
+        outgoing = add_due(readmission.outgoing, options.clock() + wait)
+        return Transfer(taken=message, queue=readmission.queue, outgoing=outgoing, wait=wait)
 
-    return await RepairPass(filter_.open_pass(dead_letters, whole=True), decide, options, report, filter_.ids).run()
+    open_pass = partial(filter_.open_pass, dead_letters, whole=True)
+    return await RepairPass(open_pass, decide, options, report, filter_.ids).run()
 
 
 async def make_due(
@@ -193,4 +235,43 @@ async def make_due(
             return KeptMessage(DUE_EARLIER)
         return to_due_transfer(message, turn_at, options.clock())
 
-    return await RepairPass(filter_.open_pass(waiting, whole=True), decide, options).run()
+    return await RepairPass(partial(filter_.open_pass, waiting, whole=True), decide, options).run()
+
+
+RunPass: TypeAlias = Callable[[RepairOptions, float | None, RepairPace | None], Awaitable[RepairResult]]
+"""Runs one pass over the messages that arrived until a moment (epoch seconds; None: over all), at a pace."""
+
+
+async def repair_at_rate(
+    run_pass: RunPass, options: RepairOptions, on_result: Callable[[RepairResult], None] = lambda _: None
+) -> RepairResult:
+    """Repair messages in one pass or, with a rate, in short passes. Never raises QueueError.
+
+    Each pass changes as many messages as have their turn until the end of the next. The pause before the next is
+    PAUSE_PER_PASS times as long as a pass, so others have access to the messages for most of the time. `on_result`
+    receives the result so far.
+    """
+    if options.rate is None or options.dry_run:
+        result = await run_pass(options, None, None)
+        on_result(result)
+        return result
+    monotonic, began_at = options.monotonic, options.clock()
+    total, pace = RepairResult(done=0, by_reason={}), RepairPace(options.rate, options.monotonic)
+    pass_seconds, arrived_by = 0.0, None
+    while True:
+        pass_began_at = monotonic()
+        interval = max(MIN_PASS_INTERVAL_SECONDS, (1 + PAUSE_PER_PASS) * pass_seconds)
+        limit = pace.turns_until(pass_began_at + interval)
+        if options.limit is not None:
+            limit = min(limit, options.limit - total.done)
+        total = total.add(await run_pass(replace(options, limit=limit), arrived_by, pace))
+        on_result(total)
+        if not total.limited:
+            return total
+        if total.done == options.limit:
+            return replace(total, unfinished=format_limit(options.limit))
+        pass_seconds, arrived_by = monotonic() - pass_began_at, began_at  # a replayed delivery may fail again
+        while (wait_seconds := pace.next_turn_at - pass_seconds - monotonic()) > 0 or options.stop():
+            if options.stop():
+                return replace(total, unfinished=STOPPED_TEXT, limited=False)
+            await options.pause(wait_seconds)

@@ -9,12 +9,12 @@ repeats at most one batch: clients receive these logouts twice, which does no ha
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from notifier.model.client import ClientKey
-from notifier.model.errors import QueueError
+from notifier.model.errors import QueueBusy, QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.deliveries.groups import Summary
 from notifier.queues.passes import OpenPass, ProgressCallback, QueuePass, RepairOptions, no_progress
@@ -22,8 +22,6 @@ from notifier.queues.passes import OpenPass, ProgressCallback, QueuePass, Repair
 MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
 MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
 STOPPED_TEXT = "stopped; the rest is unchanged, and the same command goes on with it"
-BATCH_SECONDS = 0.25  # seconds between two batches of a pass with a rate
-STOP_CHECK_SECONDS = 1.0  # seconds between two checks for a stop while a pass waits for its rate
 MIN_RATE, MAX_RATE = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
@@ -52,10 +50,6 @@ class Filter(Generic[P, S]):
     @property
     def has_conditions(self) -> bool:
         """Return False if the filter selects every message of `issuers`."""
-        raise NotImplementedError
-
-    def restrict_to_arrived_by(self, moment: float) -> Self:
-        """Return the same filter without messages that arrived after the moment."""
         raise NotImplementedError
 
     def open_pass(self, messages: P, *, whole: bool) -> OpenPass[S]:
@@ -120,6 +114,15 @@ class RepairResult:
     failed: bool = False
     missing: frozenset[str] = frozenset()
 
+    def add(self, later: "RepairResult") -> "RepairResult":
+        """Return the result of this pass and of a later one, which counts the kept messages again."""
+        return replace(
+            later,
+            done=self.done + later.done,
+            by_reason=dict((Counter(self.by_reason) + Counter(later.by_reason)).most_common()),
+            by_client=dict((Counter(self.by_client) + Counter(later.by_client)).most_common()),
+        )
+
     @property
     def ended_early(self) -> bool:
         """Return True if the pass failed or was stopped."""
@@ -138,6 +141,11 @@ class RepairResult:
             "more": self.unfinished is not None,
             "unfinished": self.unfinished,
         }
+
+
+def format_limit(limit: int | None) -> str:
+    """Return the reason why a repair with this limit ended early."""
+    return f"the limit of {limit:,} is reached; the same command goes on with the rest"
 
 
 REMOVE: Literal["remove"] = "remove"
@@ -162,7 +170,7 @@ class RepairPass(Generic[S]):
 
     def __init__(
         self,
-        open_pass: OpenPass[S],
+        open_pass: Callable[[], OpenPass[S]],
         decide: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,
@@ -179,19 +187,13 @@ class RepairPass(Generic[S]):
         self._kept: Counter[str] = Counter()
         self._unfinished: str | None = None
         self._limited = False
-        self._began_at = options.monotonic()
-        self._batch_size = (
-            MESSAGES_PER_STEP
-            if options.rate is None
-            else max(1, min(MESSAGES_PER_STEP, int(options.rate * BATCH_SECONDS)))
-        )
 
     async def run(self) -> RepairResult:
         """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
         failed = False
         try:
-            async with self._open_pass as queue_pass:
-                await self._repair_pages(queue_pass)
+            while not await self._try_pass():
+                pass
         except QueueError as error:
             self._unfinished, failed = str(error), True
         return RepairResult(
@@ -205,29 +207,39 @@ class RepairPass(Generic[S]):
             missing=frozenset() if self._unfinished else frozenset(self._missing),
         )
 
+    async def _try_pass(self) -> bool:
+        """Repair messages in a pass. Return False if others hold them, and this pass waits on. Raises QueueError."""
+        try:
+            async with self._open_pass() as queue_pass:
+                self._options.on_hold(0.0)
+                await self._repair_pages(queue_pass)
+        except QueueBusy:
+            if not self._options.patient or self._options.stop():
+                raise
+            return False
+        finally:
+            self._options.on_hold(None)
+        return True
+
     async def _repair_pages(self, queue_pass: QueuePass[S]) -> None:
         """Repair the messages batch by batch until the end, the limit or a stop. Raises QueueError."""
         read_count = 0
         while page := await queue_pass.next_page():
             for start in range(0, len(page), MESSAGES_PER_STEP):
+                if self._options.stop():
+                    self._unfinished = STOPPED_TEXT
+                    return
                 chunk = page[start : start + MESSAGES_PER_STEP]
                 matches = [(entry.message, entry.summary) for entry in chunk if entry.summary is not None]
-                for first in range(0, len(matches), self._batch_size):
-                    await self._repair_batch(queue_pass, matches[first : first + self._batch_size])
-                    if self._unfinished is not None:
-                        return
-                read_count += len(chunk)
-                unread_of_page = len(page) - start - len(chunk)
-                self._options.progress(read_count, read_count + unread_of_page + queue_pass.left)
-                self._check_stop()
+                await self._repair_batch(queue_pass, matches)
                 if self._unfinished is not None:
                     return
+                read_count += len(chunk)
+                unread_of_page = len(page) - start - len(chunk)
+                total = read_count + unread_of_page + queue_pass.left
+                self._options.progress(read_count, total)
+                self._options.on_hold(read_count / total)
                 await asyncio.sleep(0)
-
-    def _check_stop(self) -> None:
-        """If a stop is requested, record it as the reason why the pass ends."""
-        if self._unfinished is None and self._options.stop():
-            self._unfinished = STOPPED_TEXT
 
     async def _repair_batch(self, queue_pass: QueuePass[S], matches: Sequence[tuple[Message, S]]) -> None:
         """Decide about each message of the batch, then remove and move them together. Stop at the limit."""
@@ -251,14 +263,10 @@ class RepairPass(Generic[S]):
             else:
                 removed.append(message)
         if summaries:
-            await self._wait_for_rate()
-            if self._unfinished is None:
-                await self._carry_out(queue_pass, removed, transfers, summaries)
+            await self._carry_out(queue_pass, removed, transfers, summaries)
         if is_limit_reached and self._unfinished is None:
             self._limited = True
-            self._unfinished = (
-                f"the limit of {self._options.limit:,} is reached; the same command goes on with the rest"
-            )
+            self._unfinished = format_limit(self._options.limit)
 
     async def _carry_out(
         self, queue_pass: QueuePass[S], removed: Sequence[Message], transfers: Sequence[Transfer],
@@ -275,17 +283,6 @@ class RepairPass(Generic[S]):
             self._count(moved.done, summaries)
             if moved.failure is not None:
                 raise moved.failure
-
-    async def _wait_for_rate(self) -> None:
-        """Wait until the rate permits the next batch, or until a stop ends the pass."""
-        rate = self._options.rate
-        self._check_stop()
-        while rate is not None and not self._options.dry_run and self._unfinished is None:
-            wait_seconds = self._began_at + self._done / rate - self._options.monotonic()
-            if wait_seconds <= 0:
-                break
-            await self._options.pause(min(wait_seconds, STOP_CHECK_SECONDS))
-            self._check_stop()
 
     def _count(self, done: Sequence[Message], summaries: Mapping[int, S]) -> None:
         """Count these messages, and report them unless it is a dry run. `summaries` are by the id() of the message."""

@@ -14,10 +14,11 @@ from typing import Any
 from notifier.model.errors import QueueError
 from notifier.model.message import Kind
 from notifier.model.printable import counted
+from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.readmission import Readmission, ReplayRules
-from notifier.operators.deliveries.repair import replay
+from notifier.operators.deliveries.repair import RepairPace, repair_at_rate, replay
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.replay_account import ReplayAccount, make_follow_requests, make_results_request
 from notifier.operators.deliveries.retry_now import QUERY_INTERVAL_SECONDS
@@ -30,7 +31,7 @@ from notifier.operators.status.worker_requests import (
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import Queue
 
-MAX_FOLLOWED_MESSAGES = 10_000  # dead letters of one replay
+MAX_FOLLOWED_MESSAGES = shared_bound(10_000)  # dead letters of one replay
 QUIET_SECONDS = 3.0  # seconds without new results after which `watch` ends, once every dead letter has a result
 UNREPORTED_SECONDS = 15.0  # likewise, while some have none: other messages may be before them in the queue
 NO_WORKER_TEXT = "no worker consumes the queue: they wait until one does; start one: notifier run"
@@ -100,47 +101,57 @@ class Replay:
         self._request = request
         self._followed: dict[str, tuple[Kind, str]] = {}  # by dead letter ID: kind and ID of the new message
         self._replayed_counts: Counter[Kind] = Counter()  # of followed dead letters
-        self._is_following_requested = False
+        self._wanted_count = 0
         self.reasons: Counter[str] = Counter()  # of all dead letters that were replayed so far
 
-    async def run(self, options: RepairOptions, until: float | None = None) -> RepairResult:
-        """Replay the dead letters. A further call continues. Never raises QueueError.
+    async def run(
+        self, options: RepairOptions, on_result: Callable[[RepairResult], None] = lambda _: None
+    ) -> RepairResult:
+        """Replay the dead letters at the rate of `options`. `on_result` receives the result so far.
 
-        `until` (epoch seconds) excludes later dead letters: a replayed delivery may fail again.
+        Progress counts replayed dead letters, of all that will be replayed. Never raises QueueError.
         """
-        if not (options.dry_run or self._is_following_requested):
-            self._is_following_requested = True
-            await self._request_following(options)
+        if not options.dry_run:
+            await self._prepare(options)
+
+        replayed_ids = set[str]()  # of the filter's IDs
 
         def on_replayed(summary: DeadLetterSummary) -> None:
             self.reasons[summary.reason] += 1
+            options.progress(self.reasons.total(), max(self._wanted_count, self.reasons.total()))
+            if summary.id in self._request.filter_.ids:
+                replayed_ids.add(summary.id)
             if (followed := self._followed.pop(summary.id, None)) is not None:
                 kind, _ = followed
                 self._replayed_counts[kind] += 1
 
-        filter_ = self._request.filter_ if until is None else self._request.filter_.restrict_to_arrived_by(until)
-        return await replay(self._queue.dead_letters(), filter_, self._request.rules, options, on_replayed)
+        async def run_pass(
+            pass_options: RepairOptions, arrived_by: float | None, pace: RepairPace | None
+        ) -> RepairResult:
+            filter_ = self._request.filter_.restrict_to_arrived_by(arrived_by)
+            letters, rules = self._queue.dead_letters(), self._request.rules
+            return await replay(letters, filter_, rules, pass_options, on_replayed, pace=pace)
 
-    async def _request_following(self, options: RepairOptions) -> None:
-        """Find the dead letters by a dry run, and send their IDs to the workers.
+        quiet = options if options.dry_run else replace(options, progress=no_progress)
+        result = await repair_at_rate(run_pass, quiet, on_result)
+        return replace(result, missing=result.missing - replayed_ids)
+
+    async def _prepare(self, options: RepairOptions) -> None:
+        """Count the dead letters by a dry run, and send their IDs to the workers.
 
         If the queue fails, the replay continues, but no dead letter is followed.
         """
-        limit = MAX_FOLLOWED_MESSAGES if options.limit is None else min(options.limit, MAX_FOLLOWED_MESSAGES)
-        dry_run = replace(options, dry_run=True, limit=limit, progress=no_progress)
+        dry_run = replace(options, dry_run=True, progress=no_progress)
 
         def on_readmission(summary: DeadLetterSummary, readmission: Readmission) -> None:
             kind, message_id = readmission.outgoing.kind, readmission.outgoing.message_id
-            if message_id and (kind is Kind.DELIVERY or kind is Kind.EVENT):
+            is_followed = message_id and len(self._followed) < MAX_FOLLOWED_MESSAGES
+            if is_followed and (kind is Kind.DELIVERY or kind is Kind.EVENT):
                 self._followed[summary.id] = (kind, message_id)
 
-        await replay(
-            self._queue.dead_letters(),
-            self._request.filter_,
-            self._request.rules,
-            dry_run,
-            on_readmission=on_readmission,
-        )
+        filter_, rules = self._request.filter_, self._request.rules
+        result = await replay(self._queue.dead_letters(), filter_, rules, dry_run, on_readmission=on_readmission)
+        self._wanted_count = result.done
         deliveries = [id_ for kind, id_ in self._followed.values() if kind is Kind.DELIVERY]
         events = [id_ for kind, id_ in self._followed.values() if kind is Kind.EVENT]
         try:

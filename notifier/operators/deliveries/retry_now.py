@@ -8,7 +8,7 @@ delivery.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Required
 
@@ -104,33 +104,30 @@ async def retry_now(
     request: RetryRequest,
     options: RepairOptions,
     *,
-    lock: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     on_progress: Callable[[RetryResult], None] = lambda _: None,
 ) -> RetryResult:
     """Attempt the pending deliveries of the client, and return the result once the workers are done. Raises QueueError.
 
-    The queue must be open. Each pass over the pending deliveries is within `lock`. `on_progress` receives the results
-    so far.
+    The queue must be open. `on_progress` receives the results so far.
     """
-    async with lock():
-        result = await _count_pending(queue, request, options)
-        total = sum(result.pending_before.values())
-        on_progress(result)
-        if not total or result.unfinished is not None:
-            return result
-        makes_all_due = result.delayed_by_client == 0  # only such deliveries stay delayed
-        begin_request = make_retry_request(
-            request.key, request.who, begin=True, force=request.force, makes_all_due=makes_all_due
-        )
-        workers, answers = await send_to_workers(queue, begin_request, ANSWER_TIMEOUT_SECONDS)
-        if not workers:
-            return replace(result, unfinished=NO_WORKER_TEXT)
-        result = replace(result, workers=workers, answered=len(answers))
-        delayed = WaitingFilter(iss=request.key[0], client_id=request.key[1], parked=False)
-        due_options = replace(options, progress=no_progress)
-        due_result = await make_due(
-            queue.waiting(), delayed, due_options, force=request.force, pace=lambda _iss: MAX_DUE_PER_SECOND
-        )
+    result = await _count_pending(queue, request, options)
+    total = sum(result.pending_before.values())
+    on_progress(result)
+    if not total or result.unfinished is not None:
+        return result
+    makes_all_due = result.delayed_by_client == 0  # only such deliveries stay delayed
+    begin_request = make_retry_request(
+        request.key, request.who, begin=True, force=request.force, makes_all_due=makes_all_due
+    )
+    workers, answers = await send_to_workers(queue, begin_request, ANSWER_TIMEOUT_SECONDS)
+    if not workers:
+        return replace(result, unfinished=NO_WORKER_TEXT)
+    result = replace(result, workers=workers, answered=len(answers))
+    delayed = WaitingFilter(iss=request.key[0], client_id=request.key[1], parked=False)
+    due_options = replace(options, progress=no_progress)
+    due_result = await make_due(
+        queue.waiting(), delayed, due_options, force=request.force, pace=lambda _iss: MAX_DUE_PER_SECOND
+    )
 
     def on_account(account: RetryAccount) -> None:
         nonlocal result
@@ -142,8 +139,7 @@ async def retry_now(
     unfinished = await _watch(queue, request, options, total, due_result.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):  # then results are missing, and a recount would not be final
         return replace(result, unfinished=unfinished)
-    async with lock():
-        recount = await _count_pending(queue, request, options)
+    recount = await _count_pending(queue, request, options)
     return replace(result, pending_after=recount.pending_after, unfinished=recount.unfinished or unfinished)
 
 

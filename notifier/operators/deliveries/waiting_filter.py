@@ -1,9 +1,9 @@
 """Selects pending deliveries, and summarises them for lists. A summary never has `sub` or `sid`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic_core import from_json, to_json
@@ -144,26 +144,19 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
     """Selects pending deliveries. A member that is None does not restrict the selection.
 
     `keys` selects clients by (`iss`, `client_id`). `has_ended` selects deliveries whose cause of deferral has ended, by
-    (reason, `iss`, `client_id`). Without `parked`, only delayed deliveries are selected. `taken_by` is the latest time
-    when a worker first received them, in epoch seconds. `get_lifetime` is used for summaries only.
+    (reason, `iss`, `client_id`). Without `parked`, only delayed deliveries are selected. `get_lifetime` is used
+    for summaries only.
     """
 
     keys: frozenset[tuple[str, str]] | None = None
     has_ended: HasEnded | None = field(default=None, metadata={"unlogged": True})
     parked: bool = True
-    taken_by: float | None = None
     get_lifetime: GetLifetime | None = field(default=None, metadata={"unlogged": True})
 
     @property
     def has_conditions(self) -> bool:
-        """Return True if the operator has given a condition; `issuers`, `parked` and `taken_by` are none."""
-        return self != WaitingFilter(
-            issuers=self.issuers, parked=self.parked, taken_by=self.taken_by, get_lifetime=self.get_lifetime
-        )
-
-    def restrict_to_arrived_by(self, moment: float) -> Self:
-        """Return the same filter without deliveries that a worker first received after the moment."""
-        return replace(self, taken_by=moment)
+        """Return True if the operator has given a condition; `issuers` and `parked` are none."""
+        return self != WaitingFilter(issuers=self.issuers, parked=self.parked, get_lifetime=self.get_lifetime)
 
     def open_pass(self, messages: WaitingDeliveries, *, whole: bool) -> OpenPass[WaitingSummary]:
         """Open a pass over the selected deliveries. If single clients are selected, only their buckets are read."""
@@ -182,7 +175,6 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
         """Return True if the delivery meets all conditions except `subject`."""
         return (
             self._meets_shared_conditions(summary)
-            and (self.taken_by is None or summary.since is None or summary.since <= self.taken_by)
             and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
             and (self.has_ended is None or self.has_ended(summary.reason, summary.iss, summary.client_id))
         )

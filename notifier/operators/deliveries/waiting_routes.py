@@ -1,6 +1,6 @@
 """`/v1/waiting`: list, show (scope `read`) and cancel (`repair`) pending deliveries; `/v1/retry`: attempt them now.
 
-A token with `issuers` sees and changes only deliveries of those issuers. One request at a time has access to the
+A token with `issuers` sees and changes only deliveries of those issuers. On RabbitMQ one pass at a time reads the
 pending deliveries. A retry and a cancellation are jobs (`repair_jobs`), except a dry run and the cancellation of one
 delivery.
 """
@@ -162,9 +162,9 @@ class WaitingRoutes:
         access = self._access
         if not members.get("dry_run"):
             self._requests.require_queue()
-            work = RetryWork(access.queue, retry, self._requests, access.write_audit)
+            work = RetryWork(access.queue, retry, access.write_audit)
             return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
-        async with self._requests.lock(reading=True):
+        with self._requests.access():
             result = await preview_retry(access.queue, retry, self._requests.repair_options(request))
         return {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
 

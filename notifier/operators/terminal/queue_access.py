@@ -111,6 +111,7 @@ def run_on_queue(
         options = RepairOptions(
             clock=time.time, monotonic=time.monotonic, pause=partial(wait_for_event, stop),
             progress=make_progress(progress_text), stop=stop.is_set, rate=rate, limit=limit, dry_run=dry_run,
+            patient=rate is not None,
         )  # fmt: skip
         try:
             async with open_queue(settings, opening=opening) as queue:

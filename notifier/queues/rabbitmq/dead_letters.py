@@ -1,18 +1,22 @@
 """Opens passes over the dead letters on RabbitMQ (see `queue_pass`), each on a dedicated connection, one at a time.
 
-Two simultaneous passes would read only a part each. So a pass holds an exclusive queue, which ends with its connection,
-and shows workers that dead letters are held. For a user who may not declare such a queue, the pass runs without it.
+Two simultaneous passes, over the dead letters or over the pending deliveries, would read only a part each. So a pass
+holds a `PassLock`. The passes of one process follow each other, without a connection while they wait. A process holds
+an exclusive queue, which ends with its connection, and shows workers that messages are held. The broker closes the
+connection of a frozen process after three heartbeats, 30 s, so others wait for longer. For a user who may not declare
+such a queue, passes run without it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
-from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.errors import QueueBusy, QueueError
 from notifier.model.message import DEAD
+from notifier.model.shared_resources import shared_lock
 from notifier.queues.passes import Reader
 from notifier.queues.rabbitmq.connection import (
     Connection,
@@ -24,36 +28,101 @@ from notifier.queues.rabbitmq.connection import (
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue_pass import PublishMessage, RabbitPass
+from notifier.queues.rabbitmq.request_pipeline import pipelined
+from notifier.queues.rabbitmq.topology import find_queues
 
-BUSY_TIMEOUT_SECONDS = 15.0  # wait for another pass's end; an export of the API waits up to 10 s for its reader
+WAITING = "waiting"
+_NOUNS = {DEAD: "the dead letters", WAITING: "the waiting deliveries"}  # in errors
+BUSY_TIMEOUT_SECONDS = 40.0  # wait for the pass of another process: a frozen one is replaced
+SECONDS_PER_MESSAGE = 0.001  # … and this much longer for each message: a pass over 100,000 takes 8 to 27 s
 BUSY_RETRY_SECONDS = 0.2
+NAMING_DELAY_SECONDS = 2.0  # after which a pass that waits asks who holds the messages
+
+NameHolder = Callable[[str], Awaitable[str]]
+"""Returns a name for the holder of these messages, DEAD or WAITING. Never raises."""
+
+
+async def name_another(_messages: str) -> str:
+    """Return the name of an unknown holder."""
+    return "another command or request"
 
 
 def lock_queue(options: RabbitOptions, messages: str) -> str:
-    """Return the name of the queue that a pass over `messages` (`dead` or `waiting`) holds."""
+    """Return the name of the queue that a pass over `messages` (DEAD or WAITING) holds."""
     return f"{options.prefix}.{messages}.visitor"
 
 
-async def hold_exclusively(connection: Connection, name: str, busy_for: float, what: str = "the dead letters") -> None:
-    """Hold the queue of this name until the connection ends.
+class PassLock:
+    """The lock of the passes over `messages` (DEAD or WAITING), which errors call `noun`."""
 
-    Raises QueueUnavailable if another pass holds it for `busy_for` seconds.
-    """
-    deadline = asyncio.get_running_loop().time() + busy_for
-    while True:
-        channel = await open_channel(connection)
-        async with broker_request(f"cannot look at {what}"):
-            try:
-                await channel.queue_declare(name, exclusive=True, auto_delete=True)
-            except ChannelAccessRefused:
-                return  # may not declare: simultaneous passes would read a part each, and lose nothing
-            except ChannelLockedResource:
-                if asyncio.get_running_loop().time() > deadline:
-                    text = f"{what} are held by another command or request; wait for its end, or stop it"
-                    raise QueueUnavailable(text) from None
-            else:
-                return
-        await asyncio.sleep(BUSY_RETRY_SECONDS)
+    def __init__(self, options: RabbitOptions, messages: str) -> None:
+        self._options = options
+        self._messages = messages
+        self.noun = _NOUNS[messages]
+        self._own = shared_lock()
+        self._name_holder: NameHolder = name_another
+
+    def set_name_holder(self, name_holder: NameHolder) -> None:
+        """Set the function that names the holder of the messages."""
+        self._name_holder = name_holder
+
+    @asynccontextmanager
+    async def hold(self, queues: Sequence[str], busy_for: float) -> AsyncIterator[Connection]:
+        """Yield a new connection that holds the messages of `queues` (full names) in the block.
+
+        Wait for passes of this process without a limit, since they end; for another process `busy_for` seconds, and
+        longer for many messages; with 0 wait for neither. Raises QueueBusy, or another QueueError.
+        """
+        if not busy_for and self._own.locked():
+            raise self._busy(await name_another(self._messages))
+        naming = asyncio.create_task(self._name_later())
+        try:
+            async with self._own:
+                connection = await connect(self._options, self.noun)
+                try:
+                    await self._declare(connection, queues, busy_for, naming)
+                    yield connection
+                finally:
+                    await close_bounded(connection.close())
+        finally:
+            naming.cancel()
+
+    async def _declare(
+        self, connection: Connection, queues: Sequence[str], busy_for: float, naming: asyncio.Task[str]
+    ) -> None:
+        """Declare the exclusive queue, once no other process has it. Raises QueueBusy."""
+        monotonic, name = asyncio.get_running_loop().time, lock_queue(self._options, self._messages)
+        busy_until: float | None = None
+        while True:
+            channel = await open_channel(connection)
+            async with broker_request(f"cannot look at {self.noun}"):
+                try:
+                    await channel.queue_declare(name, exclusive=True, auto_delete=True)
+                except ChannelLockedResource:
+                    if busy_until is None:
+                        seconds = SECONDS_PER_MESSAGE * await _count(connection, queues) if busy_for else 0.0
+                        busy_until = monotonic() + busy_for + seconds
+                except ChannelAccessRefused:
+                    break
+                else:
+                    break
+            if monotonic() >= busy_until:
+                raise self._busy(naming.result() if naming.done() else await name_another(self._messages))
+            await asyncio.sleep(BUSY_RETRY_SECONDS)
+        naming.cancel()
+
+    async def _name_later(self) -> str:
+        await asyncio.sleep(NAMING_DELAY_SECONDS)
+        return await self._name_holder(self._messages)
+
+    def _busy(self, holder: str) -> QueueBusy:
+        return QueueBusy(f"{self.noun} are held by {holder}; wait for its end, or stop it")
+
+
+async def _count(connection: Connection, queues: Sequence[str]) -> int:
+    """Return the number of ready messages in these queues. Raises QueueUnavailable."""
+    async with pipelined(connection) as pipeline:
+        return sum(queue.message_count or 0 for queue in await find_queues(pipeline, queues) if queue is not None)
 
 
 S = TypeVar("S")
@@ -62,34 +131,34 @@ S = TypeVar("S")
 class RabbitDeadLetters:
     """The dead letters of one prefix. `publish` makes a message durable in a queue, as in the queue port.
 
-    `busy_for`: seconds to wait for another pass's end.
+    `lock`: of all passes over them in this process. `busy_for`: seconds to wait for a pass of another process.
     """
 
     def __init__(
-        self, options: RabbitOptions, publish: PublishMessage, *, busy_for: float = BUSY_TIMEOUT_SECONDS
+        self,
+        options: RabbitOptions,
+        publish: PublishMessage,
+        lock: PassLock,
+        *,
+        busy_for: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
-        self._options = options
+        self._queue = f"{options.prefix}.{DEAD}"
         self._publish = publish
+        self._lock = lock
         self._busy_for = busy_for
 
     @asynccontextmanager
     async def open_pass(self, read: Reader[S]) -> AsyncIterator[RabbitPass[S]]:
         """Open one pass over the dead letters. Raises QueueError if the queue is missing or another pass runs."""
-        connection = await connect(self._options, "dead letters")
-        try:
-            await hold_exclusively(connection, lock_queue(self._options, DEAD), self._busy_for)
-            async with channel_of(connection) as channel:
-                queue = f"{self._options.prefix}.{DEAD}"
-                queue_pass = RabbitPass(channel, queue, self._publish, read, origin=DEAD, what="the dead letters")
-                try:
-                    await queue_pass.begin()
-                    yield queue_pass
-                except BaseException:
-                    await queue_pass.take_returned()
-                    with suppress(QueueError):  # the first error is reported
-                        await queue_pass.wait_until_deleted()
-                    raise
+        async with self._lock.hold((self._queue,), self._busy_for) as connection, channel_of(connection) as channel:
+            queue_pass = RabbitPass(channel, self._queue, self._publish, read, origin=DEAD, what=self._lock.noun)
+            try:
+                await queue_pass.begin()
+                yield queue_pass
+            except BaseException:
                 await queue_pass.take_returned()
-                await queue_pass.wait_until_deleted()
-        finally:
-            await close_bounded(connection.close())
+                with suppress(QueueError):  # the first error is reported
+                    await queue_pass.wait_until_deleted()
+                raise
+            await queue_pass.take_returned()
+            await queue_pass.wait_until_deleted()

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from notifier.model.backoff import Rounding
 from notifier.model.errors import QueueUnavailable
-from notifier.model.message import SOURCE, Depth, Lane, Message, MessageDraft, QueueStatus
+from notifier.model.message import DEAD, SOURCE, Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
@@ -23,7 +23,7 @@ from notifier.queues.rabbitmq.broker_trials import PolicyWatch
 from notifier.queues.rabbitmq.buckets import BucketReader
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
-from notifier.queues.rabbitmq.dead_letters import RabbitDeadLetters
+from notifier.queues.rabbitmq.dead_letters import WAITING, PassLock, RabbitDeadLetters
 from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
 from notifier.queues.rabbitmq.event_queue import EventPublisher
 from notifier.queues.rabbitmq.examination import examine_broker
@@ -51,7 +51,8 @@ class RabbitQueue(EventPublisher):
         self._options = options
         self._clock = clock
         self._forwarder: Forwarder | None = None
-        waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, busy_for=0.0)
+        self._dead_lock, self._waiting_lock = PassLock(options, DEAD), PassLock(options, WAITING)
+        waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, self._waiting_lock, busy_for=0.0)
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
@@ -65,8 +66,8 @@ class RabbitQueue(EventPublisher):
             )
             for lane in Lane
         }
-        is_renewed = lanes[COUNTED_LANE].has_former_consumers
-        self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers, is_renewed)
+        counted = lanes[COUNTED_LANE]
+        self.side_channel = RabbitSideChannel(options, uuid4().hex, self._workers, counted.has_former_consumers)
         self._lanes = [*lanes.values()]
         for name in options.sources:
             queue = self._name(SOURCE + name)
@@ -279,11 +280,11 @@ class RabbitQueue(EventPublisher):
 
     def dead_letters(self) -> RabbitDeadLetters:
         """Return the dead letters, over a dedicated connection. A replay requires this queue to be open."""
-        return RabbitDeadLetters(self._options, self.publish)
+        return RabbitDeadLetters(self._options, self.publish, self._dead_lock)
 
     def waiting(self) -> RabbitWaiting:
         """Return the pending deliveries, over a dedicated connection. A move requires this queue to be open."""
-        return RabbitWaiting(self._options, self.publish, self._park)
+        return RabbitWaiting(self._options, self.publish, self._park, self._waiting_lock)
 
     async def _is_empty(self, queue: str) -> bool:
         depths = await read_depths(self._consuming_connection(), {queue: self._name(queue)})

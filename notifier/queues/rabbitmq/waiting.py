@@ -22,8 +22,8 @@ from notifier.model.message import PARKED, Kind, Message, MessageDraft, Transfer
 from notifier.queues.passes import Reader, ReadMessage
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
-from notifier.queues.rabbitmq.connection import Connection, close_bounded, close_channel, connect, open_channel
-from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, hold_exclusively, lock_queue
+from notifier.queues.rabbitmq.connection import Connection, close_channel, open_channel
+from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, PassLock
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue_pass import PROMPT_SECONDS, PublishMessage, RabbitPass
@@ -31,24 +31,28 @@ from notifier.queues.rabbitmq.wire.decoding import MAX_PASS_RETURNS
 
 S = TypeVar("S")
 RENEWALS_PER_BATCH = 200
-MESSAGES_NAME = "the waiting deliveries"
 BUCKET_RETURN_SECONDS = 2.0  # for messages of an ended pass to return to buckets, of which workers hold others
 
 
 class RabbitWaiting:
-    """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or a bucket."""
+    """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or a bucket.
+
+    `lock`: of all passes over them in this process. `busy_for`: seconds to wait for a pass of another process.
+    """
 
     def __init__(
         self,
         options: RabbitOptions,
         publish: PublishMessage,
         park: PublishMessage,
+        lock: PassLock,
         *,
         busy_for: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._options = options
         self._publish = publish
         self._park = park
+        self._lock = lock
         self._busy_for = busy_for
 
     @asynccontextmanager
@@ -64,12 +68,9 @@ class RabbitWaiting:
 
         Raises QueueError if another pass runs or the broker does not answer.
         """
-        options = self._options
-        connection = await connect(options, "waiting")
-        try:
-            await hold_exclusively(connection, lock_queue(options, "waiting"), self._busy_for, MESSAGES_NAME)
-            queues = self._names(clients, parked=parked) if only is None else (only,)
-            names = {name: f"{options.prefix}.{name}" for name in queues}
+        queues = self._names(clients, parked=parked) if only is None else (only,)
+        names = {name: f"{self._options.prefix}.{name}" for name in queues}
+        async with self._lock.hold([*names.values()], self._busy_for) as connection:
             monotonic = asyncio.get_running_loop().time
             asked_at = monotonic()
             depths = await read_depths(connection, names)
@@ -79,7 +80,8 @@ class RabbitWaiting:
                 for name in names
                 if name in depths and (depths[name].ready or depths[name].consumers or not is_prompt)
             }
-            pending_pass = PendingPass(connection, options.prefix, counts, self._publish, self._park, read)
+            prefix = self._options.prefix
+            pending_pass = PendingPass(connection, prefix, counts, self._publish, self._park, read, self._lock.noun)
             try:
                 yield pending_pass
             except BaseException:
@@ -87,8 +89,6 @@ class RabbitWaiting:
                     await pending_pass.leave()
                 raise
             await pending_pass.leave()
-        finally:
-            await close_bounded(connection.close())
 
     def _names(self, clients: Collection[tuple[str, str]] | None, *, parked: bool) -> Iterable[str]:
         """Return the delay queues, the longest delay first, and with `parked` the buckets of these clients."""
@@ -103,7 +103,7 @@ class RabbitWaiting:
 
 
 class PendingPass(Generic[S]):
-    """One pass over queues, for one task. `waiting`: the number of messages per queue."""
+    """One pass over queues, for one task. `waiting`: the messages per queue. `what`: their name in errors."""
 
     def __init__(
         self,
@@ -113,7 +113,9 @@ class PendingPass(Generic[S]):
         publish: PublishMessage,
         park: PublishMessage,
         read: Reader[S],
+        what: str,
     ) -> None:
+        self._what = what
         self._connection = connection
         self._prefix = prefix
         self._waiting = waiting
@@ -180,7 +182,7 @@ class PendingPass(Generic[S]):
         self._channel = await open_channel(self._connection)
         origin, queue = self._origin, f"{self._prefix}.{self._name}"
         self._queue_pass = RabbitPass(
-            self._channel, queue, self._publish, self._read_message, origin=origin, what=MESSAGES_NAME, shared=True
+            self._channel, queue, self._publish, self._read_message, origin=origin, what=self._what, shared=True
         )
         if origin != PARKED:
             await self._queue_pass.begin()

@@ -127,7 +127,7 @@ def test_since_and_until_compare_with_the_end_of_the_session(
 def test_dead_letters_and_pending_deliveries_differ_only_in_these_filters() -> None:
     """Only a dead letter has a source and the time of its failure."""
     dead_letters, waiting = get_type_hints(DeadLetterFilterMembers).keys(), get_type_hints(WaitingMembers).keys()
-    assert dead_letters - waiting == {"source", "given_up_until"}
+    assert dead_letters - waiting == {"source", "given_up_since", "given_up_until"}
     assert not waiting - dead_letters
 
 
@@ -144,7 +144,11 @@ def test_each_member_alone_is_a_condition(
 ) -> None:
     """A filter without conditions selects every message of this `kind`."""
     reason = DeadReason.EXPIRED.value if kind is DeadLetterFilterMembers else Cause.PAUSED.value
-    values = {"id": ["d-1"], "reason": [reason], **dict.fromkeys(("since", "until", "given_up_until"), "24h")}
+    values = {
+        "id": ["d-1"],
+        "reason": [reason],
+        **dict.fromkeys(("since", "until", "given_up_since", "given_up_until"), "24h"),
+    }
     conditions = read({member: values.get(member, "x")}, 0.0)
     assert not isinstance(conditions, InputIssue), conditions.text
     assert conditions.has_conditions

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,7 @@ import pytest
 from notifier.delivery.facts import AlreadyDelivered, Attempted, DeadLettered, Deferred, EventTaken, Skipped
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.deliveries import jobs as jobs_module
-from notifier.operators.deliveries.jobs import LIST_JOBS, SHOW_JOB, Job, JobEndRequested, JobKind, Jobs
+from notifier.operators.deliveries.jobs import LIST_JOBS, SHOW_JOB, Job, JobKind, Jobs
 from notifier.operators.deliveries.repair_jobs import RetryWork
 from notifier.operators.deliveries.replay_account import (
     MAX_REPLAYS,
@@ -34,44 +33,22 @@ from tests.system.waiting import until
 # ── Jobs of all kinds: limits, end and visibility ────────────────────────────────────────────────────────────────────
 
 
-class FakeAccess:
-    """Give access to one job after another."""
-
-    has_waiters = False
-
-    def __init__(self) -> None:
-        self.taken = asyncio.Lock()
-
-    @asynccontextmanager
-    async def lock(self, *, patient: bool) -> AsyncIterator[None]:
-        """Implement the port."""
-        assert patient
-        async with self.taken:
-            yield
-
-
 class FakeWork:
-    """Wait until the test releases the job."""
+    """Wait until the test releases the job, or ends it."""
 
     conditions: Mapping[str, object] = {}
 
-    def __init__(self, access: FakeAccess, kind: JobKind = "replay", issuers: frozenset[str] | None = None) -> None:
+    def __init__(self, kind: JobKind = "replay", issuers: frozenset[str] | None = None) -> None:
         self.kind, self.issuers = kind, issuers
         self.go_on = asyncio.Event()
-        self.ended = ""
-        self._access = access
 
     def account(self) -> Mapping[str, Any]:
         """Implement the port."""
-        return {"unfinished": self.ended or None}
+        return {"unfinished": None}
 
     async def carry_out(self, job: Job) -> None:
         """Implement the port."""
-        try:
-            async with job.lock(self._access):
-                await self.go_on.wait()
-        except JobEndRequested as ends:
-            self.ended = str(ends)
+        await self.go_on.wait()
         if self.kind == "cancel":
             raise ZeroDivisionError
 
@@ -98,32 +75,19 @@ async def settled(jobs: Jobs, *states_: str) -> None:
 
 async def test_internal_error_ends_only_its_job(jobs: Jobs) -> None:
     """The next job runs."""
-    access = FakeAccess()
-    faulty, good = FakeWork(access, "cancel"), FakeWork(access)
+    faulty, good = FakeWork("cancel"), FakeWork()
     for work in (faulty, good):
         jobs.begin(work, None)
-    await settled(jobs, "running", "waiting")
+    await settled(jobs, "running", "running")
     faulty.go_on.set()
     await settled(jobs, "ended", "running")
     good.go_on.set()
     await settled(jobs, "ended", "ended")
-    assert good.ended == ""
-
-
-async def test_job_that_waits_for_an_hour_ends(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process keeps the messages locked."""
-    monkeypatch.setattr(jobs_module, "MAX_JOB_SECONDS", 0.0)
-    access = FakeAccess()
-    async with access.taken:
-        jobs.begin(late := FakeWork(access), None)
-        await settled(jobs, "ended")
-    assert late.ended == "it did not end within an hour; the rest is unchanged"
 
 
 async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
     """Also to tokens that did not start it."""
-    access = FakeAccess()
-    of_all, of_one = (jobs.begin(FakeWork(access, issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
+    of_all, of_one = (jobs.begin(FakeWork(issuers=issuers), None)["id"] for issuers in (None, frozenset({ISS})))
     assert list(await states(jobs)) == [of_all, of_one]
     assert list(await states(jobs, [ISS])) == [of_one]
     assert list(await states(jobs, ["https://other.example.com"])) == []
@@ -136,7 +100,7 @@ async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: p
     monkeypatch.setattr(jobs_module, "MAX_REMEMBERED_JOBS", 3)
     begun = list[str]()
     for number in range(5):
-        work = FakeWork(FakeAccess())
+        work = FakeWork()
         work.go_on.set()
         begun.append(jobs.begin(work, None)["id"])
         await settled(jobs, *["ended"] * min(number + 1, 3))
@@ -174,29 +138,20 @@ async def job_in_state(retry_jobs: Jobs, id_: str, state: str) -> dict[str, Any]
 
 
 async def test_pending_count_is_absent_until_the_pass_has_run(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
-    """Another pass holds the queue. A job that is cancelled before the count releases nothing."""
-    access, written = FakeAccess(), list[str]()
+    """A job shows `waited` as null before that, and writes its audit line at its end."""
+    written = list[str]()
     wish = RetryRequest(key=(ISS, "shop"), who="sre")
-    async with access.taken:
-        one, two = (
-            retry_jobs.begin(RetryWork(empty_queue, wish, access, lambda action, **_: written.append(action)), None)[
-                "id"
-            ]
-            for _ in range(2)
-        )
-        assert (await job_in_state(retry_jobs, one, "waiting"))["waited"] is None
-        await retry_jobs.end(two, None)
-        ended = await job_in_state(retry_jobs, two, "ended")
-        assert (ended["waited"], ended["unfinished"]) == (None, "an operator ended it; the rest is unchanged")
-    counted = await job_in_state(retry_jobs, one, "ended")
+    job = retry_jobs.begin(RetryWork(empty_queue, wish, lambda action, **_: written.append(action)), None)
+    assert (job["state"], job["waited"]) == ("waiting", None)
+    counted = await job_in_state(retry_jobs, job["id"], "ended")
     assert (counted["waited"], counted["unfinished"]) == (0, None)
-    assert written == ["retried_now"] * 2
+    assert written == ["retried_now"]
 
 
 async def test_retry_with_an_unreachable_queue_ends(empty_queue: SqliteQueue, retry_jobs: Jobs) -> None:
     """The job ends without a file name."""
     await empty_queue.close()
-    work = RetryWork(empty_queue, RetryRequest(key=(ISS, "shop"), who="sre"), FakeAccess(), lambda action, **_: None)
+    work = RetryWork(empty_queue, RetryRequest(key=(ISS, "shop"), who="sre"), lambda action, **_: None)
     job = await job_in_state(retry_jobs, retry_jobs.begin(work, None)["id"], "ended")
     assert job["unfinished"] == "the queue is unavailable, or its disk is full; the rest is unchanged"
 

@@ -1,0 +1,74 @@
+"""How a repair with a rate spreads its passes and its messages over time."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from notifier.operators.deliveries import replay_now
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.repair import RepairPace, repair_at_rate
+from notifier.operators.deliveries.repair_pass import RepairResult
+from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
+from notifier.queues.passes import RepairOptions
+from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from tests.contract.dead_letter_samples import RULES, course, dead_letter, store_dead_letters
+
+
+@pytest.mark.parametrize("rate", [0.02, 5.0, 300.0])
+async def test_long_passes_keep_the_rate_and_leave_nine_tenths_to_others(rate: float) -> None:
+    """A message has its turn no sooner than the rate permits, and on average about then."""
+    now, held, total = 0.0, 0.0, int(rate * 3000)
+    turns, excluded = list[float](), list[float | None]()
+
+    async def run_pass(options: RepairOptions, arrived_by: float | None, pace: RepairPace | None) -> RepairResult:
+        nonlocal now, held
+        assert pace is not None
+        assert options.limit is not None
+        done = min(options.limit, total - len(turns))
+        turns.extend(now + pace.take_turn() for _ in range(done))
+        now, held = now + 10, held + 10
+        excluded.append(arrived_by)
+        return RepairResult(done=done, by_reason={}, limited=len(turns) < total)
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    result = await repair_at_rate(run_pass, course(rate=rate, pause=pause, monotonic=lambda: now))
+    assert result.done == total
+    assert min(later - sooner for sooner, later in pairwise(turns)) == pytest.approx(1 / rate)
+    assert turns[-1] < 1.02 * total / rate + 1 / rate
+    assert held < now / 8 + 10
+    assert excluded[0] is None
+    assert set(excluded[1:]) == {1000.0}  # dead letters of replayed deliveries stay
+
+
+async def test_replay_with_a_rate_counts_the_requested_dead_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its progress leaves out others, but not those whose results are not followed. No replayed ID is missing."""
+    monkeypatch.setattr(replay_now, "MAX_FOLLOWED_MESSAGES", 3)
+    now, progress, ids = 0.0, list[tuple[int, int]](), [f"d-{number}" for number in range(5)]
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    try:
+        await store_dead_letters(queue, *map(dead_letter, [*ids, "other", "newer"]))
+        filter_ = DeadLetterFilter(ids=frozenset({*ids, "absent"}))
+        options = replace(
+            course(rate=2.0, pause=pause, monotonic=lambda: now),
+            progress=lambda done, total: progress.append((done, total)),
+        )
+        replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=filter_, rules=RULES))
+        result = await replay.run(options)
+        assert (await replay.watch(options, 0.0)).not_followed == 2
+    finally:
+        await queue.close()
+    assert (result.done, result.missing, now) == (5, frozenset({"absent"}), 2.0)
+    assert progress == [(done, 5) for done in range(1, 6)]
