@@ -92,6 +92,15 @@ class Inbox(Protocol):
         """
 
 
+NameHolder = Callable[[], Awaitable[str]]
+"""Returns a name for the process that holds messages, for a pass that waits for it. Never raises."""
+
+
+async def name_another() -> str:
+    """Return the name of an unknown holder."""
+    return "another command or request"
+
+
 class WaitingDeliveries(Protocol):
     """The pending deliveries in delay queues and buckets, without deliveries that a worker holds."""
 
@@ -268,11 +277,11 @@ class Queue(EventQueue, Publisher, Acknowledger, BucketQueues, Protocol):
     async def examine(self) -> BrokerState | FileState:
         """Return the state of the broker or file, for the doctor. The queue need not be open. Raises QueueError."""
 
-    def dead_letters(self) -> DeadLetters:
-        """Return the dead letters of this queue."""
+    def dead_letters(self, name_holder: NameHolder = name_another) -> DeadLetters:
+        """Return the dead letters of this queue. A pass that waits calls `name_holder` once, after some seconds."""
 
-    def waiting(self) -> WaitingDeliveries:
-        """Return the pending deliveries of this queue: in delay queues and in buckets."""
+    def waiting(self, name_holder: NameHolder = name_another) -> WaitingDeliveries:
+        """Return the pending deliveries of this queue: in delay queues and in buckets. `name_holder`: as above."""
 
     def feed_target(self, encode: EncodeNotice) -> FeedTarget:
         """Return the target of the feed in this queue."""

@@ -41,7 +41,7 @@ from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.status.claimed_actions import RECORD_ACTION, ActionRecorder
 from notifier.operators.status.own_state import OwnState, read_status
 from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
-from notifier.operators.status.worker_requests import Act, RequestHandler
+from notifier.operators.status.worker_requests import LIST_JOBS, Act, RequestHandler
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import ReplyObserver
 from notifier.queues.building import build_queue
@@ -192,7 +192,7 @@ class Service:
             RECORD_ACTION: ActionRecorder().act,
             RETRY_CLIENT: self._retries.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
-            **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, jobs.LIST_JOBS), self._jobs.act),
+            **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, LIST_JOBS), self._jobs.act),
             **{name: act for feature in self._features for name, act in feature.acts.items()},
         }
         channel = self.queue.side_channel

@@ -1,6 +1,8 @@
 """What dead letters keep on either queue: looking changes nothing, and a repair neither loses nor doubles one."""
 
 import asyncio
+import signal
+import sys
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ import pytest
 
 from notifier.model.documents.dead_letter import dead_letter_raw, dump_dead_letter, load_dead_letter
 from notifier.model.documents.documents import dump_delivery, load_delivery
-from notifier.model.errors import InputIssue, QueueUnavailable
+from notifier.model.errors import InputIssue, QueueBusy, QueueUnavailable
 from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary, summary_of
@@ -18,7 +20,9 @@ from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_r
 from notifier.operators.deliveries.repair_pass import RepairResult, find_messages
 from notifier.queues.passes import RepairOptions, make_pass_reader
 from notifier.queues.queue_port import DeadLetters, Queue
-from notifier.queues.rabbitmq.dead_letters import PassLock, RabbitDeadLetters
+from notifier.queues.rabbitmq import dead_letters as dead_letters_module
+from notifier.queues.rabbitmq.connection import HEARTBEAT_SECONDS
+from notifier.queues.rabbitmq.dead_letters import BUSY_TIMEOUT_SECONDS, PassLock, RabbitDeadLetters
 from notifier.queues.rabbitmq.queue_pass import RabbitPass
 from tests.contract.broker import messages_held
 from tests.contract.dead_letter_samples import DELIVERY, ISS, RULES, course, dead_letter, store_dead_letters
@@ -234,6 +238,67 @@ async def test_second_pass_waits_for_the_first(rabbit_place: Place, amqp_url: st
         with pytest.raises(QueueUnavailable, match="held by another command"):
             await seen(impatient)
     assert await seen(impatient) == ["a"]
+
+
+async def test_waiting_pass_asks_for_the_name_of_the_holder(
+    rabbit_place: Place, amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error has the name."""
+    monkeypatch.setattr(dead_letters_module, "NAMING_DELAY_SECONDS", 0.0)
+    queue = await rabbit_place.open()
+    options = rabbit_options(amqp_url, prefix)
+
+    async def name() -> str:
+        return "worker w-7"
+
+    waiting = RabbitDeadLetters(options, queue.publish, PassLock(options, DEAD), name, busy_for=1.0)
+    async with queue.dead_letters().open_pass(ROWS):
+        with pytest.raises(QueueBusy, match="held by worker w-7; wait"):
+            await seen(waiting)
+
+
+async def test_passes_in_a_row_let_other_processes_in(
+    rabbit_place: Place, amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process pauses before its next pass."""
+    monkeypatch.setattr(dead_letters_module, "YIELD_SHARE", 1e6)
+    monkeypatch.setattr(dead_letters_module, "MAX_YIELD_SECONDS", 3.0)
+    queue = await rabbit_place.open()
+    options, order = rabbit_options(amqp_url, prefix), list[str]()
+    other = RabbitDeadLetters(options, queue.publish, PassLock(options, DEAD))
+
+    async def look(dead_letters: DeadLetters, name: str) -> None:
+        async with dead_letters.open_pass(ROWS):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        async with queue.dead_letters().open_pass(ROWS):
+            group.create_task(look(other, "other"))
+        group.create_task(look(queue.dead_letters(), "own"))
+    assert order == ["other", "own"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+async def test_killed_or_frozen_holder_is_replaced(
+    rabbit_place: Place, amqp_url: str, prefix: str, sign: signal.Signals
+) -> None:
+    """The broker ends its connection after three heartbeats: here of 1 s, by default of 10 s."""
+    assert BUSY_TIMEOUT_SECONDS > 3 * HEARTBEAT_SECONDS + 5
+    queue = await rabbit_place.open()
+    await store_dead_letters(queue, *map(dead_letter, ids(50)))
+    arguments = (sys.executable, "-m", "tests.contract.pass_holder", f"{amqp_url}?heartbeat=1", prefix)
+    holder = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        while (await holder.stdout.readline()).strip() != b"held":
+            assert holder.returncode is None
+        holder.send_signal(sign)
+        async with asyncio.timeout(20):
+            assert await seen(queue.dead_letters()) == ids(50)
+    finally:
+        with suppress(ProcessLookupError):
+            holder.kill()
+        await holder.wait()
 
 
 async def test_look_waits_for_the_messages_of_an_ended_pass(rabbit_place: Place, amqp_url: str, prefix: str) -> None:

@@ -9,6 +9,7 @@ other requests.
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, NotRequired
 
 from aiohttp import web
@@ -46,6 +47,7 @@ from notifier.operators.deliveries.repair import replay
 from notifier.operators.deliveries.repair_jobs import RepairRequest, RepairWork, issuers_of
 from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, RepairResult, find_messages
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
+from notifier.operators.status.worker_requests import DEAD_LETTER_JOBS, name_holder
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters
 
@@ -88,7 +90,7 @@ class DeadLetterRoutes:
 
     def __init__(self, access: RouteDependencies) -> None:
         self._access = access
-        self._dead_letters = access.queue.dead_letters()
+        self._dead_letters = access.queue.dead_letters(partial(name_holder, access.queue, "api", DEAD_LETTER_JOBS))
         self._requests = MessageRequests[DeadLetters, DeadLetterSummary](
             access,
             self._dead_letters,
@@ -150,7 +152,7 @@ class DeadLetterRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         seconds_left, monotonic = EXPORT_READ_SECONDS, self._access.monotonic
         try:
-            with self._requests.access():
+            with self._requests.access(request):
                 async with aclosing(find_messages(self._dead_letters, filter_, whole=True)) as dead_letters:
                     async for _, message in dead_letters:
                         if not response.prepared:
@@ -187,7 +189,9 @@ class DeadLetterRoutes:
         if with_subject:
             self._requests.audit.log_read("shown", request.who, filter_)
         to_document = to_export_document if with_subject else to_document_without_subject
-        return await self._requests.answer_first_message(filter_, lambda _, message: to_document(message), whole=True)
+        return await self._requests.answer_first_message(
+            filter_, request, lambda _, message: to_document(message), whole=True
+        )
 
     @ApiOperation(
         route="POST /v1/dead-letters/replay",
@@ -223,7 +227,8 @@ class DeadLetterRoutes:
                 "replayed", who, filter_, result, end_newer_sessions=end_newer_sessions, repair_id=repair_id
             )
 
-        replay_ = Replay(self._access.queue, ReplayRequest(id=repair_id, who=who, filter_=filter_, rules=rules))
+        replay_request = ReplayRequest(id=repair_id, who=who, filter_=filter_, rules=rules)
+        replay_ = Replay(self._access.queue, self._dead_letters, replay_request)
         repair_request = RepairRequest(
             kind="replay", filter_=filter_, issuers=issuers_of(filter_), run=replay_.run, reasons=replay_.reasons,
             conclude=conclude, watch=replay_.watch, limit=members.get("limit"), rate=members.get("rate"),

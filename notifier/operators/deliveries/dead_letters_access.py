@@ -17,6 +17,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, r
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.message_table import MessageTable
+from notifier.operators.status.worker_requests import DEAD_LETTER_JOBS
 from notifier.operators.terminal.output import format_age
 
 T = TypeVar("T")
@@ -45,7 +46,8 @@ def _format_cells(group: Group, now: float) -> Sequence[str]:
 
 
 DEAD_LETTER_TABLE = MessageTable(
-    messages_of=lambda queue: queue.dead_letters(), opens_queue=False, format_row=_format_row,
+    messages_of=lambda queue, namer: queue.dead_letters(namer), job_kinds=DEAD_LETTER_JOBS,
+    opens_queue=False, format_row=_format_row,
     format_cells=_format_cells,
     heads=("client", "reason", "count:", "oldest:", "newest:"),
     format_total=lambda count: counted(count, "dead letter"),

@@ -136,7 +136,7 @@ async def _replay_and_watch(
     request: ReplayRequest, wait_seconds: float, queue: Queue, options: RepairOptions
 ) -> tuple[RepairResult, ReplayResult | None]:
     """Replay the dead letters. Return the result and, if some were replayed, the results after `wait_seconds`."""
-    replay_ = Replay(queue, request)
+    replay_ = Replay(queue, DEAD_LETTER_TABLE.open_messages(queue), request)
     result = await replay_.run(options)
     if options.dry_run or not result.done or result.failed or not wait_seconds:
         return result, None

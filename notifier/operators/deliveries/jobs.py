@@ -18,13 +18,19 @@ from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, send_to_workers
+from notifier.operators.status.worker_requests import (
+    ANSWER_TIMEOUT_SECONDS,
+    LIST_JOBS,
+    Members,
+    WorkerRequest,
+    send_to_workers,
+)
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 
-SHOW_JOB, END_JOB, LIST_JOBS = "job", "end_job", "jobs"  # names of worker requests
+SHOW_JOB, END_JOB = "job", "end_job"  # names of worker requests
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})
 MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
@@ -43,6 +49,8 @@ JOB_SCHEMA: Mapping[str, Any] = {
         "state": {"enum": ["waiting", "running", "watching", "ended"]},
         "began_at": {"type": "string", "format": "date-time"},
         "ended_at": {"type": ["string", "null"], "format": "date-time"},
+        "holds": {"type": "boolean", "description": "A pass holds the messages; on RabbitMQ others wait."},
+        "seconds_left": {"type": ["number", "null"], "description": "Until the pass ends, about; null if unknown."},
         "unfinished": {"type": ["string", "null"], "description": "The reason for an early end."},
         "replayed": {"type": "integer", "description": "The count so far; or `discarded`, or `cancelled`."},
         "waited": {"type": ["integer", "null"], "description": "Of a retry: pending before; null until counted."},
@@ -127,6 +135,13 @@ class Job:
             self._held_at = self._monotonic()
         self._read_share = read_share
 
+    @property
+    def _seconds_left(self) -> float | None:
+        """The time until the current pass ends, if the rest takes as long per message; None without a pass."""
+        if self.idle.is_set() or not self._read_share:
+            return None
+        return round((self._monotonic() - self._held_at) * (1 / self._read_share - 1), 1)
+
     async def run(self) -> None:
         """Carry out the work. An internal error ends only this job."""
         self.state = "running"
@@ -147,6 +162,8 @@ class Job:
             "state": self.state,
             "began_at": format_moment(self.began_at),
             "ended_at": format_optional_moment(self.ended_at),
+            "holds": not self.idle.is_set(),
+            "seconds_left": self._seconds_left,
             **self.work.account(),
         }
 

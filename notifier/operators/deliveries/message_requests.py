@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.errors import InputIssue, QueueError
+from notifier.model.errors import InputIssue, QueueBusy, QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.registry import Registry
@@ -97,12 +97,14 @@ class MessageRequests(Generic[P, S]):
         self._missing_text = missing_text
 
     @contextmanager
-    def access(self) -> Iterator[None]:
-        """Raise Refusal (503) if the queue fails in the block."""
+    def access(self, request: ApiRequest) -> Iterator[None]:
+        """Raise Refusal (503) if the queue fails in the block, or others hold the messages."""
         try:
             yield
+        except QueueBusy as busy:
+            raise self._busy_refusal(str(busy), request) from None
         except QueueError:
-            raise self._refusal() from None
+            raise self._refusal(self._unavailable_text) from None
 
     def forget_index(self) -> None:
         """Drop the index, whose messages have changed."""
@@ -111,10 +113,14 @@ class MessageRequests(Generic[P, S]):
     def require_queue(self) -> None:
         """Raise Refusal (503) while the queue is unavailable."""
         if not self._access.queue.status().connected:
-            raise self._refusal()
+            raise self._refusal(self._unavailable_text)
 
-    def _refusal(self) -> Refusal:
-        title = f"{self._unavailable_text.rstrip('.')}; try again soon"
+    def _busy_refusal(self, text: str, request: ApiRequest) -> Refusal:
+        """Return the refusal with the holder's name, unless the token may see the jobs of some issuers only."""
+        return self._refusal(text if request.issuers is None else self._unavailable_text)
+
+    def _refusal(self, text: str) -> Refusal:
+        title = f"{text[0].upper()}{text[1:].rstrip('.')}; try again soon"
         return Refusal(problem_response(503, title, headers={"Retry-After": "5"}))
 
     def repair_options(self, request: ApiRequest) -> RepairOptions:
@@ -130,7 +136,7 @@ class MessageRequests(Generic[P, S]):
         """Return the number of messages per group and, if the request has `rows`, some messages."""
         members = request.members
         self.audit.log_search(request.who, filter_)
-        counts, rows = await self._collect(filter_, members.get("skip", 0), members.get("rows", 0))
+        counts, rows = await self._collect(filter_, request, members.get("skip", 0), members.get("rows", 0))
         document: Document = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
         if "rows" in members:
             document[self._rows_member] = rows
@@ -155,7 +161,7 @@ class MessageRequests(Generic[P, S]):
 
         async def build() -> MessageIndex:
             index = MessageIndex(self._access.clock, self._access.monotonic)
-            with self.access():
+            with self.access(request):
                 async with aclosing(find_messages(self._messages, index_filter)) as summaries:
                     async for summary, _ in summaries:
                         index.add(summary)
@@ -173,13 +179,15 @@ class MessageRequests(Generic[P, S]):
         if not request.members.keys() & {"subject", "event_id"}:
             raise malformed_refusal(InputIssue("", "give subject (a sub or a sid) or event_id to search for"))
         self.audit.log_read("looked_for", request.who, filter_)
-        counts, rows = await self._collect(filter_, 0, MAX_FOUND_MESSAGES)
+        counts, rows = await self._collect(filter_, request, 0, MAX_FOUND_MESSAGES)
         return {"total": counts.total, self._rows_member: rows}
 
-    async def _collect(self, filter_: Filter[P, S], skip: int, limit: int) -> tuple[GroupCounts, list[Document]]:
+    async def _collect(
+        self, filter_: Filter[P, S], request: ApiRequest, skip: int, limit: int
+    ) -> tuple[GroupCounts, list[Document]]:
         """Count the selected messages. Return the counts, and `limit` messages after the first `skip` as JSON."""
         counts, rows = GroupCounts(), list[Document]()
-        with self.access():
+        with self.access(request):
             async with aclosing(find_messages(self._messages, filter_)) as summaries:
                 async for summary, _ in summaries:
                     counts.add(summary)
@@ -188,10 +196,15 @@ class MessageRequests(Generic[P, S]):
         return counts, rows
 
     async def answer_first_message(
-        self, filter_: Filter[P, S], to_document: Callable[[S, Message], Document], *, whole: bool = False
+        self,
+        filter_: Filter[P, S],
+        request: ApiRequest,
+        to_document: Callable[[S, Message], Document],
+        *,
+        whole: bool = False,
     ) -> Document:
         """Return the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
-        with self.access():
+        with self.access(request):
             async with aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
                 async for summary, message in summaries:
                     return to_document(summary, message)
@@ -258,8 +271,10 @@ class MessageRequests(Generic[P, S]):
         if not dry_run:
             self.forget_index()
             self.audit.log_repair(past_verb, request.who, filter_, result, **details)
+        if result.busy:
+            raise self._busy_refusal(str(result.unfinished), request)
         if result.failed and not result.done:
-            raise self._refusal()
+            raise self._refusal(self._unavailable_text)
         if "id" in request.path and not result.done and result.unfinished is None:
             raise Refusal(problem_response(404, self._missing_text))
         document = result.document()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,12 +27,13 @@ from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.status.claimed_actions import CommandAudit
+from notifier.operators.status.worker_requests import name_holder
 from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue
 from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.queues.passes import RepairOptions, no_progress
-from notifier.queues.queue_port import Queue
+from notifier.queues.queue_port import NameHolder, Queue
 from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import operating_user, write_audit
 
@@ -44,10 +46,11 @@ class MessageTable(Generic[S]):
 
     `format_row` formats a message. `format_cells` formats a group at a time in epoch seconds, for a table with the
     columns `heads`. `verb` is e.g. Discard, `past_verb` discarded, `noun` dead letter. `opens_queue` is False if reads
-    need no open queue.
+    need no open queue. `job_kinds` are the kinds of jobs that hold the messages.
     """
 
-    messages_of: Callable[[Queue], Any]
+    messages_of: Callable[[Queue, NameHolder], Any]
+    job_kinds: frozenset[str]
     format_row: Callable[[S], Sequence[str]]
     heads: Sequence[str]
     format_cells: Callable[[Group, float], Sequence[str]]
@@ -57,6 +60,14 @@ class MessageTable(Generic[S]):
     noun: str
     format_missing: Callable[[str], str]
     opens_queue: bool
+
+    def open_messages(self, queue: Queue) -> Any:
+        """Return the messages of the queue. A pass that waits for some seconds reports on stderr for whom."""
+
+        def report(holder: str) -> None:
+            say(f"waiting: {holder} holds the messages", err=True)
+
+        return self.messages_of(queue, partial(name_holder, queue, operating_user(), self.job_kinds, report))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,7 @@ def read_messages(
         progress = no_progress if rows else make_progress("read")
         async with (
             open_queue(settings, opening=table.opens_queue) as queue,
-            aclosing(find_messages(table.messages_of(queue), filter_, progress, whole=whole)) as messages,
+            aclosing(find_messages(table.open_messages(queue), filter_, progress, whole=whole)) as messages,
         ):
             async for summary, message in messages:
                 on_message(summary, message)
@@ -152,7 +163,7 @@ def remove_messages(
 
     def run(*, dry_run: bool, progress_text: str) -> RepairResult:
         async def act(queue: Queue, options: RepairOptions) -> RepairResult:
-            return await remove(table.messages_of(queue), filter_, options, report)
+            return await remove(table.open_messages(queue), filter_, options, report)
 
         opening = table.opens_queue or not dry_run
         return run_on_queue(settings, act, progress_text=progress_text, opening=opening, limit=limit, dry_run=dry_run)

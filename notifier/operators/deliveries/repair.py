@@ -243,13 +243,16 @@ RunPass: TypeAlias = Callable[[RepairOptions, float | None, RepairPace | None], 
 
 
 async def repair_at_rate(
-    run_pass: RunPass, options: RepairOptions, on_result: Callable[[RepairResult], None] = lambda _: None
+    run_pass: RunPass,
+    options: RepairOptions,
+    on_result: Callable[[RepairResult], None] = lambda _: None,
+    pass_seconds: float = 0.0,
 ) -> RepairResult:
     """Repair messages in one pass or, with a rate, in short passes. Never raises QueueError.
 
     Each pass changes as many messages as have their turn until the end of the next. The pause before the next is
     PAUSE_PER_PASS times as long as a pass, so others have access to the messages for most of the time. `on_result`
-    receives the result so far.
+    receives the result so far. `pass_seconds`: how long a pass is expected to take.
     """
     if options.rate is None or options.dry_run:
         result = await run_pass(options, None, None)
@@ -257,7 +260,7 @@ async def repair_at_rate(
         return result
     monotonic, began_at = options.monotonic, options.clock()
     total, pace = RepairResult(done=0, by_reason={}), RepairPace(options.rate, options.monotonic)
-    pass_seconds, arrived_by = 0.0, None
+    arrived_by = None
     while True:
         pass_began_at = monotonic()
         interval = max(MIN_PASS_INTERVAL_SECONDS, (1 + PAUSE_PER_PASS) * pass_seconds)

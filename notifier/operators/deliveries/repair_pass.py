@@ -101,8 +101,9 @@ class RepairResult:
 
     `by_reason` and `by_client` count these messages too. An event that became a dead letter as a whole has an empty
     client ID. `kept` counts the selected messages that were left unchanged, by reason. `unfinished` is the reason for
-    an early end; None after a complete pass. `limited`: the pass ended at its limit. `failed`: the queue failed.
-    `missing` has the IDs of the filter that no message has; empty unless the pass was complete.
+    an early end; None after a complete pass. `limited`: the pass ended at its limit. `failed`: the queue failed, or
+    others hold the messages (`busy`). `missing` has the IDs of the filter that no message has; empty unless the pass
+    was complete.
     """
 
     done: int
@@ -112,6 +113,7 @@ class RepairResult:
     unfinished: str | None = None
     limited: bool = False
     failed: bool = False
+    busy: bool = False
     missing: frozenset[str] = frozenset()
 
     def add(self, later: "RepairResult") -> "RepairResult":
@@ -190,12 +192,12 @@ class RepairPass(Generic[S]):
 
     async def run(self) -> RepairResult:
         """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
-        failed = False
+        failed = busy = False
         try:
             while not await self._try_pass():
                 pass
         except QueueError as error:
-            self._unfinished, failed = str(error), True
+            self._unfinished, failed, busy = str(error), True, isinstance(error, QueueBusy)
         return RepairResult(
             done=self._done,
             by_reason=dict(self._reasons.most_common()),
@@ -204,6 +206,7 @@ class RepairPass(Generic[S]):
             unfinished=self._unfinished,
             limited=self._limited,
             failed=failed,
+            busy=busy,
             missing=frozenset() if self._unfinished else frozenset(self._missing),
         )
 

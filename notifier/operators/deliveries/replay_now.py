@@ -29,7 +29,7 @@ from notifier.operators.status.worker_requests import (
     send_to_workers,
 )
 from notifier.queues.passes import RepairOptions, no_progress
-from notifier.queues.queue_port import Queue
+from notifier.queues.queue_port import DeadLetters, Queue
 
 MAX_FOLLOWED_MESSAGES = shared_bound(10_000)  # dead letters of one replay
 QUIET_SECONDS = 3.0  # seconds without new results after which `watch` ends, once every dead letter has a result
@@ -96,8 +96,9 @@ class ReplayResult:
 class Replay:
     """One replay: `run` replays the dead letters, `watch` reports their results."""
 
-    def __init__(self, queue: Queue, request: ReplayRequest) -> None:
+    def __init__(self, queue: Queue, dead_letters: DeadLetters, request: ReplayRequest) -> None:
         self._queue = queue
+        self._dead_letters = dead_letters
         self._request = request
         self._followed: dict[str, tuple[Kind, str]] = {}  # by dead letter ID: kind and ID of the new message
         self._replayed_counts: Counter[Kind] = Counter()  # of followed dead letters
@@ -111,9 +112,7 @@ class Replay:
 
         Progress counts replayed dead letters, of all that will be replayed. Never raises QueueError.
         """
-        if not options.dry_run:
-            await self._prepare(options)
-
+        pass_seconds = 0.0 if options.dry_run else await self._prepare(options)
         replayed_ids = set[str]()  # of the filter's IDs
 
         def on_replayed(summary: DeadLetterSummary) -> None:
@@ -129,15 +128,15 @@ class Replay:
             pass_options: RepairOptions, arrived_by: float | None, pace: RepairPace | None
         ) -> RepairResult:
             filter_ = self._request.filter_.restrict_to_arrived_by(arrived_by)
-            letters, rules = self._queue.dead_letters(), self._request.rules
-            return await replay(letters, filter_, rules, pass_options, on_replayed, pace=pace)
+            rules = self._request.rules
+            return await replay(self._dead_letters, filter_, rules, pass_options, on_replayed, pace=pace)
 
         quiet = options if options.dry_run else replace(options, progress=no_progress)
-        result = await repair_at_rate(run_pass, quiet, on_result)
+        result = await repair_at_rate(run_pass, quiet, on_result, pass_seconds)
         return replace(result, missing=result.missing - replayed_ids)
 
-    async def _prepare(self, options: RepairOptions) -> None:
-        """Count the dead letters by a dry run, and send their IDs to the workers.
+    async def _prepare(self, options: RepairOptions) -> float:
+        """Count the dead letters by a dry run, and send their IDs to the workers. Return the seconds of the dry run.
 
         If the queue fails, the replay continues, but no dead letter is followed.
         """
@@ -149,8 +148,9 @@ class Replay:
             if is_followed and (kind is Kind.DELIVERY or kind is Kind.EVENT):
                 self._followed[summary.id] = (kind, message_id)
 
-        filter_, rules = self._request.filter_, self._request.rules
-        result = await replay(self._queue.dead_letters(), filter_, rules, dry_run, on_readmission=on_readmission)
+        filter_, rules, began_at = self._request.filter_, self._request.rules, options.monotonic()
+        result = await replay(self._dead_letters, filter_, rules, dry_run, on_readmission=on_readmission)
+        pass_seconds = options.monotonic() - began_at
         self._wanted_count = result.done
         deliveries = [id_ for kind, id_ in self._followed.values() if kind is Kind.DELIVERY]
         events = [id_ for kind, id_ in self._followed.values() if kind is Kind.EVENT]
@@ -159,6 +159,7 @@ class Replay:
                 await send_to_workers(self._queue, follow_request, ANSWER_TIMEOUT_SECONDS)
         except QueueError:
             self._followed.clear()
+        return pass_seconds
 
     async def watch(
         self, options: RepairOptions, seconds: float, on_progress: Callable[[ReplayResult], None] = lambda _: None

@@ -28,6 +28,7 @@ from notifier.operators.deliveries.waiting_filter import (
     read_waiting_filter,
 )
 from notifier.operators.status.lifetime import GetLifetime, lifetime_of
+from notifier.operators.status.worker_requests import WAITING_JOBS
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.known_registry import load_known_registry
@@ -76,7 +77,8 @@ def _format_cells(group: Group, now: float) -> Sequence[str]:
 
 
 WAITING_TABLE = MessageTable(
-    messages_of=lambda queue: queue.waiting(), opens_queue=True, format_row=_format_row, format_cells=_format_cells,
+    messages_of=lambda queue, namer: queue.waiting(namer),
+    job_kinds=WAITING_JOBS, opens_queue=True, format_row=_format_row, format_cells=_format_cells,
     heads=("client", "reason", "where", "count:", "no sid:", "since:", "next:", "expires:"),
     format_total=lambda count: f"{counted(count, 'delivery')} wait{'s' if count == 1 else ''}",
     verb="Cancel", past_verb="cancelled",

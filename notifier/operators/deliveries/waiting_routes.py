@@ -6,6 +6,7 @@ delivery.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, NotRequired
 
 from pydantic import Field
@@ -35,6 +36,7 @@ from notifier.operators.deliveries.waiting_filter import (
     read_waiting_filter,
 )
 from notifier.operators.status.lifetime import Lifetime, lifetime_of
+from notifier.operators.status.worker_requests import WAITING_JOBS, name_holder
 from notifier.queues.queue_port import WaitingDeliveries
 
 GROUPS_PER_PAGE = 100
@@ -62,7 +64,7 @@ class WaitingRoutes:
         self._access = access
         self._requests = MessageRequests[WaitingDeliveries, WaitingSummary](
             access,
-            access.queue.waiting(),
+            access.queue.waiting(partial(name_holder, access.queue, "api", WAITING_JOBS)),
             rows_member="deliveries",
             unavailable_text=_UNAVAILABLE_TEXT,
             missing_text=_MISSING_TEXT,
@@ -116,7 +118,7 @@ class WaitingRoutes:
     )  # fmt: skip
     async def _show(self, request: ApiRequest) -> Document:
         return await self._requests.answer_first_message(
-            self._filter_with_lifetime(request), lambda summary, _: summary.document()
+            self._filter_with_lifetime(request), request, lambda summary, _: summary.document()
         )
 
     @ApiOperation(
@@ -164,7 +166,7 @@ class WaitingRoutes:
             self._requests.require_queue()
             work = RetryWork(access.queue, retry, access.write_audit)
             return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
-        with self._requests.access():
+        with self._requests.access(request):
             result = await preview_retry(access.queue, retry, self._requests.repair_options(request))
         return {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
 

@@ -5,7 +5,8 @@ are JSON documents.
 """
 
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import structlog
@@ -13,13 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
+from notifier.model.durations import format_in_words
 from notifier.model.errors import NotifierError, QueueError, describe_error
 from notifier.model.moment import MinuteLimit
+from notifier.model.printable import printable
 from notifier.model.record import record
-from notifier.queues.queue_port import Queue
+from notifier.queues.queue_port import Queue, name_another
 
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
 GONE_WORKER_TEXT = "a worker has ended meanwhile, and its last results are not counted; see its log"
+
+LIST_JOBS = "jobs"  # the name of the request for the jobs of all workers
+DEAD_LETTER_JOBS, WAITING_JOBS = frozenset({"replay", "discard"}), frozenset({"cancel", "retry"})
 
 Members: TypeAlias = Mapping[str, Any]
 
@@ -123,6 +129,26 @@ async def send_to_workers(queue: Queue, request: WorkerRequest, seconds: float) 
     received = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), seconds)
     answers = list(filter(None, map(_parse_answer, received.answers)))
     return max(received.seen, len(answers)), sorted(answers, key=lambda answer: answer.worker)
+
+
+async def name_holder(
+    queue: Queue, who: str, kinds: Collection[str], report: Callable[[str], None] = lambda _: None
+) -> str:
+    """Return a name for the job of one of these kinds that holds its messages, or for another holder. Never raises.
+
+    `report` receives the name, too.
+    """
+    request, name = WorkerRequest(name=LIST_JOBS, who=who, members={"issuers": None}), await name_another()
+    with suppress(QueueError):
+        _, answers = await send_to_workers(queue, request, ANSWER_TIMEOUT_SECONDS)
+        for answer in answers:
+            for job in answer.result.get("jobs", ()):
+                if job["kind"] in kinds and job.get("holds"):
+                    left = job.get("seconds_left")
+                    duration = "" if left is None else f", about {format_in_words(left)} more"
+                    name = printable(f"worker {answer.worker} (job {job['id']}, {job['kind']}{duration})")
+    report(name)
+    return name
 
 
 def _parse_answer(body: bytes) -> WorkerAnswer | None:

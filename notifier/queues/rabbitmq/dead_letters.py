@@ -8,7 +8,7 @@ such a queue, passes run without it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from notifier.model.errors import QueueBusy, QueueError
 from notifier.model.message import DEAD
 from notifier.model.shared_resources import shared_lock
 from notifier.queues.passes import Reader
+from notifier.queues.queue_port import NameHolder, name_another
 from notifier.queues.rabbitmq.connection import (
     Connection,
     broker_request,
@@ -36,15 +37,8 @@ _NOUNS = {DEAD: "the dead letters", WAITING: "the waiting deliveries"}  # in err
 BUSY_TIMEOUT_SECONDS = 40.0  # wait for the pass of another process: a frozen one is replaced
 SECONDS_PER_MESSAGE = 0.001  # … and this much longer for each message: a pass over 100,000 takes 8 to 27 s
 BUSY_RETRY_SECONDS = 0.2
+YIELD_SHARE, MAX_YIELD_SECONDS = 0.1, 0.5  # pause of a process after a pass, of its duration: others get their turn
 NAMING_DELAY_SECONDS = 2.0  # after which a pass that waits asks who holds the messages
-
-NameHolder = Callable[[str], Awaitable[str]]
-"""Returns a name for the holder of these messages, DEAD or WAITING. Never raises."""
-
-
-async def name_another(_messages: str) -> str:
-    """Return the name of an unknown holder."""
-    return "another command or request"
 
 
 def lock_queue(options: RabbitOptions, messages: str) -> str:
@@ -60,30 +54,34 @@ class PassLock:
         self._messages = messages
         self.noun = _NOUNS[messages]
         self._own = shared_lock()
-        self._name_holder: NameHolder = name_another
-
-    def set_name_holder(self, name_holder: NameHolder) -> None:
-        """Set the function that names the holder of the messages."""
-        self._name_holder = name_holder
+        self._next_pass_at = 0.0
 
     @asynccontextmanager
-    async def hold(self, queues: Sequence[str], busy_for: float) -> AsyncIterator[Connection]:
+    async def hold(
+        self, queues: Sequence[str], busy_for: float, name_holder: NameHolder = name_another
+    ) -> AsyncIterator[Connection]:
         """Yield a new connection that holds the messages of `queues` (full names) in the block.
 
         Wait for passes of this process without a limit, since they end; for another process `busy_for` seconds, and
         longer for many messages; with 0 wait for neither. Raises QueueBusy, or another QueueError.
         """
         if not busy_for and self._own.locked():
-            raise self._busy(await name_another(self._messages))
-        naming = asyncio.create_task(self._name_later())
+            raise self._busy(await name_another())
+        monotonic = asyncio.get_running_loop().time
+        naming = asyncio.create_task(_name_later(name_holder))
         try:
             async with self._own:
+                await asyncio.sleep(self._next_pass_at - monotonic())
                 connection = await connect(self._options, self.noun)
+                began_at = monotonic()
                 try:
                     await self._declare(connection, queues, busy_for, naming)
+                    began_at = monotonic()
                     yield connection
                 finally:
                     await close_bounded(connection.close())
+                    now = monotonic()
+                    self._next_pass_at = now + min(MAX_YIELD_SECONDS, YIELD_SHARE * (now - began_at))
         finally:
             naming.cancel()
 
@@ -107,16 +105,17 @@ class PassLock:
                 else:
                     break
             if monotonic() >= busy_until:
-                raise self._busy(naming.result() if naming.done() else await name_another(self._messages))
+                raise self._busy(naming.result() if naming.done() else await name_another())
             await asyncio.sleep(BUSY_RETRY_SECONDS)
         naming.cancel()
 
-    async def _name_later(self) -> str:
-        await asyncio.sleep(NAMING_DELAY_SECONDS)
-        return await self._name_holder(self._messages)
-
     def _busy(self, holder: str) -> QueueBusy:
         return QueueBusy(f"{self.noun} are held by {holder}; wait for its end, or stop it")
+
+
+async def _name_later(name_holder: NameHolder) -> str:
+    await asyncio.sleep(NAMING_DELAY_SECONDS)
+    return await name_holder()
 
 
 async def _count(connection: Connection, queues: Sequence[str]) -> int:
@@ -139,18 +138,22 @@ class RabbitDeadLetters:
         options: RabbitOptions,
         publish: PublishMessage,
         lock: PassLock,
+        name_holder: NameHolder = name_another,
         *,
         busy_for: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._queue = f"{options.prefix}.{DEAD}"
         self._publish = publish
-        self._lock = lock
+        self._lock, self._name_holder = lock, name_holder
         self._busy_for = busy_for
 
     @asynccontextmanager
     async def open_pass(self, read: Reader[S]) -> AsyncIterator[RabbitPass[S]]:
         """Open one pass over the dead letters. Raises QueueError if the queue is missing or another pass runs."""
-        async with self._lock.hold((self._queue,), self._busy_for) as connection, channel_of(connection) as channel:
+        async with (
+            self._lock.hold((self._queue,), self._busy_for, self._name_holder) as connection,
+            channel_of(connection) as channel,
+        ):
             queue_pass = RabbitPass(channel, self._queue, self._publish, read, origin=DEAD, what=self._lock.noun)
             try:
                 await queue_pass.begin()

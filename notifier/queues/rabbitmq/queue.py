@@ -15,7 +15,7 @@ from uuid import uuid4
 from notifier.model.backoff import Rounding
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, SOURCE, Depth, Lane, Message, MessageDraft, QueueStatus
-from notifier.queues.queue_port import EncodeNotice, Inbox
+from notifier.queues.queue_port import EncodeNotice, Inbox, NameHolder, name_another
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
 from notifier.queues.rabbitmq.administration import COUNTED_LANE, DepthReader, count_consumers, read_depths
@@ -278,13 +278,13 @@ class RabbitQueue(EventPublisher):
         """Return the state of the broker, for the doctor, over dedicated connections. Raises QueueError."""
         return await examine_broker(self._options)
 
-    def dead_letters(self) -> RabbitDeadLetters:
+    def dead_letters(self, name_holder: NameHolder = name_another) -> RabbitDeadLetters:
         """Return the dead letters, over a dedicated connection. A replay requires this queue to be open."""
-        return RabbitDeadLetters(self._options, self.publish, self._dead_lock)
+        return RabbitDeadLetters(self._options, self.publish, self._dead_lock, name_holder)
 
-    def waiting(self) -> RabbitWaiting:
+    def waiting(self, name_holder: NameHolder = name_another) -> RabbitWaiting:
         """Return the pending deliveries, over a dedicated connection. A move requires this queue to be open."""
-        return RabbitWaiting(self._options, self.publish, self._park, self._waiting_lock)
+        return RabbitWaiting(self._options, self.publish, self._park, self._waiting_lock, name_holder)
 
     async def _is_empty(self, queue: str) -> bool:
         depths = await read_depths(self._consuming_connection(), {queue: self._name(queue)})

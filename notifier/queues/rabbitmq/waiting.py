@@ -20,6 +20,7 @@ import aiormq
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED, Kind, Message, MessageDraft, Transfer, TransferResult
 from notifier.queues.passes import Reader, ReadMessage
+from notifier.queues.queue_port import NameHolder, name_another
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
 from notifier.queues.rabbitmq.connection import Connection, close_channel, open_channel
@@ -46,13 +47,14 @@ class RabbitWaiting:
         publish: PublishMessage,
         park: PublishMessage,
         lock: PassLock,
+        name_holder: NameHolder = name_another,
         *,
         busy_for: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._options = options
         self._publish = publish
         self._park = park
-        self._lock = lock
+        self._lock, self._name_holder = lock, name_holder
         self._busy_for = busy_for
 
     @asynccontextmanager
@@ -70,7 +72,7 @@ class RabbitWaiting:
         """
         queues = self._names(clients, parked=parked) if only is None else (only,)
         names = {name: f"{self._options.prefix}.{name}" for name in queues}
-        async with self._lock.hold([*names.values()], self._busy_for) as connection:
+        async with self._lock.hold([*names.values()], self._busy_for, self._name_holder) as connection:
             monotonic = asyncio.get_running_loop().time
             asked_at = monotonic()
             depths = await read_depths(connection, names)

@@ -17,7 +17,7 @@ from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.model.own_thread import read_in_thread
 from notifier.model.shared_resources import start_thread
-from notifier.queues.queue_port import EncodeNotice, Inbox
+from notifier.queues.queue_port import EncodeNotice, Inbox, NameHolder, name_another
 from notifier.queues.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
@@ -239,11 +239,11 @@ class SqliteQueue:
         """Return 1: the file has a single worker."""
         return 1
 
-    def dead_letters(self) -> SqlitePasses:
+    def dead_letters(self, _name_holder: NameHolder = name_another) -> SqlitePasses:
         """Return the dead letters of this queue, while it is open."""
         return SqlitePasses(self, self._options.clock, self._options.delay_clock, Rows.DEAD)
 
-    def waiting(self) -> SqlitePasses:
+    def waiting(self, _name_holder: NameHolder = name_another) -> SqlitePasses:
         """Return the pending deliveries of this queue, while it is open."""
         return SqlitePasses(self, self._options.clock, self._options.delay_clock)
 

@@ -43,7 +43,7 @@ from tests.system.waiting import until
 def operator_routes(authorization: Authorization) -> list[web.RouteDef]:
     """Return every route of operators, without real dependencies, which a refused request does not use."""
     nothing: Any = None
-    messages = SimpleNamespace(dead_letters=lambda: None, waiting=lambda: None)
+    messages = SimpleNamespace(dead_letters=lambda _namer: None, waiting=lambda _namer: None)
     access: Any = SimpleNamespace(
         queue=messages, write_audit=lambda *_args, **_more: None, subject_id=str, clock=lambda: 0.0, registry=None
     )

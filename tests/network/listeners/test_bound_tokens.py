@@ -70,7 +70,7 @@ async def ask(looked_at: list[object]) -> AsyncIterator[Callable[..., Any]]:
     sources = sources_of(lambda: TOKENS, registry)
     authorization = Authorization(sources.tokens)
     access = RouteDependencies(
-        queue=cast("Any", SimpleNamespace(waiting=lambda: SimpleNamespace(open_pass=away))),
+        queue=cast("Any", SimpleNamespace(waiting=lambda _namer=None: SimpleNamespace(open_pass=away))),
         registry=lambda: registry,
         jobs=cast("Any", None),
         rules=cast("Any", None),

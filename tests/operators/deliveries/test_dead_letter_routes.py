@@ -13,7 +13,7 @@ import pytest
 
 from notifier.model.client import Client
 from notifier.model.documents.dead_letter import dead_letter_delivery
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import QueueBusy, QueueUnavailable
 from notifier.model.message import DEAD, Lane, Transfer, TransferResult
 from notifier.model.outcome import DeadReason
 from notifier.model.registry import Issuer, Registry
@@ -270,6 +270,40 @@ async def test_stopping_worker_finishes_the_dead_letters_in_hand(api: Api, monke
     await stopped
     assert (await api.ask("GET", f"/../jobs/{one}"))[1]["replayed"] == 2
     assert await api.ready() == {DEAD: 3, Lane.RETRIES: 2}
+
+
+async def test_job_shows_that_it_holds_the_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And about how long: another command names it by this."""
+    started, confirmed, move = asyncio.Event(), asyncio.Event(), SqlitePass.move
+
+    async def slow(queue_pass: Any, transfers: Sequence[Transfer]) -> TransferResult:
+        started.set()
+        await confirmed.wait()
+        return await move(queue_pass, transfers)
+
+    monkeypatch.setattr(SqlitePass, "move", slow)
+    path = f"/../jobs/{(await api.ask('POST', '/replay', body={'client_id': 'shop'}))[1]['id']}"
+    await started.wait()
+    assert (await api.ask("GET", path))[1]["holds"]
+    confirmed.set()
+    _, answer = await until(lambda: api.ask("GET", path), lambda answer: answer[1]["state"] == "ended")
+    assert (answer["holds"], answer["seconds_left"]) == (False, None)
+
+
+@pytest.mark.parametrize(("bearer", "named"), [("sre", True), ("tenant", False)])
+async def test_holder_is_named_to_tokens_of_all_issuers(
+    api: Api, monkeypatch: pytest.MonkeyPatch, bearer: str, *, named: bool
+) -> None:
+    """Other tokens may not see its job."""
+
+    async def busy(_queue_pass: Any) -> None:
+        raise QueueBusy("the dead letters are held by worker w-1 (job 7f, replay); wait for its end, or stop it")
+
+    monkeypatch.setattr(SqlitePass, "begin", busy)
+    requests = ("GET", "", None), ("GET", "/d-1", None), ("DELETE", "/d-1", None)
+    for method, path, body in (*requests, ("POST", "/replay", {"client_id": "shop", "dry_run": True})):
+        status, problem = await api.ask(method, path, bearer=bearer, body=body)
+        assert (status, "worker w-1 (job 7f, replay)" in problem["title"]) == (503, named), path
 
 
 async def test_replay_onto_a_full_disk_ends_with_the_cause(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ async def test_worker_that_stops_during_a_replay_stays_counted(queue: Workers, o
     """Its reported results remain, and the rest may be with other workers."""
     await store_dead_letters(queue, *(dead_letter(f"d{number}") for number in range(5)))
     queue.counts = {"gone": [0, 3], "stays": [0, *[1] * 40]}
-    replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES))
+    replay = Replay(
+        queue, queue.dead_letters(), ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES)
+    )
     assert (await replay.run(options)).done == 5
     became = (await replay.watch(options, 600.0)).document()
     assert (became["delivered"], became["waiting"], became["unfinished"]) == (4, 1, GONE_WORKER_TEXT)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from notifier.delivery.facts import AlreadyDelivered, Attempted, DeadLettered, Deferred, EventTaken, Skipped
+from notifier.model.errors import QueueUnavailable
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.deliveries import jobs as jobs_module
-from notifier.operators.deliveries.jobs import LIST_JOBS, SHOW_JOB, Job, JobKind, Jobs
+from notifier.operators.deliveries.jobs import SHOW_JOB, Job, JobKind, Jobs
 from notifier.operators.deliveries.repair_jobs import RetryWork
 from notifier.operators.deliveries.replay_account import (
     MAX_REPLAYS,
@@ -22,7 +23,16 @@ from notifier.operators.deliveries.replay_account import (
     make_results_request,
 )
 from notifier.operators.deliveries.retry_now import RetryRequest
-from notifier.operators.status.worker_requests import WorkerAnswer, WorkerRequest
+from notifier.operators.status.worker_requests import (
+    DEAD_LETTER_JOBS,
+    LIST_JOBS,
+    Members,
+    RequestHandler,
+    WorkerAnswer,
+    WorkerRequest,
+    name_holder,
+)
+from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.telemetry.observers import Observers
 from tests.contract.dead_letter_samples import DELIVERY
@@ -93,6 +103,38 @@ async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
     assert list(await states(jobs, ["https://other.example.com"])) == []
     asked = WorkerRequest(name=SHOW_JOB, who="tenant", members={"id": of_all, "issuers": [ISS]})
     assert await jobs.act(asked) == {}
+
+
+class Workers(SqliteQueue):
+    """A queue whose workers have these jobs."""
+
+    jobs: Mapping[str, Sequence[Mapping[str, object]]] = {}
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Implement the port."""
+        if not self.jobs:
+            raise QueueUnavailable("not connected")
+        answers = []
+        for worker, jobs in self.jobs.items():
+
+            async def act(_request: WorkerRequest, jobs: Any = jobs) -> Members:
+                return {"jobs": jobs}
+
+            answers.append(await RequestHandler(worker, {LIST_JOBS: act}).carry_out(document))
+        return WorkerAnswers(seen=len(answers), answers=answers)
+
+
+async def test_holder_of_messages_is_named(tmp_path: Path) -> None:
+    """By its worker, job and remaining time; only a job of these kinds that holds messages now."""
+    queue, reported = Workers(SqliteOptions(path=tmp_path / "queue.db")), list[str]()
+    assert await name_holder(queue, "sre", DEAD_LETTER_JOBS, reported.append) == "another command or request"
+    older = {"id": "j-0", "kind": "replay"}  # of a release without these members
+    holder = {"id": "j-2", "kind": "replay", "holds": True, "seconds_left": 90.2}
+    queue.jobs = {"w-1": [older, holder | {"id": "j-1", "holds": False}], "w-2": [holder | {"kind": "retry"}, holder]}
+    assert await name_holder(queue, "sre", DEAD_LETTER_JOBS, reported.append) == (
+        "worker w-2 (job j-2, replay, about 90 s more)"
+    )
+    assert reported == ["another command or request", "worker w-2 (job j-2, replay, about 90 s more)"]
 
 
 async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ async def test_replay_with_a_rate_counts_the_requested_dead_letters(
             course(rate=2.0, pause=pause, monotonic=lambda: now),
             progress=lambda done, total: progress.append((done, total)),
         )
-        replay = Replay(queue, ReplayRequest(id="r", who="sre", filter_=filter_, rules=RULES))
+        replay = Replay(queue, queue.dead_letters(), ReplayRequest(id="r", who="sre", filter_=filter_, rules=RULES))
         result = await replay.run(options)
         assert (await replay.watch(options, 0.0)).not_followed == 2
     finally:
