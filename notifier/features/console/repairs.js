@@ -45,9 +45,12 @@ export function fixFilter(filter, given_up_until) {
   return given;
 }
 
-/** Open the dialog, and count without changing anything. */
-export async function beginRepair(action, filter, given_up_until) {
-  const dialog = openDialog({ kind: "repair", id: newId(), still: true, action, filter: fixFilter(filter, given_up_until) });
+/** Open the dialog, and count. `until`: the end of the last session. */
+export async function beginRepair(action, filter, given_up_until, until = "") {
+  const fixed = fixFilter(filter, given_up_until);
+  const wanted = until ? { ...fixed, until: new Date(until).toISOString() } : fixed;
+  const recount = (moment) => beginRepair(action, filter, given_up_until, moment);
+  const dialog = openDialog({ kind: "repair", id: newId(), still: true, action, filter: wanted, until, recount });
   try {
     changeDialog(dialog, { dry: { kind: action, ...(await ACTIONS[action].act({ ...dialog.filter, dry_run: true })) } });
   } catch (problem) {
@@ -68,15 +71,30 @@ export const jobLimits = (dry, withoutSession) => ({
 });
 
 async function carryOut(dialog) {
-  const { action, filter, dry, withoutSession } = dialog;
+  const { action, filter, dry, withoutSession, rate } = dialog;
   changeDialog(dialog, { busy: true, problem: null });
   try {
-    changeDialog(dialog, { job: followJob(await ACTIONS[action].act({ ...filter, ...jobLimits(dry, withoutSession) })) });
+    const limits = { ...jobLimits(dry, withoutSession), ...rateOf(rate) };
+    changeDialog(dialog, { job: followJob(await ACTIONS[action].act({ ...filter, ...limits })) });
     focusClose();
   } catch (problem) {
     changeDialog(dialog, { busy: false, problem });
   }
 }
+
+/** Return the parameter of a rate that the operator typed. */
+export const rateOf = (rate) => rate ? { rate: Number(rate) } : {};
+
+/** The field for the number of dead letters that a replay delivers a second. */
+export const RateField = ({ dialog }) => html`<label>At most a second
+  <input type="number" min="0.001" max="100000" step="any" placeholder="no limit" value=${dialog.rate ?? ""}
+    onInput=${(event) => changeDialog(dialog, { rate: event.target.value })} /></label>`;
+
+/** The fields of a repair. A new end is counted again. */
+const Options = ({ dialog }) => html`<div class="filters"><label>Sessions until
+    <input type="datetime-local" step="1" value=${dialog.until} disabled=${dialog.busy}
+      onChange=${(event) => dialog.recount(event.target.value)} /></label>
+  ${dialog.action === "replay" && html`<${RateField} dialog=${dialog} />`}</div>`;
 
 export function Repair({ dialog }) {
   const { title, things, verb } = ACTIONS[dialog.action];
@@ -91,6 +109,7 @@ export function Repair({ dialog }) {
   const ready = count > 0 && !busy && (!typed || isConfirmed(dialog, count));
   return html`<${Dialog} title=${title}>
     <${FilterSummary} filter=${{ ...rest, ...(until && { "given up until": `${formatTime(until, true)}: later ones are kept` }) }} />
+    <${Options} dialog=${dialog} />
     ${dialog.problem && html`<${Trouble} problem=${dialog.problem} />`}
     ${dry ? html`<${DryRunResult} dialog=${dialog} count=${count} />` : !dialog.problem && html`<${CountingNote} />`}
     ${ACTIONS[dialog.action].copy && count > 0 && html`<${Export} dialog=${dialog} />`}

@@ -1,7 +1,7 @@
 // For a client that was repaired: one dialog retries it and replays its dead letters, and shows the progress.
 import { JobProgress, ContinuesNote, followJob } from "./jobs.js";
 import { Dialog, changeDialog, closeDialog, focusClose, newId, openDialog } from "./dialogs.js";
-import { CountingNote, WITHOUT_SESSION, WithoutSessionOption, fixFilter, jobLimits, repairCount } from "./repairs.js";
+import { CountingNote, RateField, WITHOUT_SESSION, WithoutSessionOption, fixFilter, jobLimits, rateOf, repairCount } from "./repairs.js";
 import { Trouble } from "./parts.js";
 import { api, hasScope } from "./api.js";
 import { beginCanary } from "./canary.js";
@@ -25,7 +25,7 @@ async function beginResolved({ client_id, iss }) {
 
 /** Retry the client first, so that replays start with its current state. */
 async function carryOut(dialog) {
-  const { client, filter, waits, letters, withoutSession } = dialog;
+  const { client, filter, waits, letters, withoutSession, rate } = dialog;
   const jobs = [];
   const begin = async (path, body) => {
     jobs.push(followJob(await api(path, { body })));
@@ -35,7 +35,8 @@ async function carryOut(dialog) {
   changeDialog(dialog, { busy: true, problem: null });
   try {
     if (waits.waited) await begin("retry", client);
-    if (repairCount(letters, withoutSession)) await begin("dead-letters/replay", { ...filter, ...jobLimits(letters, withoutSession) });
+    const limits = { ...jobLimits(letters, withoutSession), ...rateOf(rate) };
+    if (repairCount(letters, withoutSession)) await begin("dead-letters/replay", { ...filter, ...limits });
   } catch (problem) {
     changeDialog(dialog, { busy: false, problem });
   }
@@ -79,6 +80,7 @@ function Plan({ dialog }) {
         ${sum(kept) > 0 && ` ${number(sum(kept))} are kept: ${formatCounts(kept)}.`}</li>
     </ul>
     <${WithoutSessionOption} dry=${letters} ticked=${withoutSession} tick=${(on) => changeDialog(dialog, { withoutSession: on })} />
+    ${count > 0 && html`<div class="filters"><${RateField} dialog=${dialog} /></div>`}
     <p class="dim">Not sure?
       ${" "}<button type="button" class="quiet" onClick=${() => beginCanary(client)}>Send a canary first</button></p>`;
 }

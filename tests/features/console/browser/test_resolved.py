@@ -57,6 +57,28 @@ async def test_dead_letters_without_a_session_are_kept_by_default(service: Servi
         await expect(dialog.locator(".account")).to_contain_text("3 dead letters replayed.")
 
 
+async def test_replay_has_an_end_and_a_rate(service: Service, running: WorkerProcess, new_window: NewWindow) -> None:
+    """A new end is counted again. With a rate, the rest of the dead letters remains meanwhile."""
+    await given_up(service, running, 3)
+    service.answer("payroll", 200)
+    window = await new_window(running)
+    page, dialog = window.page, window.dialog
+    await window.sign_in(SRE)
+    await window.go("dead")
+    await page.get_by_role("button", name="Replay these 3 …").click()
+    await expect(dialog.get_by_role("button", name="Replay 3 dead letters")).to_be_enabled()
+    await dialog.get_by_label("Sessions until").fill("2020-01-02T03:04:05")
+    await dialog.get_by_label("Sessions until").blur()
+    await expect(dialog.get_by_role("button", name="Replay 0 dead letters")).to_be_disabled()
+    await dialog.get_by_label("Sessions until").fill("")
+    await dialog.get_by_label("Sessions until").blur()
+    await expect(dialog.get_by_role("button", name="Replay 3 dead letters")).to_be_enabled()
+    await dialog.get_by_label("At most a second").fill("0.001")
+    await dialog.get_by_role("button", name="Replay 3 dead letters").click()
+    await expect(dialog.locator(".account")).to_contain_text("1 dead letter replayed.")
+    await expect(dialog.locator(".account")).to_contain_text("running")
+
+
 async def test_replayed_deliveries_that_fail_again_are_no_success(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
