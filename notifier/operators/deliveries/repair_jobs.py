@@ -143,7 +143,8 @@ class RetryWork:
 
         options = replace(options, stop=lambda: job.end_reason is not None or options.monotonic() >= watch_until)
         try:
-            self._result = await retry_now(self._queue, self.request, options, on_progress=on_progress)
+            waiting = self._queue.waiting()
+            self._result = await retry_now(self._queue, waiting, self.request, options, on_progress=on_progress)
         except QueueError:  # the text of the error names hosts and files
             self._result = replace(self._result, unfinished=QUEUE_UNAVAILABLE_TEXT)
         except asyncio.CancelledError:

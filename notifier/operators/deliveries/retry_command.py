@@ -8,6 +8,7 @@ import typer
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, RetryResult, preview_retry, retry_now
+from notifier.operators.deliveries.waiting_command import WAITING_TABLE
 from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.known_registry import end_if_unknown
@@ -56,9 +57,10 @@ def retry(
     request = RetryRequest(key=(iss, client_id), who=operating_user(), force=force)
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
+        waiting = WAITING_TABLE.open_messages(queue)
         if dry_run:
-            return await preview_retry(queue, request, options)
-        return await retry_now(queue, request, options)
+            return await preview_retry(queue, waiting, request, options)
+        return await retry_now(queue, waiting, request, options)
 
     result = run_on_queue(part.settings.queue, act, progress_text="settled", dry_run=dry_run)
     if not dry_run:

@@ -29,7 +29,7 @@ from notifier.operators.status.worker_requests import (
     send_to_workers,
 )
 from notifier.queues.passes import RepairOptions, no_progress
-from notifier.queues.queue_port import Queue
+from notifier.queues.queue_port import Queue, WaitingDeliveries
 
 QUERY_INTERVAL_SECONDS = 0.5  # seconds between two queries of the workers
 STUCK_SECONDS = 60.0  # seconds without new results that end the wait for busy workers: one attempt a minute is slow
@@ -91,9 +91,11 @@ class RetryResult:
         }
 
 
-async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
+async def preview_retry(
+    queue: Queue, waiting: WaitingDeliveries, request: RetryRequest, options: RepairOptions
+) -> RetryResult:
     """Return what a retry would attempt, without attempting it. Raises QueueError."""
-    result = await _count_pending(queue, request, options)
+    result = await _count_pending(waiting, request, options)
     query = make_retry_request(request.key, request.who, begin=False)
     workers, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
     return replace(result, workers=workers, answered=len(answers), account=sum_accounts(answers))
@@ -101,6 +103,7 @@ async def preview_retry(queue: Queue, request: RetryRequest, options: RepairOpti
 
 async def retry_now(
     queue: Queue,
+    waiting: WaitingDeliveries,
     request: RetryRequest,
     options: RepairOptions,
     *,
@@ -110,7 +113,7 @@ async def retry_now(
 
     The queue must be open. `on_progress` receives the results so far.
     """
-    result = await _count_pending(queue, request, options)
+    result = await _count_pending(waiting, request, options)
     total = sum(result.pending_before.values())
     on_progress(result)
     if not total or result.unfinished is not None:
@@ -126,7 +129,7 @@ async def retry_now(
     delayed = WaitingFilter(iss=request.key[0], client_id=request.key[1], parked=False)
     due_options = replace(options, progress=no_progress)
     due_result = await make_due(
-        queue.waiting(), delayed, due_options, force=request.force, pace=lambda _iss: MAX_DUE_PER_SECOND
+        waiting, delayed, due_options, force=request.force, pace=lambda _iss: MAX_DUE_PER_SECOND
     )
 
     def on_account(account: RetryAccount) -> None:
@@ -139,15 +142,15 @@ async def retry_now(
     unfinished = await _watch(queue, request, options, total, due_result.unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):  # then results are missing, and a recount would not be final
         return replace(result, unfinished=unfinished)
-    recount = await _count_pending(queue, request, options)
+    recount = await _count_pending(waiting, request, options)
     return replace(result, pending_after=recount.pending_after, unfinished=recount.unfinished or unfinished)
 
 
-async def _count_pending(queue: Queue, request: RetryRequest, options: RepairOptions) -> RetryResult:
+async def _count_pending(waiting: WaitingDeliveries, request: RetryRequest, options: RepairOptions) -> RetryResult:
     """Return a result with the current counts as both `pending_before` and `pending_after`. Raises QueueError."""
     filter_ = WaitingFilter(iss=request.key[0], client_id=request.key[1])
     reasons, delayed_by_client, unfinished = Counter[str](), 0, None
-    async with aclosing(find_messages(queue.waiting(), filter_)) as summaries:
+    async with aclosing(find_messages(waiting, filter_)) as summaries:
         async for summary, _ in summaries:
             reasons[summary.reason] += 1
             delayed_by_client += summary.asked and not request.force

@@ -62,9 +62,10 @@ class WaitingRoutes:
 
     def __init__(self, access: RouteDependencies) -> None:
         self._access = access
+        self._waiting = access.queue.waiting(partial(name_holder, access.queue, "api", WAITING_JOBS))
         self._requests = MessageRequests[WaitingDeliveries, WaitingSummary](
             access,
-            access.queue.waiting(partial(name_holder, access.queue, "api", WAITING_JOBS)),
+            self._waiting,
             rows_member="deliveries",
             unavailable_text=_UNAVAILABLE_TEXT,
             missing_text=_MISSING_TEXT,
@@ -167,7 +168,7 @@ class WaitingRoutes:
             work = RetryWork(access.queue, retry, access.write_audit)
             return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
         with self._requests.access(request):
-            result = await preview_retry(access.queue, retry, self._requests.repair_options(request))
+            result = await preview_retry(access.queue, self._waiting, retry, self._requests.repair_options(request))
         return {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
 
     def _require_issuer(self, request: ApiRequest) -> str:

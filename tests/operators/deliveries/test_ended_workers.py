@@ -72,7 +72,8 @@ async def test_worker_that_stops_during_a_retry_stays_counted(
     """The result warns of further deliveries only if a worker stopped."""
     await delayed(queue, *(delivery(f"d{number}") for number in range(5)))
     queue.counts = counts
-    result = (await retry_now(queue, RetryRequest(key=(ISS, "shop"), who="sre"), options)).document()
+    request = RetryRequest(key=(ISS, "shop"), who="sre")
+    result = (await retry_now(queue, queue.waiting(), request, options)).document()
     assert (result["delivered"], result["unfinished"]) == (5, unfinished)
 
 
