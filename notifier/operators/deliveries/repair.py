@@ -238,6 +238,19 @@ async def make_due(
     return await RepairPass(partial(filter_.open_pass, waiting, whole=True), decide, options).run()
 
 
+def time_passes(options: RepairOptions) -> tuple[RepairOptions, Callable[[], float]]:
+    """Return options, and a function that returns the seconds since a pass with them last began to hold messages."""
+    held_at = options.monotonic()
+
+    def on_hold(read_share: float | None) -> None:
+        nonlocal held_at
+        if read_share == 0.0:
+            held_at = options.monotonic()
+        options.on_hold(read_share)
+
+    return replace(options, on_hold=on_hold), lambda: options.monotonic() - held_at
+
+
 RunPass: TypeAlias = Callable[[RepairOptions, float | None, RepairPace | None], Awaitable[RepairResult]]
 """Runs one pass over the messages that arrived until a moment (epoch seconds; None: over all), at a pace."""
 
@@ -259,21 +272,21 @@ async def repair_at_rate(
         on_result(result)
         return result
     monotonic, began_at = options.monotonic, options.clock()
+    timed_options, get_held_seconds = time_passes(options)
     total, pace = RepairResult(done=0, by_reason={}), RepairPace(options.rate, options.monotonic)
     arrived_by = None
     while True:
-        pass_began_at = monotonic()
         interval = max(MIN_PASS_INTERVAL_SECONDS, (1 + PAUSE_PER_PASS) * pass_seconds)
-        limit = pace.turns_until(pass_began_at + interval)
+        limit = pace.turns_until(monotonic() + interval)
         if options.limit is not None:
             limit = min(limit, options.limit - total.done)
-        total = total.add(await run_pass(replace(options, limit=limit), arrived_by, pace))
+        total = total.add(await run_pass(replace(timed_options, limit=limit), arrived_by, pace))
         on_result(total)
         if not total.limited:
             return total
         if total.done == options.limit:
             return replace(total, unfinished=format_limit(options.limit))
-        pass_seconds, arrived_by = monotonic() - pass_began_at, began_at  # a replayed delivery may fail again
+        pass_seconds, arrived_by = get_held_seconds(), began_at  # a replayed delivery may fail again
         while (wait_seconds := pace.next_turn_at - pass_seconds - monotonic()) > 0 or options.stop():
             if options.stop():
                 return replace(total, unfinished=STOPPED_TEXT, limited=False)

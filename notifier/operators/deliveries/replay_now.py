@@ -18,7 +18,7 @@ from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.readmission import Readmission, ReplayRules
-from notifier.operators.deliveries.repair import RepairPace, repair_at_rate, replay
+from notifier.operators.deliveries.repair import RepairPace, repair_at_rate, replay, time_passes
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.replay_account import ReplayAccount, make_follow_requests, make_results_request
 from notifier.operators.deliveries.retry_now import QUERY_INTERVAL_SECONDS
@@ -140,7 +140,7 @@ class Replay:
 
         If the queue fails, the replay continues, but no dead letter is followed.
         """
-        dry_run = replace(options, dry_run=True, progress=no_progress)
+        dry_run, get_held_seconds = time_passes(replace(options, dry_run=True, progress=no_progress))
 
         def on_readmission(summary: DeadLetterSummary, readmission: Readmission) -> None:
             kind, message_id = readmission.outgoing.kind, readmission.outgoing.message_id
@@ -148,9 +148,9 @@ class Replay:
             if is_followed and (kind is Kind.DELIVERY or kind is Kind.EVENT):
                 self._followed[summary.id] = (kind, message_id)
 
-        filter_, rules, began_at = self._request.filter_, self._request.rules, options.monotonic()
+        filter_, rules = self._request.filter_, self._request.rules
         result = await replay(self._dead_letters, filter_, rules, dry_run, on_readmission=on_readmission)
-        pass_seconds = options.monotonic() - began_at
+        pass_seconds = get_held_seconds()
         self._wanted_count = result.done
         deliveries = [id_ for kind, id_ in self._followed.values() if kind is Kind.DELIVERY]
         events = [id_ for kind, id_ in self._followed.values() if kind is Kind.EVENT]

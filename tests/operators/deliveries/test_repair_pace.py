@@ -26,6 +26,8 @@ async def test_long_passes_keep_the_rate_and_leave_nine_tenths_to_others(rate: f
         nonlocal now, held
         assert pace is not None
         assert options.limit is not None
+        now += 5  # while others hold the messages
+        options.on_hold(0.0)
         done = min(options.limit, total - len(turns))
         turns.extend(now + pace.take_turn() for _ in range(done))
         now, held = now + 10, held + 10
