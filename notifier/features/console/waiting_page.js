@@ -77,7 +77,7 @@ function Causes({ row: { groups } }) {
 const CLIENTS = [
   { head: "Client", wide: true, cell: (row) => html`<${ClientName} client=${row} />` },
   { head: "Pending", num: true, cell: (row) => number(row.count) },
-  { head: "Reason, place", cell: (row) => html`<${Causes} row=${row} />` },
+  { head: "Reason", cell: (row) => html`<${Causes} row=${row} />` },
   { head: "Oldest", cell: (row) => html`<${Ago} at=${row.oldest} />` },
   { head: "Next", cell: (row) => html`<${Until} at=${row.next} />` },
   { label: "Actions", act: true, cell: (row) => html`<${ClientActions} row=${row} />` },
