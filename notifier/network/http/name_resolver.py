@@ -17,7 +17,8 @@ need seconds to fail, so that its search begins after HEDGE_DELAY_SECONDS if `nd
 a dot is looked up in the search domains first.
 
 c-ares reads resolv.conf when a channel is made. Later it watches only the folder of that name, not that of a link's
-target. New channels are made when the file has changed, and after no name server was reachable.
+target. New channels are made when the file has changed, and after no name server was reachable. Queries of other
+callers continue on the previous channels, which are closed CLOSE_DELAY_SECONDS later or after.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ HEDGE_DELAY_SECONDS = 0.5
 FIRST_WAIT_SECONDS = 5.0  # the maximum of c-ares
 MAX_TRIES = 4  # the waits double, so that all tries together exceed any deadline
 RENEW_INTERVAL_SECONDS = 10.0  # between two renewals while no server is reachable, since each channel has a thread
-CLOSE_DELAY_SECONDS = 120.0  # longer than any caller waits on the old channels
+CLOSE_DELAY_SECONDS = 120.0  # longer than any caller waits on channels that were replaced
 _FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
 _UNREACHABLE_CODES = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
 
@@ -59,10 +60,10 @@ class _Settings:
 class NameResolver(AbstractResolver):
     """Resolves names. It must be closed. `path` is that of resolv.conf."""
 
-    def __init__(self, path: Path = RESOLV_CONF) -> None:
-        self._path = path
+    def __init__(self, path: Path = RESOLV_CONF, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
         self._channels: _Channels | None = None
-        self._old: list[_Channels] = []
+        self._replaced: list[tuple[float, _Channels]] = []  # with the time when they were replaced
         self._doubted = False
 
     async def resolve(
@@ -82,23 +83,24 @@ class NameResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Close the channels."""
-        for channels in (*self._old, *([] if self._channels is None else [self._channels])):
-            await channels.close()
-        self._channels, self._old = None, []
+        for channels in (*(each for _, each in self._replaced), self._channels):
+            if channels is not None:
+                await channels.close()
+        self._channels, self._replaced = None, []
 
     async def _current_channels(self) -> "_Channels":
         """Return the channels. Make new ones if resolv.conf has changed, or after no name server was reachable."""
-        now, state = time.monotonic(), _read_state(self._path)
+        now, state = self._clock(), _read_state(self._path)
         channels = self._channels
         if channels is not None:
             must_renew = self._doubted and now - channels.made_at >= RENEW_INTERVAL_SECONDS
             if channels.state == state and not must_renew:
                 return channels
-            self._old.append(channels)
+            self._replaced.append((now, channels))
         channels = self._channels = _Channels(self._path, state, now)
         self._doubted = False
-        while self._old and now - self._old[0].made_at >= CLOSE_DELAY_SECONDS:
-            await self._old.pop(0).close()
+        while self._replaced and now - self._replaced[0][0] >= CLOSE_DELAY_SECONDS:
+            await self._replaced.pop(0)[1].close()
         return channels
 
 
@@ -157,8 +159,9 @@ class _Channels:
         return self._patient
 
     async def close(self) -> None:
-        """Cancel all pending queries."""
-        for each in (self._shared, self._files, *(self._patient or ())):
+        """Cancel all pending queries. They do not continue on patient channels, which nothing would close."""
+        patient, self._patient = self._patient or [], []
+        for each in (self._shared, self._files, *patient):
             if each is not None:
                 await each.close()
 

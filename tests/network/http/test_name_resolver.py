@@ -27,6 +27,7 @@ class NameServer(asyncio.DatagramProtocol):
 
     def __init__(self, address: str | None, delay: float | None) -> None:
         self.address, self.delay, self.asked, self.port = address, delay, 0, 0
+        self.queried = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
@@ -36,6 +37,7 @@ class NameServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
         """Called by asyncio."""
         self.asked += 1
+        self.queried.set()
         if self.delay is not None:
             asyncio.get_running_loop().call_later(self.delay, self._transport.sendto, self._answer(data), peer)
 
@@ -152,6 +154,47 @@ async def test_channels_are_new_after_no_server_was_reachable(file: Path, monkey
                 await resolver.resolve("a.example.com")
         server.delay = 0.0
         assert await found(resolver, "a.example.com") == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("has_changed", [False, True])
+async def test_new_channels_do_not_end_the_queries_of_others(file: Path, *, has_changed: bool) -> None:
+    """The channels are older than any query. They are replaced after a silent name, or a change of resolv.conf."""
+    now = 0.0
+    async with serving("192.0.2.1") as server, serving("192.0.2.2") as other:
+        name(file, server)
+        resolver = NameResolver(file, lambda: now)
+        await found(resolver, "a.example.com")
+        now, server.delay = 3600.0, 2.0
+        server.queried.clear()
+        slow = asyncio.ensure_future(found(resolver, "slow.example.com"))
+        await server.queried.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await resolver.resolve("silent.example.com")
+        if has_changed:
+            name(file, server, other)
+        server.delay = 0.0
+        assert await found(resolver, "b.example.com") == ["192.0.2.1"]
+        assert await slow == ["192.0.2.1"]
+        await resolver.close()
+
+
+async def test_replaced_channels_are_closed_later(file: Path) -> None:
+    """When no caller waits on them: each has a thread."""
+    now = 0.0
+    async with serving("192.0.2.1", None) as silent, serving("192.0.2.2") as server:
+        name(file, silent)
+        resolver = NameResolver(file, lambda: now)
+        pending = asyncio.ensure_future(found(resolver, "a.example.com"))
+        await silent.queried.wait()
+        for seconds in (3600.0, name_resolver.CLOSE_DELAY_SECONDS):
+            now += seconds
+            assert not pending.done()
+            name(file, *[server] * (2 if now == seconds else 3))  # a file of another size
+            assert await found(resolver, "b.example.com") == ["192.0.2.2"]
+        with pytest.raises(OSError, match="cancelled"):
+            await pending
+        await resolver.close()
 
 
 async def test_a_name_that_does_not_exist_is_answered_at_once(file: Path) -> None:
