@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ CLUSTER = ("ns.svc.cluster.local", "svc.cluster.local", "cluster.local")
 
 @contextlib.asynccontextmanager
 async def resolving(
-    folder: Path, server: NameServer, search: tuple[str, ...] = (), ndots: int = 1
+    folder: Path, server: NameServer, search: tuple[str, ...] = (), ndots: int | str = 1
 ) -> AsyncIterator[NameResolver]:
     """Yield a resolver that uses this server."""
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -28,7 +29,8 @@ async def resolving(
     )
     file = folder / "resolv.conf"
     file.write_text(
-        f"search {' '.join(search) or '.'}\nnameserver 127.0.0.1:{server.port}\noptions ndots:{ndots} timeout:1\n"
+        f"search {' '.join(search) or '.'}\nnameserver 127.0.0.1:{server.port}\noptions ndots:{ndots} timeout:1\n",
+        encoding="utf-8",
     )
     resolver = NameResolver(file)
     try:
@@ -116,6 +118,41 @@ async def test_the_error_is_that_of_the_name_itself(tmp_path: Path) -> None:
             with pytest.raises(OSError, match="not found"):
                 await found(resolver, host)
         assert [each["host"] for each in await resolver.resolve("localhost")] == ["127.0.0.1"]
+
+
+class HeldAnswers(NameServer):
+    """A name server that answers all queries at one moment, later than HEDGE_DELAY_SECONDS."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self._held: list[tuple[bytes, tuple[str, int]]] = []
+
+    def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
+        """Called by asyncio."""
+        if not self._held:
+            asyncio.get_running_loop().call_later(0.7, self._answer_held)
+        self._held.append((data, peer))
+
+    def _answer_held(self) -> None:
+        for data, peer in self._held:
+            super().datagram_received(data, peer)
+
+
+async def test_simultaneous_answers_log_no_error(tmp_path: Path) -> None:
+    """A name that does not exist, after both channels were queried."""
+    logged: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
+    async with resolving(tmp_path, HeldAnswers()) as resolver:
+
+        async def is_missing(host: str) -> bool:
+            try:
+                return not await found(resolver, host)
+            except OSError:
+                return True
+
+        assert await asyncio.gather(*(is_missing(f"gone-{number}.example.com") for number in range(20))) == [True] * 20
+        gc.collect()
+    assert logged == []
 
 
 async def test_the_doctor_finds_names_with_ipv6_addresses_only(tmp_path: Path) -> None:
