@@ -42,6 +42,8 @@ FIRST_WAIT_SECONDS = 5.0  # the maximum of c-ares
 MAX_TRIES = 4  # the waits double, so that all tries together exceed any deadline
 RENEW_INTERVAL_SECONDS = 10.0  # between two renewals while no server is reachable, since each channel has a thread
 CLOSE_DELAY_SECONDS = 120.0  # longer than any caller waits on channels that were replaced
+MAX_SEARCH_DOMAINS = 32  # as of a pod in Kubernetes; a name that fails in each costs queries for each
+MAX_NDOTS = 15  # as glibc
 _FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
 _UNREACHABLE_CODES = (ARES_ECONNREFUSED, ARES_ETIMEOUT)
 
@@ -211,11 +213,11 @@ def _read_state(path: Path) -> object:
 
 
 def _read_settings(path: Path) -> _Settings:
-    """Read resolv.conf, and the variables of resolv.conf(5)."""
+    """Read resolv.conf, and the variables of resolv.conf(5). Servers and domains that are not ASCII are left out."""
     lines, servers, ndots = [], [], 1
     domains = [socket.gethostname().partition(".")[2]]
     with contextlib.suppress(OSError):
-        lines = path.read_text(encoding="ascii", errors="ignore").splitlines()
+        lines = path.read_text(encoding="ascii", errors="surrogateescape").splitlines()
     variables = (f"search {os.environ.get('LOCALDOMAIN', '')}", f"options {os.environ.get('RES_OPTIONS', '')}")
     for line in (*lines, *variables):
         match line.split():
@@ -225,9 +227,11 @@ def _read_settings(path: Path) -> _Settings:
                 domains = named
             case ["options", *options]:
                 numbers = [option.removeprefix("ndots:") for option in options if option.startswith("ndots:")]
-                ndots = next((int(number) for number in reversed(numbers) if number.isdecimal()), ndots)
-    kept = tuple(kept for domain in domains if (kept := domain.strip(".")))
-    return _Settings(tuple(dict.fromkeys(servers)), kept, ndots)
+                dots = [min(float(number), MAX_NDOTS) for number in numbers if number.isdecimal()]
+                ndots = int(dots[-1]) if dots else ndots
+    kept = (domain.strip(".") for domain in domains if domain.isascii())
+    searched = tuple(dict.fromkeys(domain for domain in kept if domain))[:MAX_SEARCH_DOMAINS]
+    return _Settings(tuple(dict.fromkeys(filter(str.isascii, servers))), searched, ndots)
 
 
 def _error_code(error: BaseException) -> object:

@@ -120,6 +120,38 @@ async def test_the_error_is_that_of_the_name_itself(tmp_path: Path) -> None:
         assert [each["host"] for each in await resolver.resolve("localhost")] == ["127.0.0.1"]
 
 
+@pytest.mark.parametrize("domain", ["müller.example", "a\u2003b.example", "é.com"])
+async def test_a_search_domain_that_is_not_ascii_is_left_out(tmp_path: Path, domain: str) -> None:
+    """Without such characters it would be another domain, which may belong to somebody else."""
+    server = NameServer({"mller.example": "192.0.2.9", "b.example": "192.0.2.9", "com": "192.0.2.9", "shop.c": ADDRESS})
+    async with resolving(tmp_path, server, (domain, "c")) as resolver:
+        assert await found(resolver, "shop") == [ADDRESS]
+    assert server.names == ["shop.c"]
+
+
+@pytest.mark.parametrize(("ndots", "is_searched"), [("9" * 5000, True), ("99", True), ("-1", False), ("é", False)])
+async def test_any_text_of_ndots_is_read(tmp_path: Path, ndots: str, *, is_searched: bool) -> None:
+    """As glibc does: 15 at most."""
+    server = NameServer({"a.example.c": ADDRESS, "a.example": SILENCE})
+    async with resolving(tmp_path, server, ("c",), ndots) as resolver:
+        if is_searched:
+            assert await found(resolver, "a.example") == [ADDRESS]
+        else:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await resolver.resolve("a.example")
+
+
+async def test_the_search_domains_have_a_bound(tmp_path: Path) -> None:
+    """A name that fails in each of them costs queries for each. A pod has up to 32."""
+    server = NameServer({})
+    domains = [f"d{number}.example" for number in range(100)]
+    async with resolving(tmp_path, server, ("d0.example", *domains)) as resolver:
+        with pytest.raises(OSError, match="not found"):
+            await found(resolver, "shop")
+    assert server.names == [*(f"shop.{domain}" for domain in domains[:32]), "shop"]
+
+
 class HeldAnswers(NameServer):
     """A name server that answers all queries at one moment, later than HEDGE_DELAY_SECONDS."""
 
