@@ -1,7 +1,8 @@
 """notifier delivers OpenID Connect Back-Channel Logout notifications, durably and in isolation from each other.
 
 `__version__` is RELEASE for builds of a tree without history, as a release is built. A checkout, and what is built from
-one, has the commit too: `0.1.0+g1a2b3c4d`. The build writes it into the metadata of the distribution.
+one, has the commit too: `0.1.0+g1a2b3c4d`. The build writes it into the metadata of the distribution. Answers without a
+token and requests to others have RELEASE only.
 """
 
 import re

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from notifier import __version__
+from notifier import RELEASE
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.egress import check_uri
 from notifier.model.errors import InternalFault, NotifierError
@@ -36,7 +36,7 @@ MAX_ERROR_BYTES = 64 * 1024  # bytes
 _PART_BYTES = 64 * 1024  # bytes decompressed at a time
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, by the header of the data
 _CODINGS = ("gzip", "x-gzip", "deflate")
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"notifier/{RELEASE}"}
 
 ReadBody: TypeAlias = Callable[[bytearray, str, Bounds], Awaitable[Any]]
 """Parses a body, given its content type and the bounds. Raises ValueError, whose text is shown and has no secret."""

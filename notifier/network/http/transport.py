@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
 from yarl import URL
 
-from notifier import __version__
+from notifier import RELEASE
 from notifier.model.client import Client, EgressPolicy, Route, TlsFiles
 from notifier.model.egress import check_uri
 from notifier.model.errors import CancelledRequest, InternalFault
@@ -37,7 +37,7 @@ MAX_PLANS = shared_bound(4096)  # URIs whose plans are cached
 MAX_KEPT_CONNECTIONS = shared_bound(4096)  # kept alive; half of the process's limit of open files, if that is less
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
-_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{__version__}"}
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"notifier/{RELEASE}"}
 
 
 @dataclass(frozen=True, slots=True)

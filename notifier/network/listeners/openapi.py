@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from aiohttp import typedefs, web
 
-from notifier import __version__
+from notifier import RELEASE
 from notifier.model.api_token import Scope
 from notifier.model.documents.event_document import event_schema
 from notifier.model.errors import InputIssue
@@ -131,7 +131,7 @@ def build_openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "notifier",
-            "version": __version__,
+            "version": RELEASE,  # answered without a token, so without the commit
             "description": "Delivers OpenID Connect Back-Channel Logout notifications.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

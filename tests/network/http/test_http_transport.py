@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from notifier import __version__
+from notifier import RELEASE
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, Failed, HttpResponse, Outcome, Reason, Refused
 from notifier.model.record import copy_record
@@ -36,7 +36,7 @@ async def test_a_post_is_one_form_field_and_nothing_else(transport: HttpTranspor
     assert received.token == TOKEN
     assert received.header("content-type") == ["application/x-www-form-urlencoded"]
     assert received.header("host") == [f"127.0.0.1:{receiver.port}"]
-    assert received.header("user-agent") == [f"notifier/{__version__}"]
+    assert received.header("user-agent") == [f"notifier/{RELEASE}"]  # without the commit
     assert received.header("accept-encoding") == ["identity"]
     assert received.header("content-length") == [str(len(received.body))]
     assert not received.header("transfer-encoding")

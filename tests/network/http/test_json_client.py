@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from notifier import RELEASE
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress, metadata_uri
@@ -75,10 +76,11 @@ async def refused(behaviour: Behaviour, bounds: Bounds = BOUNDS) -> str:
 
 
 async def test_compression_is_not_requested() -> None:
-    """A compliant server then sends an uncompressed body."""
+    """A compliant server then sends an uncompressed body. It does not learn the commit of this build."""
     async with scripted(plain(b"[]")) as server, client() as http:
         assert (await http.ask("GET", server.url)).content == []
     assert server.requests[0].header("Accept-Encoding") == ["identity"]
+    assert server.requests[0].header("User-Agent") == [f"notifier/{RELEASE}"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 from aiohttp import web
 
+from notifier import RELEASE
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import PATH, AnswerDescription, OperationDescription, build_openapi
 from notifier.network.listeners.operation import routes_of
@@ -63,6 +64,7 @@ def test_every_described_route_is_listed() -> None:
     thing = web.get(r"/v1/things/{id:\w+}", described_route)
     document = build_openapi([thing, web.get("/things", plain)])
     assert list(document["paths"]) == ["/v1/things/{id}"]
+    assert document["info"]["version"] == RELEASE  # without the commit: it is answered without a token
     operation = document["paths"]["/v1/things/{id}"]["get"]
     with pytest.raises(LookupError, match="DELETE /v1/things has no description"):
         build_openapi([thing, web.delete("/v1/things", plain)])
