@@ -180,7 +180,7 @@ WRONG_TOGETHER = [  # refused by the templates
         canary: {keyFile: ""}
         podLabels: {app.kubernetes.io/name: a, app.kubernetes.io/part-of: b}
         commonLabels: {app.kubernetes.io/component: a, app.kubernetes.io/part-of: b}
-        podSpecExtra: {containers: [], dnsPolicy: Default}
+        podSpecExtra: {containers: [], serviceAccount: a, dnsPolicy: Default}
         """,
         [
             "ingress.enabled needs config.api",
@@ -193,6 +193,16 @@ WRONG_TOGETHER = [  # refused by the templates
             "podLabels has app.kubernetes.io/name, by which the chart finds its pods",
             "commonLabels has app.kubernetes.io/component, which the chart sets",
             "podSpecExtra has containers, which the chart sets from other values",
+            "podSpecExtra has serviceAccount, which the chart sets from other values",
+        ],
+    ),
+    (
+        "podSpecExtra: {hostNetwork: true, hostPID: true, hostIPC: true, shareProcessNamespace: true}",
+        [
+            "podSpecExtra has hostNetwork, with which no NetworkPolicy applies to the pods: leave it out",
+            "podSpecExtra has hostPID, which shows them the processes of the node",
+            "podSpecExtra has hostIPC, which shows",
+            "podSpecExtra has shareProcessNamespace, with which containers beside the worker can read its keys",
         ],
     ),
     (

@@ -317,10 +317,16 @@
 {{- include "notifier.note" (dict "in" $in "text" (printf "commonLabels has %s, which the chart sets: leave it out" $name)) -}}
 {{- end -}}
 {{- end -}}
-{{- $set := list "serviceAccountName" "automountServiceAccountToken" "enableServiceLinks" "securityContext" "imagePullSecrets" "hostAliases" "priorityClassName" "nodeSelector" "tolerations" "terminationGracePeriodSeconds" "activeDeadlineSeconds" "restartPolicy" "initContainers" "containers" "volumes" "topologySpreadConstraints" "affinity" -}}
+{{- $set := list "serviceAccountName" "serviceAccount" "automountServiceAccountToken" "enableServiceLinks" "securityContext" "imagePullSecrets" "hostAliases" "priorityClassName" "nodeSelector" "tolerations" "terminationGracePeriodSeconds" "activeDeadlineSeconds" "restartPolicy" "initContainers" "containers" "volumes" "topologySpreadConstraints" "affinity" -}}
 {{- range $name, $_ := $values.podSpecExtra -}}
 {{- if has $name $set -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "podSpecExtra has %s, which the chart sets from other values: leave it out (README.md of the chart lists the values)" $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- $shared := dict "hostNetwork" "with which no NetworkPolicy applies to the pods" "hostPID" "which shows them the processes of the node" "hostIPC" "which shows them the shared memory of the node" "shareProcessNamespace" "with which containers beside the worker can read its keys" -}}
+{{- range $name, $reason := $shared -}}
+{{- if index $values.podSpecExtra $name -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "podSpecExtra has %s, %s: leave it out" $name $reason)) -}}
 {{- end -}}
 {{- end -}}
 {{- $update := default dict $values.strategy.rollingUpdate -}}
