@@ -38,8 +38,14 @@ _DUENDE_REASON = (
     ' "userlogout": "user_logout", "sessionexpiration": "session_expiration", "terminated": "terminated"}`)'
 )
 
-# The user whom an event of Okta is about is a target; `actor` is who did it, also an administrator or Okta itself.
-_OKTA_TARGET = "(target[?type=='User'] | [0].id)"
+# The user whom an event of Okta is about is a target; `actor` is who did it, also an administrator or Okta itself. The
+# actor counts only at a sign-out without a target that may be a user. Two users, or one in another form, are malformed:
+# the event may concern another user than the actor.
+_OKTA_USERS = (
+    "(eventType == 'user.session.end' && target[?type && lower(type) != 'user'] == target"
+    " && [merge({type: 'User'}, actor)] || target)[?lower(type) == 'user']"
+)
+_OKTA_USER = f"({_OKTA_USERS} | [1] == `null` && [0].type == 'User' && [0].id || `null`)"
 _OKTA_ACTOR = "(default(actor.type, 'User') == 'User' && actor.id || `null`)"
 _OKTA_SESSION = "authenticationContext.externalSessionId"
 
@@ -121,10 +127,10 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = {
         envelope=("data.events",),
         when="eventType && eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
         event={
-            "sub": f"{_OKTA_TARGET} || {_OKTA_ACTOR}",
+            "sub": _OKTA_USER,
             # The session is that of the actor, or `unknown`: it counts only if the user is the actor.
-            "sid": f"[{{of: {_OKTA_TARGET} || actor.id, by: {_OKTA_ACTOR}, sid: {_OKTA_SESSION}}}]"
-            "[?of == by && sid != 'unknown'].sid | [0]",
+            "sid": f"[{{of: {_OKTA_USER}, by: {_OKTA_ACTOR}, sid: {_OKTA_SESSION}}}]"
+            "[?of && of == by && sid != 'unknown'].sid | [0]",
             "ended_at": "published",
             "id": "uuid",
             "clients": "'*'",

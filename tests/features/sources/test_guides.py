@@ -13,7 +13,7 @@ import yaml
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
 from notifier.model.record import copy_record
-from tests.features.sources.source_documents import RECORDED, message, recorded, source, translated
+from tests.features.sources.source_documents import RECORDED, message, recorded, refused, source, translated
 from tests.features.sources.test_source_examples import EXAMPLES, placed, shown
 from tests.settings.whole_settings import SETTINGS
 
@@ -181,11 +181,65 @@ def test_a_mapping_in_prose_reads_what_its_server_writes(text: str) -> None:
 @pytest.mark.parametrize("document", ["logout", "impersonated"])
 def test_other_subject_modes_of_authentik(member: str, document: str) -> None:
     """By the expression of the page."""
-    expression = f"(user.on_behalf_of || user).{member}"
+    expression = f"default(user.on_behalf_of, user).{member}"
     assert f"`{expression}`" in (DOCS / "identity-servers/authentik.md").read_text()
     by = source(event={"sub": expression, "clients": "'*'"})
     (event,) = translated(by, recorded(RECORDED / f"authentik/{document}.json")).events
     assert event.sub == {"username": "alice", "email": "alice@example.com"}[member]
+
+
+SIGN_OUT: dict[str, Any] = {
+    "uuid": "u-1",
+    "eventType": "user.session.end",
+    "actor": {"id": "00uADMIN", "type": "User", "alternateId": "00uADMIN"},
+    "authenticationContext": {"externalSessionId": "S"},
+}
+SHOP: Mapping[str, str] = {"type": "AppInstance", "id": "0oaSHOP"}
+BOB: Mapping[str, str] = {"type": "User", "id": "00uBOB", "alternateId": "00uBOB"}
+
+
+@pytest.mark.parametrize("name", ["okta: okta", "okta: okta 2", "okta: okta 3"])
+@pytest.mark.parametrize("targets", [{}, {"target": None}, {"target": []}, {"target": [SHOP]}])
+def test_who_ends_a_session_of_okta_without_a_user_as_target_signs_out(name: str, targets: dict[str, Any]) -> None:
+    """It is the session's own user."""
+    document = {"data": {"events": [SIGN_OUT | targets]}}
+    (event,) = translated(shown_source(name), message(document)).events
+    assert (event.sub, event.sid) == ("00uADMIN", "S")
+
+
+@pytest.mark.parametrize("name", ["okta: okta", "okta: okta 2", "okta: okta 3"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": BOB},
+        {"target": {}},
+        {"target": "00uBOB"},
+        {"target": [{"type": "User"}]},
+        {"target": [{**BOB, "type": "user"}]},
+        {"target": [{"id": "00uBOB"}]},
+        {"target": [None]},
+        {"target": [SHOP, {"type": "User"}]},
+        {"target": [BOB, {**BOB, "id": "00uEVE"}]},
+        {"actor": {"id": "okta", "type": "SystemPrincipal"}},
+    ],
+)
+def test_who_ends_a_session_of_okta_is_not_signed_out_instead_of_another(name: str, change: dict[str, Any]) -> None:
+    """An event about another user, in a form that Okta does not document, becomes a dead letter."""
+    assert refused(shown_source(name), message({"data": {"events": [SIGN_OUT | change]}}))
+
+
+@pytest.mark.parametrize("kind", ["user.session.clear", "user.lifecycle.suspend", "user.lifecycle.deactivate"])
+def test_an_administrator_who_acts_on_an_unnamed_user_of_okta_is_not_signed_out(kind: str) -> None:
+    """Only a sign-out may be without a target."""
+    document = {"data": {"events": [SIGN_OUT | {"eventType": kind, "target": None}]}}
+    assert refused(shown_source("okta: okta 2"), message(document))
+
+
+@pytest.mark.parametrize("impersonated", [{}, {"pk": None}, {"username": "bob"}, False, "bob"])
+def test_an_administrator_who_impersonates_in_authentik_is_not_signed_out_instead(impersonated: object) -> None:
+    """Without a key of the other user the event becomes a dead letter."""
+    document = {"id": "1", "user": {"pk": 1, "on_behalf_of": impersonated}, "at": "2026-11-29T00:00:00Z"}
+    assert refused(shown_source("authentik: authentik"), message(document))
 
 
 def is_emitted(name: str) -> bool:

@@ -109,7 +109,7 @@ def test_a_websub_hub_whose_topic_is_not_named(folder: Path) -> None:
 
 
 def test_an_administrator_taken_for_the_user(folder: Path) -> None:
-    """A mapping of Okta's events that takes who caused it, with and without the preset; the guide's take the target."""
+    """A mapping of Okta's events that takes who caused it, with and without the preset; others take the target."""
     proof = {"issuer": ISS, **POSTS}
     user = "(target[?type=='User'] | [0].alternateId) || actor.alternateId"
     own = {"sub": "actor.id", "sid": "authenticationContext.externalSessionId", "email": user, "clients": "'*'"}
