@@ -95,6 +95,26 @@ def authority(directory: Path, name: str = "Test CA") -> Authority:
     return Authority(ca_file=ca_file, _key=key, _certificate=certificate)
 
 
+ODD_CERTIFICATES = {
+    "version 2": ("a003020102", "a003020101"),
+    "version 4": ("a003020102", "a003020103"),
+    "year 0": (b"20600101000000Z".hex(), b"00000101000000Z".hex()),
+    "30 February": (b"20600101000000Z".hex(), b"20600230000000Z".hex()),
+}
+"""By kind: bytes of a certificate, and those in their place. OpenSSL loads the result; cryptography raises an error."""
+
+
+def odd_certificate(kind: str) -> str:
+    """Return a key and its certificate of this kind, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = _builder("odd", _name("odd"), key, dt.datetime(2060, 1, 1, tzinfo=dt.UTC)).sign(key, hashes.SHA256())
+    old, new = map(bytes.fromhex, ODD_CERTIFICATES[kind])
+    certificate = made.public_bytes(Encoding.DER)
+    assert certificate.count(old) == 1
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return private + ssl.DER_cert_to_PEM_cert(certificate.replace(old, new))
+
+
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 

@@ -13,13 +13,14 @@ import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from notifier.model.client import TlsFiles
-from notifier.model.errors import InternalFault
+from notifier.model.errors import InternalFault, describe_error
 from notifier.model.outcome import Cause, Reason, TransportFailure, TransportResult
 from notifier.model.own_thread import run_in_thread
 from notifier.model.shared_resources import shared_bound, shared_lock
@@ -108,7 +109,8 @@ class TlsContexts:
         stamps = await read_each(chain.from_iterable(entry.stamps for entry in entries.values()), stamp_of)
         for files, entry in entries.items():
             if any(path in stamps and stamps[path] != stamp for path, stamp in entry.stamps.items()):
-                await self._get_built(files)
+                with suppress(InternalFault):  # the file of an entry that was dropped meanwhile hangs
+                    await self._get_built(files)
 
     async def _get_built(self, files: TlsFiles) -> _Entry:
         """Build the context. A hundred requests for a new client build one."""
@@ -173,8 +175,10 @@ def _build(files: TlsFiles, paths: list[Path], former: _Entry | None, *, only_sm
         return None
     try:
         context = build_client_context(files)
-    except InternalFault as fault:
-        return _Entry(stamps=stamps, context=None if former is None else former.context, fault=str(fault))
-    context.set_alpn_protocols(["http/1.1"])
-    expiries = [] if files.cert_file is None else read_expiries_in(files.cert_file)
+        context.set_alpn_protocols(["http/1.1"])
+        expiries = [] if files.cert_file is None else read_expiries_in(files.cert_file)
+    except Exception as error:  # noqa: BLE001  an unexpected fault of these files must not affect other clients
+        named = "" if isinstance(error, InternalFault) else f"{', '.join(map(str, paths))}: cannot be used: "
+        fault = f"{named}{describe_error(error)}"
+        return _Entry(stamps=stamps, context=None if former is None else former.context, fault=fault)
     return _Entry(stamps=stamps, context=context, expires_at=min(expiries, default=None))

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography import x509
@@ -35,7 +36,7 @@ from notifier.settings.policies import ListenerTls
 from notifier.tokens.key_files import KeySource, load_key
 from tests.network.http.http_requests import PLENTY, SHORT, broken, opened, request
 from tests.support import behaviours as do
-from tests.support.certificates import Authority, authority
+from tests.support.certificates import ODD_CERTIFICATES, Authority, authority, odd_certificate
 from tests.support.hanging_files import hanging
 from tests.support.receivers import scripted
 
@@ -295,6 +296,39 @@ async def test_a_renewed_client_certificate_is_shown_by_the_next_request(
             _replace(tmp_path / "mine.pem", ca.issue(name).read_text())
             assert await transport.post(request(receiver.url, tls=files)) == HttpResponse(status=200)
     assert shown == ["first", "first", "second"]
+
+
+@pytest.mark.parametrize("kind", ODD_CERTIFICATES)
+async def test_an_odd_certificate_does_not_stop_the_renewal_of_others(ca: Authority, tmp_path: Path, kind: str) -> None:
+    """OpenSSL loads it, and another parser may not: the next client's files are renewed at the same check."""
+    contexts = client_contexts.TlsContexts(check_interval=0.0)
+    odd, good = (TlsFiles(ca_file=ca.ca_file, cert_file=tmp_path / f"{name}.pem") for name in ("odd", "good"))
+    for files, name in ((odd, "shop"), (good, "mail")):
+        _replace(files.cert_file or Path(), ca.issue(name).read_text())
+    before = [await contexts.context(files) for files in (odd, good)]
+    _replace(tmp_path / "odd.pem", odd_certificate(kind))
+    _replace(tmp_path / "good.pem", ca.issue("renewed").read_text())
+    after = [await contexts.context(files) for files in (good, odd)]
+    assert after[0] is not before[1]
+    await contexts.close()
+
+
+async def test_an_unexpected_fault_of_a_file_is_that_of_its_client(ca: Authority, tmp_path: Path) -> None:
+    """Its deliveries are deferred with the cause `tls_files`, and the text names the files."""
+    (tmp_path / "notifier.pem").write_text("nonsense")
+    contexts = client_contexts.TlsContexts()
+    with pytest.raises(InternalFault, match=r"notifier\.pem: cannot be used: RuntimeError$") as caught:
+        await contexts.context(TlsFiles(ca_file=ca.ca_file, cert_file=_Unexplained(tmp_path / "notifier.pem")))
+    assert caught.value.cause is Cause.TLS_FILES
+    await contexts.close()
+
+
+class _Unexplained(type(Path())):  # type: ignore[misc]  # Path itself has no subclasses before Python 3.12
+    """A file that OpenSSL can open, and Python cannot, for a reason that nothing expects."""
+
+    def open(self, *_: object, **__: object) -> NoReturn:
+        """Raise an error that is no OSError."""
+        raise RuntimeError("hush")
 
 
 async def test_concurrent_requests_share_one_context(
