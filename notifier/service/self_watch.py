@@ -15,6 +15,7 @@ import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.secret_files import ExposedFile, find_exposed_files, secrets_of
+from notifier.model.errors import describe_error
 from notifier.model.own_thread import run_in_thread
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
 from notifier.settings.file_watch import find_hanging
@@ -98,17 +99,23 @@ class SelfWatch:
     async def watch_files(self) -> None:
         """Read the expiry of certificates, and warn of exposed secret files, until cancelled."""
         while True:
-            current = self._live.current
-            presented = find_presented_files(current.settings, current.registry)
-            secrets = await run_in_thread(
-                partial(secrets_of, current.settings, current.registry, current.parts), "own files"
-            )
-            hanging = {*await find_hanging([*presented.values(), *secrets.values()])}
-            presented = {name: path for name, path in presented.items() if path not in hanging}
-            secrets = {name: path for name, path in secrets.items() if path not in hanging}
-            self.certificates = await run_in_thread(partial(read_expiries, presented.items()), "own files")
-            self._warn_exposed(await run_in_thread(partial(find_exposed_files, secrets), "own files"))
+            try:
+                await self._examine_files()
+            except Exception as error:  # noqa: BLE001  a file that cannot be examined must not end the worker
+                structlog.get_logger().error("own_files_failed", error=describe_error(error))
             await asyncio.sleep(FILES_INTERVAL_SECONDS)
+
+    async def _examine_files(self) -> None:
+        current = self._live.current
+        presented = find_presented_files(current.settings, current.registry)
+        secrets = await run_in_thread(
+            partial(secrets_of, current.settings, current.registry, current.parts), "own files"
+        )
+        hanging = {*await find_hanging([*presented.values(), *secrets.values()])}
+        presented = {name: path for name, path in presented.items() if path not in hanging}
+        secrets = {name: path for name, path in secrets.items() if path not in hanging}
+        self.certificates = await run_in_thread(partial(read_expiries, presented.items()), "own files")
+        self._warn_exposed(await run_in_thread(partial(find_exposed_files, secrets), "own files"))
 
     def _warn_exposed(self, secrets: list[ExposedFile]) -> None:
         """Warn of each exposed file once, and again if the file is exposed again after a correction."""

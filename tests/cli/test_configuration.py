@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, KeySet
 from notifier.model.moment import format_moment_for_people
 from notifier.telemetry.logs import SubjectHash
 from tests.cli.in_process import notifier
-from tests.support.certificates import authority
+from tests.support.certificates import ODD_CERTIFICATES, authority, odd_certificate
 
 ISS = "https://id.example.com"
 OTHER = "https://other.example.com"
@@ -273,6 +273,9 @@ def test_check_loads_the_tls_files_of_each_client(made: Path, tmp_path: Path) ->
     (tmp_path / "empty.pem").write_text("")
     tls = {"a": {"ca_file": "empty.pem"}, "b": {"ca_file": "empty.pem"}, "c": {"cert_file": "k.pem"}}
     tls |= {"d": {"ca_file": "ca.pem", "cert_file": "old.pem"}}
+    for nth, kind in enumerate(ODD_CERTIFICATES):  # OpenSSL loads them
+        (tmp_path / f"odd{nth}.pem").write_text(odd_certificate(kind))
+        tls |= {f"e{nth}": {"cert_file": f"odd{nth}.pem"}, f"f{nth}": {"ca_file": f"odd{nth}.pem"}}
     clients = [
         {
             "client_id": name,

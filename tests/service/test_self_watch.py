@@ -20,7 +20,7 @@ from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.certificates import find_presented_files, read_expiries
 from notifier.service.self_watch import LAG_WINDOW_SECONDS, LoopLag, SelfWatch, Watchdog
 from notifier.settings.service_settings import Settings
-from tests.support.certificates import authority
+from tests.support.certificates import ODD_CERTIFICATES, authority, odd_certificate
 from tests.system.waiting import until
 
 
@@ -122,6 +122,44 @@ async def test_a_worker_warns_at_its_start(open_folder: Path) -> None:
         watching.cancel()
     assert {line["setting"] for line in log if line["event"] == "secret_file_exposed"} >= {"queue.password_file"}
     assert len(log) == 7
+
+
+@pytest.mark.parametrize("kind", ODD_CERTIFICATES)
+async def test_an_odd_certificate_of_a_client_does_not_end_the_watch(tmp_path: Path, kind: str) -> None:
+    """OpenSSL loads it, and another parser may not. The expiry of the other certificates is read."""
+    (tmp_path / "odd.pem").write_text(odd_certificate(kind))
+    good = authority(tmp_path).issue("localhost")
+    watch = SelfWatch(_live_with(TlsFiles(cert_file=tmp_path / "odd.pem"), TlsFiles(cert_file=good)))
+    watching = asyncio.create_task(watch.watch_files())
+    await until(lambda: _count(watch.certificates), lambda count: count > 0 or watching.done())
+    assert not watching.done()
+    assert [file for _, file, _ in watch.certificates if file != str(tmp_path / "odd.pem")] == [str(good)]
+    watching.cancel()
+
+
+async def test_a_file_that_cannot_be_examined_does_not_end_the_watch(tmp_path: Path) -> None:
+    """The fault is logged without its text, and the certificates that were read before keep their expiry."""
+    good = authority(tmp_path).issue("localhost")
+    watch = SelfWatch(_live_with(TlsFiles(cert_file=good, key_file=Path("a\0b"))))
+    with capture_logs() as log:
+        watching = asyncio.create_task(watch.watch_files())
+        await until(lambda: _count(log), lambda count: count > 0 or watching.done())
+        assert not watching.done()
+        watching.cancel()
+    assert log == [{"event": "own_files_failed", "error": "ValueError", "log_level": "error"}]
+    assert [file for _, file, _ in watch.certificates] == [str(good)]
+
+
+def _live_with(*files: TlsFiles) -> LiveConfiguration:
+    """Return a configuration with a client for each of these TLS files."""
+    clients = {
+        name: Client(iss="i", client_id=name, backchannel_logout_uri="https://a/", route=Route(tls=each))
+        for name, each in zip("abc", files, strict=False)
+    }
+    settings = Settings.model_validate({"queue": {"url": "amqps://localhost/"}})
+    registry = Registry(issuers={"i": Issuer(iss="i")}, clients={"i": clients})
+    current = SimpleNamespace(settings=settings, registry=registry, parts=())
+    return cast("LiveConfiguration", SimpleNamespace(current=current))
 
 
 async def _count(log: Sequence[object]) -> int:

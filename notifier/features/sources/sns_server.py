@@ -13,12 +13,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from aiohttp.abc import AbstractResolver
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
@@ -29,6 +27,7 @@ from notifier.model.shared_resources import shared_bound
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
+from notifier.network.http.pem_files import parse_certificates
 from notifier.tokens.foreign_keys import find_rsa_fault
 
 REQUEST_TIMEOUT_SECONDS = 5.0  # for a certificate or a confirmation; SNS waits for 15
@@ -178,19 +177,18 @@ class SnsServer:
         if isinstance(pem, str):
             return pem
         try:
-            certificate = x509.load_pem_x509_certificate(pem)
-            key = certificate.public_key()
+            certificate, *_ = parse_certificates(pem)
+            key = certificate.parsed.public_key()
         except (ValueError, UnsupportedAlgorithm):
             return "the answer is not a PEM certificate"
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        if not certificate.valid_from <= self._clock() <= certificate.valid_until:
             return "the certificate is not valid at this time"
         if not isinstance(key, RSAPublicKey):
             return "the certificate has no RSA key"
         fault = find_rsa_fault(RSAAlgorithm.to_jwk(key, as_dict=True))
         if fault is not None:
             return f"the certificate's key {fault}"
-        self._keys[url] = key, certificate.not_valid_after_utc.timestamp()
+        self._keys[url] = key, certificate.valid_until
         self._keys.move_to_end(url)
         while len(self._keys) > MAX_CACHED_CERTIFICATES:
             self._keys.popitem(last=False)

@@ -13,6 +13,7 @@ import re
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 
@@ -71,13 +72,38 @@ def build_server_context(files: ListenerTls) -> ssl.SSLContext:
     return context
 
 
-def read_expiries_in(file: Path) -> list[float]:
-    """Return when each certificate of the file expires, in epoch seconds; an empty list if it has none. Blocks."""
+class Certificate(NamedTuple):
+    """A certificate and its validity, in epoch seconds."""
+
+    parsed: x509.Certificate
+    valid_from: float
+    valid_until: float
+
+
+def parse_certificates(pem: bytes) -> list[Certificate]:
+    """Return the certificates; an empty list if there are none, or one of them cannot be parsed. Never raises.
+
+    OpenSSL also loads certificates of unknown X.509 versions and with impossible dates.
+    """
     try:
-        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+        return [
+            Certificate(each, each.not_valid_before_utc.timestamp(), each.not_valid_after_utc.timestamp())
+            for each in x509.load_pem_x509_certificates(pem)
+        ]
+    except Exception:  # noqa: BLE001  such as InvalidVersion, which is not a ValueError
+        return []
+
+
+def read_expiries_in(file: Path) -> list[float]:
+    """Return when each certificate of the file expires, in epoch seconds. Blocks, and never raises.
+
+    The list is empty if the file cannot be read, or `parse_certificates` returns none.
+    """
+    try:
+        pem = file.read_bytes()
     except (OSError, ValueError):
         return []
-    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
+    return [certificate.valid_until for certificate in parse_certificates(pem)]
 
 
 def describe_expired(file: Path | None, expired_at: float) -> str:

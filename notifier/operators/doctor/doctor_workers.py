@@ -88,10 +88,15 @@ AREAS: Mapping[str, Area] = {"api": Area.LISTENER, "web": Area.LISTENER, "queue"
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
     """Return a finding about the expiry of notifier's own certificate. `use` is a key of AREAS.
 
-    `expires` is in epoch seconds; None if the file contains no certificate.
+    `expires` is in epoch seconds; None if the file contains no certificate, or its expiry cannot be read.
     """
     if expires is None:
-        return failure(AREAS[use], file, "holds no certificate in PEM", "name notifier's certificate, with its chain")
+        return failure(
+            AREAS[use],
+            file,
+            "holds no certificate in PEM whose expiry can be read",
+            "name notifier's certificate, with its chain",
+        )
     return expiry_finding(AREAS[use], file, "is presented by notifier", expires, now)
 
 

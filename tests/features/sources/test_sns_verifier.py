@@ -32,6 +32,7 @@ from tests.features.sources.sns_stand_in import (
     signed,
     standing_in,
 )
+from tests.support.certificates import odd_certificate
 
 WITHOUT_SUBJECT = {name: value for name, value in NOTIFICATION.items() if name != "Subject"}
 
@@ -154,6 +155,7 @@ async def test_a_member_that_is_there_twice_has_one_reading(tmp_path: Path) -> N
 BROKEN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "expired": (lambda: {"certificate": pem(days=-1)}, "not valid at this time"),
     "no certificate": (lambda: {"certificate": b"<html>"}, "not a PEM certificate"),
+    "of an unknown version": (lambda: {"certificate": odd_certificate("version 4").encode()}, "not a PEM certificate"),
     "of another kind": (lambda: {"certificate": pem(ec.generate_private_key(ec.SECP256R1()))}, "no RSA key"),
     "weak": (lambda: {"certificate": pem(key(1024))}, "has 1024 bits"),
     "too large": (lambda: {"certificate": pem() + b" " * 40_000}, "larger than 32 KiB"),
