@@ -71,7 +71,7 @@ class Watchdog:
 class SelfWatch:
     """Watches the lag of the event loop, certificates, and secret files.
 
-    `certificates`: (use, file, epoch seconds of the earliest expiry of its certificates).
+    `certificates`: (use, file, epoch seconds of the expiry of notifier's certificate).
     """
 
     def __init__(self, live: LiveConfiguration) -> None:

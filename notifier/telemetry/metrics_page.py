@@ -32,7 +32,7 @@ class MetricsSources:
 
     `circuits` returns (iss, client_id, state) for each circuit that is half-open (1) or open (2). `waiting` returns
     (iss, client_id, number of pending deliveries). `signing_keys` returns (iss, kid, published). `certificates` returns
-    (purpose, file, epoch seconds of the earliest expiry of its certificates). `registry_sources` returns (name,
+    (purpose, file, epoch seconds of the expiry of notifier's certificate). `registry_sources` returns (name,
     up, age in seconds, changed, held back). `clients_expiring` returns the number of clients with a delivery that
     expires within the hour, by whether its token has a `sid` (yes, no). `clock_offset` returns seconds.
     """

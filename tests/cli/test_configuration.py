@@ -265,14 +265,18 @@ def test_log_id_prints_the_hash_of_the_logs(tmp_path: Path) -> None:
 
 
 def test_check_loads_the_tls_files_of_each_client(made: Path, tmp_path: Path) -> None:
-    """Files that are unusable are mistakes, and with --offline warnings; each is named once, with its clients."""
+    """Files that are unusable are mistakes, and with --offline warnings; each is named once, with its clients.
+
+    An expired authority behind a valid certificate is accepted.
+    """
     shutil.copy(made / "k.pem", tmp_path)
     ours = authority(tmp_path / "ca")
     shutil.copy(ours.issue("notifier", expired=True), tmp_path / "old.pem")
     shutil.copy(ours.ca_file, tmp_path / "ca.pem")
+    shutil.copy(ours.issue_with_expired("valid"), tmp_path / "valid.pem")
     (tmp_path / "empty.pem").write_text("")
     tls = {"a": {"ca_file": "empty.pem"}, "b": {"ca_file": "empty.pem"}, "c": {"cert_file": "k.pem"}}
-    tls |= {"d": {"ca_file": "ca.pem", "cert_file": "old.pem"}}
+    tls |= {"d": {"ca_file": "ca.pem", "cert_file": "old.pem"}, "g": {"cert_file": "valid.pem"}}
     for nth, kind in enumerate(ODD_CERTIFICATES):  # OpenSSL loads them
         (tmp_path / f"odd{nth}.pem").write_text(odd_certificate(kind))
         tls |= {f"e{nth}": {"cert_file": f"odd{nth}.pem"}, f"f{nth}": {"ca_file": f"odd{nth}.pem"}}
@@ -297,3 +301,4 @@ def test_check_loads_the_tls_files_of_each_client(made: Path, tmp_path: Path) ->
     started = notifier("check", "--offline", "-c", config, cwd=tmp_path)
     assert started.returncode == 0
     assert [text for text in (*unusable, expired) if f"warning: {text}" not in started.stdout] == [], started.stdout
+    assert "valid.pem" not in started.stdout

@@ -167,8 +167,8 @@ async def _count(log: Sequence[object]) -> int:
 
 
 def test_own_certificates_have_their_expiry(tmp_path: Path) -> None:
-    """The listeners', the broker's and each client's; an unreadable file is omitted."""
-    pem = authority(tmp_path).issue("localhost")
+    """The listeners', the broker's and each client's; an unreadable file is omitted, as are authorities in a chain."""
+    pem = authority(tmp_path).issue_with_expired("localhost")
     settings = Settings.model_validate(
         {
             "queue": {"url": "amqps://localhost/", "tls": {"cert_file": pem, "key_file": pem}},

@@ -50,6 +50,13 @@ class Authority:
         )
         return path
 
+    def issue_with_expired(self, name: str) -> Path:
+        """Issue a PEM file with key and certificate, and an expired certificate behind it, as of a cross-signed CA."""
+        expired = self.issue("cross-signed", expired=True).read_text()
+        path = self.issue(name)
+        path.write_text(path.read_text() + expired[expired.index("-----BEGIN CERTIFICATE") :])
+        return path
+
     def intermediate(self, directory: Path) -> "Authority":
         """Create an intermediate authority; its `ca_file` holds only its own certificate."""
         directory.mkdir(parents=True, exist_ok=True)

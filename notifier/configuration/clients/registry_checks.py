@@ -10,7 +10,7 @@ from notifier.model.errors import InputIssue, InternalFault
 from notifier.model.presets import find_preset_doubt
 from notifier.model.printable import counted
 from notifier.model.registry import Followers, InlineRule, Registry
-from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in
+from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in, read_expiry_in
 
 MAX_WARNED_CLIENTS = 5  # clients in one warning
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
@@ -74,9 +74,9 @@ def examine_tls_files(registry: Registry, now: float) -> tuple[list[InputIssue],
 
 def _find_expired(files: TlsFiles, now: float) -> Iterator[str]:
     """Yield a text for notifier's certificate, if it has expired, and for authorities that all have."""
-    own = [] if files.cert_file is None else read_expiries_in(files.cert_file)
-    if own and min(own) < now:
-        yield describe_expired(files.cert_file, min(own)) + ": servers that check it refuse requests; renew it"
+    expires_at = None if files.cert_file is None else read_expiry_in(files.cert_file)
+    if expires_at is not None and expires_at < now:
+        yield describe_expired(files.cert_file, expires_at) + ": servers that check it refuse requests; renew it"
     trusted = [] if files.ca_file is None else read_expiries_in(files.ca_file)
     if trusted and max(trusted) < now:
         yield f"each certificate of {files.ca_file} has expired: no server can be verified; renew them"

@@ -24,7 +24,7 @@ from notifier.model.errors import InternalFault, describe_error
 from notifier.model.outcome import Cause, Reason, TransportFailure, TransportResult
 from notifier.model.own_thread import run_in_thread
 from notifier.model.shared_resources import shared_bound, shared_lock
-from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in
+from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiry_in
 from notifier.settings.file_watch import HANGS, Stamps, find_hanging, read_each, stamp_of, stamps_of
 
 MAX_CONTEXTS = shared_bound(256)  # a context with the system's authorities takes about 1 MiB
@@ -39,7 +39,7 @@ class _Entry:
     stamps: Stamps
     context: ssl.SSLContext | None
     fault: str = ""
-    expires_at: float | None = None  # the earliest expiry of notifier's certificate and its chain, in epoch seconds
+    expires_at: float | None = None  # when notifier's certificate expires, in epoch seconds
 
 
 class TlsContexts:
@@ -176,9 +176,9 @@ def _build(files: TlsFiles, paths: list[Path], former: _Entry | None, *, only_sm
     try:
         context = build_client_context(files)
         context.set_alpn_protocols(["http/1.1"])
-        expiries = [] if files.cert_file is None else read_expiries_in(files.cert_file)
+        expires_at = None if files.cert_file is None else read_expiry_in(files.cert_file)
     except Exception as error:  # noqa: BLE001  an unexpected fault of these files must not affect other clients
         named = "" if isinstance(error, InternalFault) else f"{', '.join(map(str, paths))}: cannot be used: "
         fault = f"{named}{describe_error(error)}"
         return _Entry(stamps=stamps, context=None if former is None else former.context, fault=fault)
-    return _Entry(stamps=stamps, context=context, expires_at=min(expiries, default=None))
+    return _Entry(stamps=stamps, context=context, expires_at=expires_at)

@@ -106,6 +106,15 @@ def read_expiries_in(file: Path) -> list[float]:
     return [certificate.valid_until for certificate in parse_certificates(pem)]
 
 
+def read_expiry_in(file: Path) -> float | None:
+    """Return when notifier's certificate in the file expires, in epoch seconds; None if it cannot be read. Blocks.
+
+    It is the file's first certificate. The rest of a chain may contain an expired cross-signed authority, which servers
+    do not need.
+    """
+    return next(iter(read_expiries_in(file)), None)
+
+
 def describe_expired(file: Path | None, expired_at: float) -> str:
     """Return that notifier's certificate has expired, and when."""
     return f"notifier's certificate {file} expired at {format_moment_for_people(expired_at)}"

@@ -17,7 +17,7 @@ import structlog
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.own_thread import run_in_thread
 from notifier.model.registry import Registry
-from notifier.network.http.pem_files import build_server_context, read_expiries_in
+from notifier.network.http.pem_files import build_server_context, read_expiry_in
 from notifier.settings.file_watch import find_hanging, read_each, stamp_of, stamps_of
 from notifier.settings.policies import ListenerTls
 from notifier.settings.service_settings import Settings
@@ -80,9 +80,9 @@ def find_presented_files(settings: Settings, registry: Registry) -> dict[tuple[s
 
 
 def read_expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
-    """Return the use and name of each file, and the earliest expiry of its certificates, in epoch seconds.
+    """Return the use and name of each file, and when notifier's certificate in it expires, in epoch seconds.
 
     A file that cannot be read is left out, since its user reports it. Blocks on files.
     """
-    ends = ((use, name, read_expiries_in(path)) for (use, name), path in files)
-    return [(use, name, min(expiries)) for use, name, expiries in ends if expiries]
+    ends = ((use, name, read_expiry_in(path)) for (use, name), path in files)
+    return [(use, name, expires_at) for use, name, expires_at in ends if expires_at is not None]

@@ -240,6 +240,15 @@ async def test_an_expired_certificate_of_ours_is_named(
         assert await transport.post(request(receiver.url, tls=expired)) == HttpResponse(status=200)
 
 
+async def test_an_expired_certificate_behind_ours_is_not_the_reason(transport: HttpTransport, ca: Authority) -> None:
+    """A chain may contain an expired cross-signed authority. The failure keeps its own reason."""
+    files = TlsFiles(ca_file=ca.ca_file, cert_file=ca.issue_with_expired("notifier"))
+    async with scripted(do.close(), tls=ca.server()) as receiver:
+        wire = await transport.post(request(receiver.url, tls=files))
+    assert isinstance(wire, TransportFailure)
+    assert (wire.reason, "expired" in wire.text) == (Reason.DISCONNECTED, False)
+
+
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
