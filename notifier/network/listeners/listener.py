@@ -141,7 +141,7 @@ class _Acceptor:
             connection.on_request(request)
         try:
             return await self._answer(request)
-        except OSError as error:
+        except ConnectionError as error:
             if not is_of_closed_connection(error, request):
                 raise
             return web.Response()  # aiohttp drops it, and logs no error
@@ -243,8 +243,11 @@ _EXPLANATIONS: Mapping[int, str] = {
 
 
 def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
-    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response."""
-    return isinstance(error, OSError) and (request.transport is None or request.transport.is_closing())
+    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response.
+
+    Other errors of the system, such as a full disk, are errors of the handler although the caller has left.
+    """
+    return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
 
 
 async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:

@@ -1,6 +1,7 @@
 """Test the ops listener and shared parts of listeners: probes, scrape, addresses, and stalled connections."""
 
 import asyncio
+import errno
 import logging
 import resource
 import socket
@@ -106,6 +107,34 @@ async def test_an_error_of_a_handler_is_logged(caplog: pytest.LogCaptureFixture)
     counts.add_routes(routes)
     async with serving(app) as listener, aiohttp.ClientSession() as session:
         assert (await session.get(f"{listener.url}/v1/slow")).status == 500
+    assert "Error handling request" in caplog.text
+    assert counts.by_labels()["GET /v1/slow", "5xx", "none"] == 1
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "hush"), PermissionError(errno.EACCES, "hush"), TimeoutError()], ids=repr
+)
+async def test_an_error_of_a_handler_is_logged_although_the_caller_has_left(
+    caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    """A full disk and a backend that does not answer are not the caller's, and are counted."""
+    counts, began, ended = RequestCounts(lambda: None, time.time), asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        began.set()
+        await until(lambda: asyncio.sleep(0, request.transport), lambda transport: transport is None)
+        ended.set()
+        raise error
+
+    app = web.Application(middlewares=[counts.middleware])
+    app.add_routes(routes := [web.get("/v1/slow", handler)])
+    counts.add_routes(routes)
+    async with serving(app) as listener:
+        _, writer = await asyncio.open_connection(listener.host, listener.port)
+        writer.write(b"GET /v1/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(began.wait(), 30)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 30)
     assert "Error handling request" in caplog.text
     assert counts.by_labels()["GET /v1/slow", "5xx", "none"] == 1
 
