@@ -17,12 +17,15 @@ NotifierError
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from notifier.model.outcome import Cause, TransportFailure
+
+ERRNO_LIMIT = 4096  # Linux returns no errno from here on (MAX_ERRNO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +125,20 @@ def describe_error(error: BaseException) -> str:
     """Return an error that nothing expected, for operators: notifier's text, or the system's with its files.
 
     Of another error only the class is returned, since its text may quote what was read, such as a `sub` or a password.
+    Never raises: libraries raise OSError with any arguments.
     """
     if isinstance(error, NotifierError):
         return str(error)
     if isinstance(error, ssl.SSLError):
         reason = getattr(error, "reason", None)  # such as WRONG_VERSION_NUMBER
         return f"{type(error).__name__} ({reason})" if reason else type(error).__name__
-    if not isinstance(error, OSError) or not error.errno:
+    if isinstance(error, socket.gaierror) and isinstance(error.strerror, str):
+        return error.strerror  # the resolver's text, whose number is not the system's
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror | socket.herror):
         return type(error).__name__
-    text = os.strerror(error.errno) if error.errno > 0 else error.strerror or type(error).__name__
+    if type(error.errno) is not int or not 0 < error.errno < ERRNO_LIMIT:
+        return type(error).__name__
+    text = os.strerror(error.errno)
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | Path)]
     return f"{text}: {' -> '.join(files)}" if files else text
 
