@@ -49,6 +49,19 @@ async def test_events_of_a_dead_process_are_published_if_the_session_is_gone(
     assert (asked.count("away"), asked.count("lives")) == (3, 2)
 
 
+async def test_the_log_names_no_file_of_the_session_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whose name may be the key of a session."""
+
+    def alive(session: object) -> bool:
+        return (tmp_path / f"sess_{session}").stat().st_size > 0
+
+    async with Publisher(settings(AWAY, tmp_path / "outbox", "any", drain_limit=0.01), alive=alive) as publisher:
+        (await publisher.prepare(ended("alice"), session="KEY")).ask()
+        await until(lambda: "does not answer whether" in caplog.text, lambda: caplog.text)
+    assert "lives (No such file or directory)" in caplog.text
+    assert "KEY" not in caplog.text
+
+
 @pytest.mark.full
 async def test_a_failing_block_queries_the_store(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """A deletion that raised or was cancelled may have happened."""

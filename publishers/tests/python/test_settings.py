@@ -1,6 +1,8 @@
 """All errors in the settings are reported together, each with its name and remedy, and never with the password."""
 
 import errno
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -116,9 +118,12 @@ def test_the_package_is_light() -> None:
 
 
 def test_the_cause_of_a_loss_has_the_systems_text_and_no_other() -> None:
-    """With the file; the text of another error may name the user."""
-    assert cause(OSError(errno.ENOSPC, "No space left on device", "/var/outbox/a")) == (
-        "No space left on device: /var/outbox/a"
-    )
+    """The text of another error may name the user, and so may a file, except one of the outbox."""
+    full = OSError(errno.ENOSPC, "any text", "/var/outbox/a")
+    assert cause(full, with_file=True) == "No space left on device: /var/outbox/a"
+    assert cause(full) == "No space left on device"
+    assert cause(socket.gaierror(socket.EAI_NONAME, "Name or service not known")) == "Name or service not known"
+    for error in (OSError("alice", "alice"), OSError(2**70, "alice"), OSError(-1, "alice"), ssl.SSLError("alice")):
+        assert cause(error, with_file=True) == type(error).__name__
     assert cause(RuntimeError("alice")) == "RuntimeError"
     assert cause(ConnectionResetError("alice")) == "ConnectionResetError"

@@ -81,7 +81,8 @@ class BlockingPublisher:
                 future.add_done_callback(_decide_late)
                 log.error("an event was not taken within %g s, and follows: %s", self._limit, STUCK)  # noqa: TRY400
         except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
-            log.error("an ending is LOST (%s): no client is notified of this sign-out", cause(error))  # noqa: TRY400
+            why = cause(error, with_file=True)
+            log.error("an ending is LOST (%s): no client is notified of this sign-out", why)  # noqa: TRY400
         return BlockingEnding(None, None)
 
     @contextmanager

@@ -146,7 +146,7 @@ class Publisher:
                 raise
             return Ending(self._endings, events, session, found[0].id)
         except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
-            why = f"the event is invalid: {error}" if isinstance(error, EventMistake) else cause(error)
+            why = f"the event is invalid: {error}" if isinstance(error, EventMistake) else cause(error, with_file=True)
             self._outbox.lose(ended.id or "?", why)
             return Ending(self._endings, [], session, None)
 

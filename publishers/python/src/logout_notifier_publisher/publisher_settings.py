@@ -1,6 +1,7 @@
 """The settings of a publisher. All mistakes are reported at once, each with the setting's name and the remedy."""
 
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any, Self
 from logout_notifier_publisher.address import AddressMistake, Server, read_address
 
 DAY = 86_400.0
+ERRNO_LIMIT = 4096  # Linux returns no errno from here on (MAX_ERRNO)
 
 
 class SettingsMistake(ValueError):  # noqa: N818  it is one, or several
@@ -178,11 +180,22 @@ class PublisherSettings:
         return f"PublisherSettings(outbox={str(self.outbox)!r}, …)"
 
 
-def cause(error: BaseException) -> str:
-    """Return the system's text and file of an error, else its class alone, since the text may name the user."""
-    if not isinstance(error, OSError) or not error.strerror:
+def cause(error: BaseException, *, with_file: bool = False) -> str:
+    """Return the system's text of an error, else its class alone, since the text may name the user. Never raises.
+
+    `with_file`: with the file, for the outbox's errors alone. An application may name a file after a session's key.
+    """
+    text: object = None
+    if isinstance(error, ssl.SSLError):
+        text = getattr(error, "reason", None)
+    elif isinstance(error, socket.gaierror):
+        text = error.strerror
+    elif isinstance(error, OSError) and type(error.errno) is int and 0 < error.errno < ERRNO_LIMIT:
+        text = None if isinstance(error, socket.herror) else os.strerror(error.errno)
+    if not text or not isinstance(text, str):
         return type(error).__name__
-    return words(error) + (f": {error.filename}" if error.filename else "")
+    file = getattr(error, "filename", None) if with_file else None
+    return f"{text}: {file}" if isinstance(file, str | Path) else text
 
 
 def words(error: BaseException) -> str:
