@@ -272,4 +272,4 @@ def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> Sour
     faults = tuple(InputIssue(str(path), str(text)) for path, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
     shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
-    return SourceAnswer(rows=[HeldRow(row, shared_names) for row in rows], at=at, faults=faults, since=since)
+    return SourceAnswer(rows=[HeldRow.of(row, shared_names) for row in rows], at=at, faults=faults, since=since)

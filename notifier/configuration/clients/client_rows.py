@@ -25,22 +25,34 @@ UUID); `issuer` is absent where the source's setting `issuer` has it.
 """
 
 
-class HeldRow(Mapping[str, object]):
-    """A row as a worker holds it. It takes 80 bytes less than a dict; while a list changes, two are held per client."""
+class HeldRow(tuple[Any, ...], Mapping[str, object]):
+    """A row as a worker holds it: a tuple of the names and the values, which takes 130 bytes less than a dict.
 
-    __slots__ = ("_names", "_values")
+    While a list changes, two rows of each client are held. Rows with the same names share these.
+    """
 
-    def __init__(self, row: Row, shared_names: dict[tuple[str, ...], tuple[str, ...]]) -> None:
-        """`shared_names`: the names of earlier rows, which rows with equal names share."""
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, row: Row, shared_names: dict[tuple[str, ...], tuple[str, ...]]) -> "HeldRow":
+        """Return the row to hold. `shared_names`: the names of earlier rows."""
         names = tuple(row)
-        self._names = shared_names.setdefault(names, names)
-        self._values = tuple(row.values())
+        return cls((shared_names.setdefault(names, names), *row.values()))
 
-    def __getitem__(self, name: str) -> object:
+    @property
+    def _names(self) -> tuple[str, ...]:
+        names: tuple[str, ...] = tuple.__getitem__(self, 0)
+        return names
+
+    def __getitem__(self, name: str) -> Any:  # type: ignore[override]
         """Return the member of this name. Raises KeyError."""
         if name not in self._names:
             raise KeyError(name)
-        return self._values[self._names.index(name)]
+        return tuple.__getitem__(self, self._names.index(name) + 1)
+
+    def __contains__(self, name: object) -> bool:
+        """Return True if there is a member of this name."""
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
@@ -49,6 +61,16 @@ class HeldRow(Mapping[str, object]):
     def __len__(self) -> int:
         """Return the number of members."""
         return len(self._names)
+
+    def __eq__(self, other: object) -> bool:
+        """Return True if the other mapping has the same members."""
+        return Mapping.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        """Return True unless the other mapping has the same members."""
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 RowKey: TypeAlias = str | tuple[str, str]

@@ -8,7 +8,7 @@ import resource
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from notifier.configuration.clients.answers import Cache, HeldAnswers
-from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.client_rows import HeldRow, SourceAnswer
 from notifier.configuration.clients.remote_rows import ListAmount, RowCollector, clean_row
 from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
 from notifier.model.errors import InputIssue, SourceFault
@@ -396,3 +396,19 @@ def test_number_of_examined_unknown_names_is_bounded() -> None:
     answer = collector.answer(0.0)
     assert [row["client_id"] for row in answer.rows] == ["a", "c"]
     assert [fault.path for fault in answer.faults] == ["b", "d"]
+
+
+def test_a_held_row_is_a_mapping() -> None:
+    """It is a tuple inside, and equals the dict that it was made from."""
+    members = {"client_id": "shop", "aliases": ["a"], "notifier": {"paused": True}}
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+    row, other = HeldRow.of(members, shared), HeldRow.of({**members, "client_id": "mail"}, shared)
+    assert (row == members, members == row, row != members, members != row) == (True, True, False, False)
+    assert (row == other, row != other, row == HeldRow.of(members, {}), row == {}) == (False, True, True, False)
+    assert {**row} == {} | dict(row) == dict(row.items()) == members
+    assert (row["client_id"], row.get("aliases"), row.get("issuer"), len(row)) == ("shop", ["a"], None, 3)
+    assert ("notifier" in row, "shop" in row, list(row)) == (True, False, [*members])
+    assert isinstance(row, Mapping)
+    assert len(shared) == 1
+    with pytest.raises(KeyError):
+        row["issuer"]

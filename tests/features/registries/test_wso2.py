@@ -135,7 +135,8 @@ async def test_an_applications_settings_become_metadata(tmp_path: Path) -> None:
     async with serving(wso2.answer) as url:
         answer = await (reader := _reader(url, tmp_path, [0.0])).read(None)
         assert "hunter2" not in f"{answer}{reader!r}{vars(reader)}"
-        assert [row for row in answer.rows if row.pop("aliases") == [row["client_id"]]] == [  # type: ignore[attr-defined]
+        rows = [dict(row) for row in answer.rows]
+        assert [row for row in rows if row.pop("aliases") == [row["client_id"]]] == [
             {"client_id": "none", **SHOWN},
             {"client_id": "null", **SHOWN},
             {"client_id": "pairwise", "frontchannel_logout_uri": HOOK, "subject_type": "pairwise", **SHOWN},
