@@ -96,8 +96,9 @@ class FeatureRuntime:
     """The objects that a feature adds to one worker.
 
     `api` and `pages`: routes of the API and of the web listener. `observe` receives the facts of deliveries.
-    `families` returns metrics at a scrape. `readers` parse the messages of sources, by source name. `acts` execute
-    requests of other workers, by request name. `page`: the logout page. `authenticate_bearer` accepts bearer tokens of
+    `families` returns metrics at a scrape. `readers` parse the messages of sources, by source name. `list_sources`
+    returns the names of the configured sources, whose counters start at zero. `acts` execute requests of other workers,
+    by request name. `page`: the logout page. `authenticate_bearer` accepts bearer tokens of
     the API that are not in its tokens file. `lifespan` is entered before the listeners open, and left after the drain.
     """
 
@@ -106,6 +107,7 @@ class FeatureRuntime:
     observe: Observer | None = None
     families: Callable[[], Iterable[Metric]] = tuple
     readers: Mapping[str, SourceReader] = field(default_factory=dict)
+    list_sources: Callable[[], Iterable[str]] = tuple
     acts: Mapping[str, Act] = field(default_factory=dict)
     page: Page | None = None
     authenticate_bearer: AuthenticateBearer | None = None

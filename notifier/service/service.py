@@ -133,6 +133,7 @@ class Service:
             )  # fmt: skip
             runtime = feature.run(context)
             runtimes.append(runtime)
+            self.metrics.add_sources(runtime.list_sources)
             page = runtime.page or page
         return runtimes
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from time import time
 
 from prometheus_client import Metric
@@ -118,6 +119,8 @@ class Metrics:
         self._undated = self._ignored_overrides = 0
         self._unread = dict.fromkeys((*INFORMATIONAL_MEMBERS, "time"), 0)
         self._remarks = dict.fromkeys(MEANT_MEMBERS, 0)
+        self._source_events: dict[tuple[str, str], int] = {}
+        self._source_lists: list[Callable[[], Iterable[str]]] = []
         self.signatures = signatures or SignatureCounts()
         self._surplus: dict[Label, int] = {}
         self._internal_faults = 0
@@ -147,6 +150,10 @@ class Metrics:
         """Return the current label of a registered client."""
         return self.clients.label(iss, client_id)
 
+    def add_sources(self, list_names: Callable[[], Iterable[str]]) -> None:
+        """Start the series of these sources at zero. Otherwise an alert would not see the first refusal of a source."""
+        self._source_lists.append(list_names)
+
     def count_surplus(self, client: Client) -> None:
         """Count a connection that was closed because the client sent bytes after its response."""
         label = self.clients.label(client.iss, client.client_id)
@@ -170,6 +177,9 @@ class Metrics:
         self._undated += fact.result == "accepted" and not fact.dated
         for member in fact.unread:
             self._unread[member] += 1
+        if fact.source is not None:
+            key = (fact.source, fact.result)
+            self._source_events[key] = self._source_events.get(key, 0) + 1
 
     def _on_members_misspelt(self, fact: MembersMisspelt) -> None:
         for member in fact.members:
@@ -206,6 +216,10 @@ class Metrics:
         yield plain_counter(
             "own_faults_total", "Deliveries that failed by an internal error of notifier.", self._internal_faults
         )
+        text = "Messages of sources processed here, by result."
+        names = chain.from_iterable(list_names() for list_names in self._source_lists)
+        counts = {(name, result): 0 for name in names for result in EVENT_RESULTS} | self._source_events
+        yield labelled_family(CounterMetricFamily, "source_events_total", text, ("source", "result"), counts)
         yield from self.signatures.families()
         text = "Tokens signed, by issuer and algorithm."
         yield labelled_family(CounterMetricFamily, "tokens_minted_total", text, ("iss", "alg"), self._minted)

@@ -4,14 +4,11 @@ A single event is processed directly. Several events are published in notifier's
 malformed events of a message become one dead letter. Ignored events are only counted.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
-
-from notifier.delivery.facts import EVENT_RESULTS, EventTaken, FactHandlers, Observer
+from notifier.delivery.facts import EventTaken, Observer
 from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
@@ -33,7 +30,6 @@ from notifier.model.ids import new_id
 from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.record import copy_record
 from notifier.settings.service_settings import Settings
-from notifier.telemetry.families import labelled_family
 
 
 class SourceIntake:
@@ -112,27 +108,6 @@ def _to_fact(message: Message, translation: Translation) -> EventTaken:
         dated=True,
         source=message.source,
     )
-
-
-class SourceEventCounts:
-    """Counts the messages of sources by result. `list_names` returns the names of the configured sources."""
-
-    def __init__(self, list_names: Callable[[], Iterable[str]]) -> None:
-        self._list_names = list_names
-        self._counts: dict[tuple[str, str], int] = {}
-        self.observe = FactHandlers({EventTaken: self._on_event_taken})
-        """Count a message of a source."""
-
-    def _on_event_taken(self, fact: EventTaken) -> None:
-        if fact.source is not None:
-            key = (fact.source, fact.result)
-            self._counts[key] = self._counts.get(key, 0) + 1
-
-    def families(self) -> Iterator[Metric]:
-        """Return the metric families for a scrape. The series of each source start at zero, so alerts see the first."""
-        text = "Messages of sources processed here, by result."
-        counts = {(name, result): 0 for name in self._list_names() for result in EVENT_RESULTS} | self._counts
-        yield labelled_family(CounterMetricFamily, "source_events_total", text, ("source", "result"), counts)
 
 
 def readers_of(settings: Settings | None) -> Mapping[str, ReadAgain]:

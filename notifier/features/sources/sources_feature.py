@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from itertools import chain
 
 from notifier.feature import Feature, FeatureContext, FeatureRuntime, late
 from notifier.model.defaults import MAX_EVENT
@@ -12,7 +11,7 @@ from notifier.model.ids import new_id
 
 def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.sources.http_sources import HttpSources
-    from notifier.features.sources.source_intake import SourceEventCounts, SourceIntake
+    from notifier.features.sources.source_intake import SourceIntake
     from notifier.features.sources.source_settings import sources_of
     from notifier.features.sources.sources_part import SourcesPart
     from notifier.model.documents.sourced import EVENT_SOURCES
@@ -22,12 +21,12 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     intake = SourceIntake(
         lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT, observe=context.observe
     )
-    routes, counts = sources.routes, SourceEventCounts(lambda: sources_of(live.current.settings))
+    routes = sources.routes
     return FeatureRuntime(
         api=routes.routes(),
-        observe=counts.observe,
-        families=lambda: chain(counts.families(), routes.families()),
+        families=routes.families,
         readers={EVENT_SOURCES: intake},
+        list_sources=lambda: sources_of(live.current.settings),
         lifespan=aclosing(sources),
     )
 

@@ -17,12 +17,12 @@ from notifier.features import FEATURES
 from notifier.features.sources.http_sources import HttpSources
 from notifier.features.sources.sns_message import SnsMessage, SnsRefusal
 from notifier.features.sources.sns_server import RETRY_AFTER_SECONDS, CertificateUnavailable, SnsServer
-from notifier.features.sources.source_intake import SourceEventCounts
 from notifier.features.sources.source_proofs import HeaderSecret, SetVerifier, SnsVerifier
 from notifier.features.sources.source_settings import sources_of
 from notifier.model.client import TlsFiles
 from notifier.model.errors import ConfigurationError
 from notifier.model.message import Lane, MessageDraft
+from notifier.telemetry.metrics import Metrics
 from notifier.tokens.security_event_token import KeysUnavailable, UnacceptedSet, VerifiedSet
 from tests.features.sources.sns_stand_in import ARN, NOTIFICATION, standing_in
 from tests.features.sources.sns_stand_in import signed as posted
@@ -96,11 +96,12 @@ def test_the_counters_of_each_source_start_at_zero(folder: Path) -> None:
     """Of one that a reload adds, too. Without its zero a counter's first refusal is no increase, and no alert."""
     live = running(folder, okta=OKTA)
     sources = HttpSources(live, publish)
-    events = SourceEventCounts(lambda: sources_of(live.current.settings))
+    events = Metrics(live.registry)
+    events.add_sources(lambda: sources_of(live.current.settings))
 
     def zeros() -> set[tuple[str, str]]:
-        families = (*sources.routes.families(), *events.families())
-        samples = [sample for family in families for sample in family.samples]
+        families = (*sources.routes.families(), *events.families(exemplars=False))
+        samples = [sample for family in families if "source_" in family.name for sample in family.samples]
         assert {sample.value for sample in samples} == {0.0}
         return {tuple(sample.labels.values()) for sample in samples}  # type: ignore[misc]
 
