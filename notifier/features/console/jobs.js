@@ -114,7 +114,7 @@ function ReplayResult({ became }) {
     [sum(became.dead), "given up again", formatCounts(became.dead)],
     [became.skipped, "skipped", ""],
     [became.waiting, "pending", ""],
-    [became.not_followed, "not followed: see the log", ""],
+    [became.not_followed, "with unknown results: see Dead letters", ""],
   ].filter(([count]) => count);
   return html`<ul class="became">${parts.map(([count, words, why]) => html`<li><b>${number(count)}</b> ${words}
     ${why && html`${" "}<span class="dim">${why}</span>`}</li>`)}

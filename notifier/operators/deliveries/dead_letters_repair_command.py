@@ -93,8 +93,9 @@ def replay(
     the user. To allow that, give --end-newer-sessions.
 
     The exit status is 0 if all selected dead letters were replayed, and none of them was given up again by then. It is
-    1 if some stay or were given up again, if an ID is unknown, or if the replay stopped early. Deliveries that still
-    wait do not count, nor does what is beyond --limit. --dry-run has the exit status of the replay.
+    1 if some stay or were given up again, if an ID is unknown, if the replay stopped early, or if results are unknown,
+    since somebody changed the dead letters meanwhile. Deliveries that still wait do not count, nor does what is beyond
+    --limit. --dry-run has the exit status of the replay.
 
     With --rate, other commands have access to the dead letters meanwhile: the replay makes short passes, whose
     deliveries become due one after the other.

@@ -208,8 +208,9 @@ def finish_repair(
 ) -> None:
     """Print the result of a repair, then `replay_result`. Ends the command.
 
-    The exit status is 1 if the repair ended early, if selected messages stay, or if replayed ones were given up again.
-    It is also 1 if a given ID or the client is unknown, so that a typing error does not look like a repair.
+    The exit status is 1 if the repair ended early, if selected messages stay, if replayed ones were given up again, or if
+    their results are unknown since somebody changed the dead letters meanwhile. It is also 1 if a given ID or the client
+    is unknown, so that a typing error does not look like a repair.
     """
     if as_json:
         became = {} if replay_result is None else {"became": replay_result.document()}
@@ -227,8 +228,10 @@ def finish_repair(
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
     _end_if_missing(table, context, filter_, result)
-    has_dead = replay_result is not None and replay_result.account.results.dead.total() > 0
-    raise typer.Exit(1 if result.ended_early or result.kept or has_dead else 0)
+    fails = replay_result is not None and (
+        replay_result.account.results.dead.total() or replay_result.changed_by_others
+    )
+    raise typer.Exit(1 if result.ended_early or result.kept or fails else 0)
 
 
 def _end_if_missing(

@@ -51,13 +51,16 @@ class ReplayRequest:
 class ReplayResult:
     """The results of the replayed dead letters. `waiting` counts the unfinished deliveries and events.
 
-    `not_followed` counts the dead letters whose results are not in the account. `answered` of all `workers` have sent
-    an account. `unfinished` is the reason why the account is not final.
+    `not_followed` counts the dead letters whose results are not in the account: those beyond the first
+    MAX_FOLLOWED_MESSAGES or, if `changed_by_others`, those that took the place of dead letters which others removed
+    meanwhile. `answered` of all `workers` have sent an account. `unfinished` is the reason why the account is not
+    final.
     """
 
     account: ReplayAccount = field(default_factory=ReplayAccount)
     waiting: int = 0
     not_followed: int = 0
+    changed_by_others: bool = False
     workers: int = 0
     answered: int = 0
     unfinished: str | None = None
@@ -83,7 +86,11 @@ class ReplayResult:
                 lines.append(f"{self.waiting:,} wait{'s' if self.waiting == 1 else ''}: notifier waiting list")
                 lines += [f"  {cause}" for cause in results.put_off]
         if self.not_followed:
-            lines.append(f"{counted(self.not_followed, 'letter')} not followed: see the log for their results")
+            why = (
+                "somebody changed the dead letters meanwhile" if self.changed_by_others else "so many are not followed"
+            )
+            text = f"{counted(self.not_followed, 'replayed dead letter')} with unknown results, since {why}"
+            lines.append(f"{text}: notifier dead-letters list shows those that were given up again")
         if self.workers > self.answered:
             lines.append(
                 f"{counted(self.workers - self.answered, 'worker')} did not answer: the figures leave out what it does"
@@ -170,9 +177,11 @@ class Replay:
         """
         query, last_answers = make_results_request(self._request.id, self._request.who), LastAnswers()
         began_at = changed_at = options.monotonic()
+        not_followed = self.reasons.total() - self._replayed_counts.total()
         result = ReplayResult(
-            waiting=self._replayed_counts.total(), not_followed=self.reasons.total() - self._replayed_counts.total()
-        )
+            waiting=self._replayed_counts.total(), not_followed=not_followed,
+            changed_by_others=0 < not_followed < self.reasons.total() and self._wanted_count <= MAX_FOLLOWED_MESSAGES,
+        )  # fmt: skip
         while self._replayed_counts:
             try:
                 workers, answers = await send_to_workers(self._queue, query, ANSWER_TIMEOUT_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 
 from notifier.operators.deliveries import replay_now
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
-from notifier.operators.deliveries.repair import RepairPace, repair_at_rate
+from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_rate
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.queues.passes import RepairOptions
@@ -69,8 +69,35 @@ async def test_replay_with_a_rate_counts_the_requested_dead_letters(
         )
         replay = Replay(queue, queue.dead_letters(), ReplayRequest(id="r", who="sre", filter_=filter_, rules=RULES))
         result = await replay.run(options)
-        assert (await replay.watch(options, 0.0)).not_followed == 2
+        watched = await replay.watch(options, 0.0)
+        assert (watched.not_followed, watched.changed_by_others) == (2, False)
     finally:
         await queue.close()
     assert (result.done, result.missing, now) == (5, frozenset({"absent"}), 2.0)
     assert progress == [(done, 5) for done in range(1, 6)]
+
+
+async def test_dead_letters_in_place_of_removed_ones_have_unknown_results(tmp_path: Path) -> None:
+    """Somebody discards one that the replay counted, and so another is replayed."""
+    now = 0.0
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        if not now:
+            only = DeadLetterFilter(ids=frozenset({"d-2"}))
+            assert (await remove(queue.dead_letters(), only, course(), lambda _: None)).done == 1
+        now += seconds
+
+    try:
+        await store_dead_letters(queue, *(dead_letter(f"d-{number}") for number in range(5)))
+        options = course(rate=1.0, pause=pause, monotonic=lambda: now, limit=3)
+        request = ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES)
+        replay = Replay(queue, queue.dead_letters(), request)
+        assert (await replay.run(options)).done == 3
+        watched = await replay.watch(options, 0.0)
+    finally:
+        await queue.close()
+    assert (watched.not_followed, watched.changed_by_others) == (1, True)
+    assert "somebody changed the dead letters meanwhile" in "\n".join(watched.format_lines())
