@@ -3,6 +3,7 @@
 import configparser
 import hashlib
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from tests.tokens.key_folder import ISS, pem
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "notifier.service"
 TEMPLATE = UNIT.with_name("notifier@.service")
+PAGE = UNIT.parents[2] / "docs/operating.md"
 
 
 def unit() -> configparser.ConfigParser:
@@ -134,6 +137,16 @@ def status_of(port: int, path: str, token: str = "") -> int:
         return 0
 
 
+def unit_of_a_command() -> str:
+    """Return the unit that the page's `systemd-run` makes. It needs a bus, which this machine does not have."""
+    [command] = re.findall(r"^systemd-run .*?\n```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    words = shlex.split(command.removesuffix("```").replace("\\\n", " "))
+    properties = [value for option, value in pairwise(words) if option == "-p"]
+    program = shlex.join(words[words.index(properties[-1]) + 1 :])
+    lines = ["[Service]", "Type=oneshot", f"ExecStart={program}", "StandardOutput=file:/run/printed", *properties]
+    return "\n".join(lines)
+
+
 def until(condition: Callable[[], bool], machine: Machine) -> None:
     """Wait until the condition holds, for a minute at most."""
     end = time.monotonic() + 60
@@ -159,6 +172,8 @@ def test_systemd_runs_workers_beside_each_other(tmp_path: Path, amqp_url: str, p
         "notifier/clients.yaml": "[]",
         "notifier/secrets/key.pem": pem("ES256").decode(),
         "notifier/secrets/tokens.yaml": token_line("first"),
+        "systemd/system/command.service": unit_of_a_command(),
+        "systemd/system/check.service": unit_of_a_command().replace(" status ", " check "),
         **{f"systemd/system/{file.name}": file.read_text() for file in (UNIT, TEMPLATE)},
         **{f"systemd/system/{file.name}.d/log.conf": TO_A_FILE for file in (UNIT, TEMPLATE)},
         **{
@@ -183,7 +198,10 @@ def test_systemd_runs_workers_beside_each_other(tmp_path: Path, amqp_url: str, p
                 until(lambda port=ports[name]["API"]: status_of(port, "/v1/status", "second") == 200, machine)  # type: ignore[misc]
             assert status_of(ports["b"]["API"], "/v1/status", "first") == 401
             assert status_of(ports["a"]["API"], "/v1/status", "first") == 200  # not restarted
+            machine.run("systemctl", "start", "command")
+            assert "3 of 3 workers answered" in machine.run("cat", "/run/printed").stdout
             machine.run("systemctl", "stop", "notifier@a", "notifier@b", "notifier")
+            machine.run("systemctl", "start", "check")
             for each in ("notifier@a", "notifier@b", "notifier"):
                 assert machine.show(each, "Result") == "success"
     except SystemdMissing as missing:

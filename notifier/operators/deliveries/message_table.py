@@ -208,9 +208,9 @@ def finish_repair(
 ) -> None:
     """Print the result of a repair, then `replay_result`. Ends the command.
 
-    The exit status is 1 if the repair ended early, if selected messages stay, if replayed ones were given up again, or if
-    their results are unknown since somebody changed the dead letters meanwhile. It is also 1 if a given ID or the client
-    is unknown, so that a typing error does not look like a repair.
+    The exit status is 1 if the repair ended early, if selected messages stay, if replayed ones were given up again, or
+    if their results are unknown since somebody changed the dead letters meanwhile. It is also 1 if a given ID or the
+    client is unknown, so that a typing error does not look like a repair.
     """
     if as_json:
         became = {} if replay_result is None else {"became": replay_result.document()}
