@@ -179,6 +179,8 @@ def _listen_advice(text: str) -> str:
         )
     if match := re.fullmatch(r"([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*):([0-9]{1,5})", text):
         return f'write an IPv6 address in brackets, "[{match[1]}]:{match[2]}"'
+    if re.fullmatch(r"[^\s/]+:[0-9]{5}", text):
+        return "the port must be at most 65535"
     if "://" in text:
         return f"write it without {text.partition('://')[0]}://"
     return 'write "127.0.0.1:8080", "[::1]:8080", or "*:8080" for all addresses of this machine'

@@ -109,7 +109,7 @@ shutdwn_grace: 20s
             ("ops: {listen: '::1:9464'}", "ops.listen", 'write an IPv6 address in brackets, "[::1]:9464"'),
             ("ops: {listen: 'http://localhost:9464'}", "ops.listen", "write it without http://"),
             ("api: {listen: '*:8080'}", "api", "tokens_file is required"),
-            ("ops: {listen: 'localhost:70000'}", "ops.listen", "must be an address and a port"),
+            ("ops: {listen: 'localhost:70000'}", "ops.listen", "the port must be at most 65535"),
             ("api: {listen: '0.0.0.0:8080'}", "api", "tokens_file is required"),
             ("api: {listen: 'id.internal:8080'}", "api", "tokens_file is required"),
             ("api: {tls: {cert_file: notifier.yaml}}", "api.tls.key_file", "is required"),

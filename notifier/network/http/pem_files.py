@@ -174,12 +174,18 @@ def _find_missing_part(raw: bytes, wanted: str) -> str | None:
     return f"{found}, and has no {wanted}: there is no line -----BEGIN {wanted.upper()}-----"
 
 
+_OTHER_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second for a key of another type
+
+
 def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
     try:
         context.load_cert_chain(cert_file, key_file, password="")
     except (OSError, ValueError) as error:
         named = cert_file if key_file is None else f"{cert_file}, {key_file}"
-        text = f"{named}: cannot be used as certificate and key: {_words(error)}"
+        if isinstance(error, ssl.SSLError) and error.reason in _OTHER_KEY:
+            text = f"{named}: the key does not belong to the certificate"
+        else:
+            text = f"{named}: cannot be used as certificate and key: {_words(error)}"
         issue = _find_known_issue((cert_file, "certificate"), (key_file or cert_file, "private key"))
         raise InternalFault(Cause.TLS_FILES, issue or text) from error
 

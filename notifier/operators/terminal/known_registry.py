@@ -62,7 +62,9 @@ def end_if_unknown(
     if any(_is_registered(registry, issuer, client_id) for issuer in issuers):
         return
     hints = (suggest_client(issuer, client_id, registry) for issuer in issuers)
-    text = next((hint.text for hint in hints if hint is not None), "`notifier clients` lists the registered clients")
+    text = next(
+        (hint.text for hint in hints if hint is not None), "`notifier clients list` lists the registered clients"
+    )
     say(printable(f"notifier: unknown client {client_id}: the registry does not have it; {text}"), err=True)
     if known.unread:
         say(f"the clients of {', '.join(known.unread)} are unknown to this command", err=True)

@@ -18,8 +18,14 @@ from typing import NoReturn
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from cryptography.x509.oid import ExtensionOID
 from yarl import URL
@@ -480,6 +486,17 @@ def test_a_file_of_another_kind_is_named(damaged: str, holds: str, text: str, tm
     with pytest.raises(InternalFault) as fault:
         build_client_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=key))
     assert str(fault.value).startswith(f"{tmp_path / damaged} {text}")
+
+
+@pytest.mark.parametrize("kind", ["EC", "RSA"])
+def test_the_key_of_another_certificate_is_named(kind: str, tmp_path: Path) -> None:
+    """OpenSSL has two reasons for it."""
+    cert, key = certificate_and_key(tmp_path)
+    other = ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else rsa.generate_private_key(65537, 2048)
+    key.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(InternalFault) as fault:
+        build_client_context(TlsFiles(ca_file=tmp_path / "ca.pem", cert_file=cert, key_file=key))
+    assert str(fault.value) == f"{cert}, {key}: the key does not belong to the certificate"
 
 
 def certificate_and_key(folder: Path) -> tuple[Path, Path]:
