@@ -46,12 +46,12 @@ continues after a crash. No database is needed ([decision](../../docs/decisions/
   internal fault; the probe of an unavailable client; and deliveries whose bucket takes nothing. The delay of a queue is
   fixed, 1 s to 65,536 s.
 - *Parked in a bucket:* other deliveries of an unavailable client, while its probe is in a delay queue; unless they
-  expire soon, or the worker stops; and deliveries that no delay queue takes. A worker that sees the client recover
-  fetches them (`fetches.py`). When the attempts of the probe reach a multiple of four, another delivery takes its place
-  (`deferrals.py`). A message that nobody fetches moves to the lane `retries` after 1,024 s. A client with 1,000 parked
-  deliveries has a second bucket for further ones, so that they do not delay other clients.
+  expire soon, or the worker stops. A worker that sees the client recover fetches them (`fetches.py`). When the attempts
+  of the probe reach a multiple of four, another delivery takes its place (`deferrals.py`). A message that nobody
+  fetches moves to the lane `retries` after 1,024 s. A client with 1,000 parked deliveries has a second bucket for
+  further ones, so that they do not delay other clients.
 - *As dead letters:* deliveries that were refused, have expired or can never be sent, until an operator replays or
-  discards them. While their queue takes nothing, they are in a delay queue.
+  discards them.
 
 `notifier/model/ages.py` bounds how long a delivery may be pending.
 """

@@ -2,9 +2,8 @@
 
 A retry, deferral or dead letter is reported, and its message acked, only after the confirm. While the queue is
 unavailable, deliveries stay in memory; the worker's window bounds their number. A deferral is given up once it is due,
-since the delivery can then be attempted without the queue. If only one queue takes nothing for some seconds, a delivery
-waits elsewhere: in a delay queue instead of its bucket, in a bucket instead of the delay queues. So no queue fills the
-memory that all clients share.
+since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing for some
+seconds, the delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
 from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, MessageDraft, crash_headers
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
@@ -42,13 +41,11 @@ class OutgoingMessage:
 
     It is published to `queue`. With `due` (epoch seconds) it waits in delay queues and then returns as a retry. With
     `bucket` it is parked there instead, until it is fetched, and at most for the time that `Queue.park` documents.
-    `delivery`: that of the message, which may be parked if no delay queue takes it.
     """
 
     message: MessageDraft
     queue: str = Lane.RETRIES
     bucket: str | None = None
-    delivery: Delivery | None = None
     due: float | None = None
     rounding: Rounding = "down"
     fact: facts.Fact | None = None
@@ -118,11 +115,10 @@ class Settlement:
                     await self._queue.publish(outgoing.queue, outgoing.message)
                 else:
                     await self._queue.publish_later(outgoing.message, due=outgoing.due, rounding=outgoing.rounding)
-            except QueueUnavailable as unavailable:
-                is_only_one = isinstance(unavailable, OneQueueUnavailable)
-                if is_only_one and (elsewhere := self._to_other_queue(outgoing)) is not None:
-                    outgoing = elsewhere
-                    continue
+            except BucketUnavailable:
+                due = self._clock() + UNPARKED_SECONDS
+                outgoing = copy_record(outgoing, bucket=None, due=min(outgoing.due or due, due))
+            except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):
                         await self._queue.wait_until_available()
@@ -130,15 +126,6 @@ class Settlement:
                     return False
             else:
                 return True
-
-    def _to_other_queue(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
-        """Return the message for another queue than the one that takes nothing; None if there is no other."""
-        if outgoing.bucket is not None:
-            due = self._clock() + UNPARKED_SECONDS
-            return copy_record(outgoing, bucket=None, delivery=None, due=min(outgoing.due or due, due))
-        if outgoing.delivery is not None:
-            return copy_record(outgoing, bucket=self.parked.next_bucket(outgoing.delivery.key))
-        return None
 
     def _to_outgoing(self, delivery: Delivery, verdict: RetryAt | Defer, now: float, crashes: int) -> OutgoingMessage:
         """Return the message with which the delivery returns, to be delayed or parked."""
@@ -151,7 +138,7 @@ class Settlement:
         body = documents.dump_delivery(copy_record(delivery, id_given=True, progress=progress), due=verdict.due)
         message = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
         bucket = self.parked.next_bucket(delivery.key) if parked else None
-        return OutgoingMessage(message=message, bucket=bucket, delivery=delivery, due=now + wait, rounding=rounding)
+        return OutgoingMessage(message=message, bucket=bucket, due=now + wait, rounding=rounding)
 
 
 # ── counts for operators ──

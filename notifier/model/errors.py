@@ -8,7 +8,7 @@ NotifierError
 ├── InternalFault        a fault of notifier for one issuer or client; carries the deferral `cause`
 ├── QueueError
 │   ├── QueueUnavailable the queue cannot take a message now; try again later
-│   │   ├── OneQueueUnavailable  only this queue; others take messages
+│   │   ├── BucketUnavailable  only this bucket; other queues take messages
 │   │   └── DiskFull     its disk has no room
 │   └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 └── SourceFault          a registry source could not be read
@@ -97,8 +97,8 @@ class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
     """The queue cannot take a message now (not connected, blocked, refusing, or the confirm was lost)."""
 
 
-class OneQueueUnavailable(QueueUnavailable):
-    """This queue has taken no message for some seconds. Another may take it."""
+class BucketUnavailable(QueueUnavailable):
+    """This bucket has taken no message for some seconds. A delay queue may take it."""
 
 
 class QueueBusy(QueueUnavailable):

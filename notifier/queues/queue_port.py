@@ -20,17 +20,13 @@ class Publisher(Protocol):
     """Publishes messages durably."""
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        """Return once the message is durable in `queue` (name without prefix). Raises QueueUnavailable.
-
-        If that queue takes nothing, the message may be durable elsewhere and move there later, or become a retry.
-        """
+        """Return once the message is durable in `queue` (name without prefix). Raises QueueUnavailable."""
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.
 
         A queue may round the wait down by at most an eighth, or up by at most a seventh. It keeps a wait of 1, 2, 4 …
-        65,536 s exactly. If the queue of a wait takes nothing, the wait may be up to eight times as long. Raises
-        QueueUnavailable, or OneQueueUnavailable if no delay queue for such a wait takes the message.
+        65,536 s exactly. Raises QueueUnavailable.
         """
 
     async def wait_until_available(self) -> None:
@@ -47,8 +43,8 @@ class BucketQueues(Protocol):
         """Return the buckets that may contain messages of a worker that has ended, or after the start of no worker."""
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
-        """Return once the message is durable in the bucket. Raises QueueUnavailable, or OneQueueUnavailable at once if
-        the bucket is full or has taken nothing for some seconds.
+        """Return once the message is durable in the bucket. Raises QueueUnavailable, or BucketUnavailable at once if
+        the bucket has taken nothing for some seconds.
 
         It stays there until it is fetched, or until the queue makes it a retry: on RabbitMQ after
         `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).

@@ -184,7 +184,7 @@ async def test_queue_without_confirms_delays_no_other(
 ) -> None:
     """With 33 unconfirmed publishes to one queue, failed ones included, RabbitMQ soon stops reading the connection.
 
-    The status names the queue. Its publishes wait in other delay queues, or there once it is back.
+    The status names the queue. Its publishes succeed once it is back.
     """
     if not is_installed("confirms"):
         pytest.skip("without the hook a publish without a confirm frees its place")
@@ -202,12 +202,10 @@ async def test_queue_without_confirms_delays_no_other(
                 await queue.publish(DEAD, outgoing("other"))
             for number in range(1000):
                 await queue.publish(DEAD, outgoing(f"other-{number}"))
-        await asyncio.gather(*stuck)
+        assert not any(publish.done() for publish in stuck)
     finally:
         await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
-    async with asyncio.timeout(PATIENCE):
-        while "delay.64s" in (queue.status().problem or ""):
-            await queue.publish("delay.64s", outgoing("last"))
+    await asyncio.gather(*stuck)
 
 
 @pytest.mark.parametrize(

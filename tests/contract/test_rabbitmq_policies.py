@@ -4,21 +4,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
-from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
-from notifier.model.message import DEAD, Kind, PolicyKey
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.message import DEAD, PolicyKey
 from notifier.queues.queue_port import Queue
-from notifier.queues.rabbitmq import delays, queue_window
+from notifier.queues.rabbitmq import queue_window
 from notifier.queues.rabbitmq.broker_trials import TRIAL_QUEUE_ARGUMENTS, try_policies
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
 from tests.contract.broker import OpenWorker, emptied
-from tests.contract.queues import PATIENCE, Inbox, dead, outgoing, publish_until_durable, ready
+from tests.contract.queues import PATIENCE, outgoing
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 
@@ -130,8 +129,7 @@ async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
     queue = await worker()
     refusing, other = sorted(queue.inherited_buckets(at_start=True))[:2]
     async with policy({"max-length": 1, "overflow": "reject-publish"}, pattern=refusing):
-        while queue.status().problem is None:
-            assert isinstance(await _refusal(queue, refusing), OneQueueUnavailable)
+        while not isinstance(await _refusal(queue, refusing), BucketUnavailable):
             await queue.wait_until_available()
         problem = f"the broker refuses (nack) messages for notifier.{refusing}: "
         status = queue.status()
@@ -147,63 +145,6 @@ async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
             await queue.wait_until_available()
     for _ in range(20):
         await _park(queue, refusing)
-
-
-async def test_dead_letters_wait_while_their_queue_refuses(
-    worker: OpenWorker, policy: Policy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are durable in a delay queue, and arrive as they were, each once. No worker reads them."""
-    monkeypatch.setattr(delays, "DEAD_LETTER_SECONDS", 1)
-    monkeypatch.setattr(queue_window, "LONG_REFUSAL_SECONDS", 0.5)
-    inbox, ids = Inbox(), list[str]()
-    queue = await worker(inbox)
-
-    async def publish_letter() -> None:
-        ids.append(id_ := f"l-{len(ids):05}")
-        letter = replace(outgoing(id_, headers={"letter": id_}), kind=Kind.UNREADABLE)
-        await publish_until_durable(queue, DEAD, letter)
-
-    async with policy({"max-length": 5, "overflow": "reject-publish"}, pattern="^notifier.dead$"):
-        while not queue.status().refusing:
-            await publish_letter()
-        await asyncio.gather(*(publish_letter() for _ in range(50)))
-    async with asyncio.timeout(PATIENCE):
-        await ready(queue, DEAD, len(ids))
-    arrived = await dead(queue)
-    assert sorted((message.message_id, message.headers["letter"]) for message in arrived) == [(id_, id_) for id_ in ids]
-    assert {message.kind for message in arrived} == {Kind.UNREADABLE}
-    assert inbox.empty()
-
-
-async def test_messages_of_a_full_delay_queue_wait_as_long_in_others(worker: OpenWorker, policy: Policy) -> None:
-    """Most are refused, though it takes some each second. All return when they are due, each once."""
-    inbox, ids = Inbox(), list[str]()
-    queue = await worker(inbox)
-
-    async def delay_message() -> float:
-        ids.append(id_ := f"d-{len(ids):05}")
-        due = time.time() + 4.5
-        message = outgoing(id_, body=b'{"schedule":{"due":%f}}' % due)
-        await publish_until_durable(queue, "delay.4s", message)
-        return due
-
-    async def depth(name: str) -> int:
-        return (await queue.depths())[name].ready
-
-    async with policy({"max-length": 5, "overflow": "reject-publish"}, pattern=r"^notifier\.delay\.4s$"):
-        while not await depth("delay.2s"):
-            await delay_message()
-        due_times = await asyncio.gather(*(delay_message() for _ in range(200)))
-        assert await depth("delay.2s") + await depth("delay.1s") > 100
-        arrived: list[str | None] = []
-        async with asyncio.timeout(PATIENCE):
-            while len(arrived) < len(ids):
-                message = await inbox.next()
-                arrived.append(message.message_id)
-                queue.ack(message)
-        assert time.time() > min(due_times) - 1
-    assert sorted(map(str, arrived)) == ids
-    assert inbox.empty()
 
 
 async def _park(queue: Queue, bucket: str) -> None:

@@ -26,6 +26,7 @@ from tests.contract.queues import (
     consuming,
     dead,
     eventually,
+    fill,
     outgoing,
     publish_until_durable,
     ready,
@@ -99,15 +100,13 @@ async def test_messages_with_equal_ids_delay_no_others(worker: OpenWorker) -> No
 
 async def test_a_full_queue_refuses(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:
     """A queue at its length limit nacks (`reject-publish`), and that raises: nothing is dropped silently."""
-    queue = await worker()
-    bucket = min(queue.inherited_buckets(at_start=True))
-    name = f"{prefix}.{bucket}"
+    queue, name = await worker(), f"{prefix}.delay.64s"
     limited: FieldTable = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
     await administrator.queue_delete(name)
     await administrator.declare_queue(name, durable=True, arguments=limited)
     try:
         with pytest.raises(QueueUnavailable, match=r"nack"):
-            await asyncio.gather(*(queue.park(bucket, outgoing(str(number)), until=0.0) for number in range(100)))
+            await fill(queue, "delay.64s")
     finally:
         await administrator.queue_delete(name)
 

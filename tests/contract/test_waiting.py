@@ -195,7 +195,7 @@ async def test_concurrent_fetch_during_a_pass_gets_no_copy(rabbit_place: Place, 
     assert [one.id for one in await listed(queue)] == ids  # the next look gives none of them back
 
     async def park(bucket: str, message: MessageDraft) -> None:
-        await queue.publish(bucket, message)
+        await queue.park(bucket, message, until=time.time() + MAX_PARKED_SECONDS)
         anew.append(message.message_id)
         if len(anew) == len(ids):
             copied.set()
@@ -212,7 +212,7 @@ async def test_concurrent_fetch_during_a_pass_gets_no_copy(rabbit_place: Place, 
 
     async def look() -> list[str]:
         options = rabbit_options(amqp_url, prefix)
-        waiting = RabbitWaiting(options, park, PassLock(options, WAITING))
+        waiting = RabbitWaiting(options, queue.publish, park, PassLock(options, WAITING))
         async with aclosing(find_messages(waiting, OF_SHOP)) as found:
             return [one.id async for one, _ in found]
 
@@ -241,9 +241,9 @@ async def test_killed_pass_loses_nothing(rabbit_place: Place, amqp_url: str, pre
     await delayed(queue, *map(delivery, ids))
     await waits(queue, set(ids))
     options = rabbit_options(amqp_url, prefix)
-    other = RabbitWaiting(options, queue.publish, PassLock(options, WAITING))
+    other = RabbitWaiting(options, queue.publish, queue.publish, PassLock(options, WAITING))
     async with other.open_pass(WHOLE) as queue_pass:
-        busy = RabbitWaiting(options, queue.publish, PassLock(options, WAITING), busy_for=0.1)
+        busy = RabbitWaiting(options, queue.publish, queue.publish, PassLock(options, WAITING), busy_for=0.1)
         with pytest.raises(QueueUnavailable, match="another command"):
             await ALL.open_pass(busy, whole=True).__aenter__()
         assert await queue_pass.next_page()

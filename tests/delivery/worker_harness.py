@@ -17,13 +17,13 @@ from notifier.messages.worker import Limits, Worker
 from notifier.model.backoff import Jitter, Rounding
 from notifier.model.client import Algorithm, Client
 from notifier.model.documents.dead_letter import load_dead_letter
-from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
+from notifier.model.errors import BucketUnavailable, QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, MessageDraft, NewerKind
 from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.model.request import Request
 from notifier.operators.deliveries.dead_letter_summary import document_of
-from notifier.queues.rabbitmq.delays import Forwarder, publish_elsewhere, to_first_hop
+from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
 
 ISS = "https://id.example"
 OTHER = "https://other.example"
@@ -102,8 +102,8 @@ class MemoryQueue:
     """Records publishes and acks in order; clearing `open` makes the queue unreachable. It delays as RabbitMQ does.
 
     `refused` lists the destinations of publishes meanwhile. `given_back`: the redelivery count of fetched messages.
-    `fetches`: the buckets fetched from; those in `unreadable` fail. Buckets and queues in `refusing` take nothing.
-    `shared`: the bucket of all clients; None if each has one. The large bucket is shared, too.
+    `fetches`: the buckets fetched from; those in `unreadable` fail. Those in `refusing` take nothing. `shared`: the
+    bucket of all clients; None if each has one. The large bucket is shared, too.
     """
 
     clock: Callable[[], float]
@@ -122,16 +122,8 @@ class MemoryQueue:
     uses_large: bool = True
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        try:
-            await self._publish_to(queue, message)
-        except OneQueueUnavailable as refused:
-            await publish_elsewhere(self._publish_to, queue, message, refused)
-
-    async def _publish_to(self, queue: str, message: MessageDraft) -> None:
         if self.fault is not None:
             raise self.fault
-        if queue in self.refusing:
-            raise OneQueueUnavailable("full")
         if not self.open.is_set():
             self.refused.append(queue)
             raise QueueUnavailable("away")
@@ -150,7 +142,7 @@ class MemoryQueue:
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         if bucket in self.refusing:
-            raise OneQueueUnavailable("full")
+            raise BucketUnavailable("full")
         await self.publish(PARKED, message)
         self.buckets.setdefault(bucket, []).append(message)
 
@@ -178,7 +170,6 @@ class MemoryQueue:
         return {name: count for name in names if (count := len(self.buckets.get(name, ())))}
 
     async def wait_until_available(self) -> None:
-        await asyncio.sleep(0)
         await self.open.wait()
 
     def ack(self, message: Message) -> None:
@@ -275,10 +266,7 @@ class WorkerHarness:
         return self._retake(outgoing)
 
     def _retake(self, sent: MessageDraft) -> Message:
-        return self.take(
-            sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id, headers=sent.headers,
-            content_type=sent.content_type,
-        )  # fmt: skip
+        return self.take(sent.body, lane=Lane.RETRIES, kind=sent.kind, message_id=sent.message_id, headers=sent.headers)
 
     async def through_delays(self, most: float) -> list[float]:
         """Let the last message pass its delay queues, each for its delay, until it is attempted or a dead letter.

@@ -5,24 +5,19 @@ delay queue for each power of two seconds up to 65,536, and each dead-letters in
 any wait: 45 s become 32, 8 and 4. The remaining hops are in the message's document, `"schedule": {"due": …, "hops":
 [8, 4]}`, since any worker may take the message after a hop. `Forwarder` publishes it again. So the pipeline only
 receives due messages.
-
-If a delay queue takes nothing, messages go to a *neighbour*, whose delay is an eighth to eight times as long. With a
-shorter one, the rest of the delay becomes hops, so that the wait is the same. If the queue of dead letters takes
-nothing, they go to a delay queue, and `Forwarder` publishes them to theirs when they return.
 """
 
 import asyncio
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from pydantic_core import from_json, to_json
 
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait, whole_seconds
-from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
-from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Inbox
 
@@ -31,11 +26,8 @@ DELAY_QUEUES: Mapping[str, int] = {f"delay.{2**power}s": 2**power for power in r
 
 HOP_SECONDS = tuple(DELAY_QUEUES.values())
 MAX_HOPS = 3
-DEAD_LETTER_SECONDS, OTHER_SECONDS = 256, 16  # in a delay queue, instead of in the queue that takes nothing
-MAX_HALVINGS = 3  # from a delay to the shortest of its neighbours, and as many doublings to the longest
 _TAIL_BYTES = 512  # bytes at the end of a document that contain its schedule
 _NO_HOPS = re.compile(rb'"schedule":\{"due":[^][{},]+\}\}\Z')
-_SCHEDULE = re.compile(rb'("schedule":\{"due":[^][{},]+)(?:,"hops":\[([0-9,]+)\])?\}\}\Z')
 
 
 def split_into_hops(seconds: float, rounding: Rounding = "down") -> tuple[int, ...]:
@@ -74,12 +66,10 @@ def to_first_hop(message: MessageDraft, seconds: float, rounding: Rounding) -> t
 
 
 def to_next_hop(message: Message, now: float) -> tuple[str, MessageDraft] | None:
-    """Return the next queue of a message that left a delay queue, and the message for it; None if it is for a worker.
+    """Return the next delay queue of a message that left one, and the message for it; None if the wait is over.
 
-    A delivery or event is so after its last delay, and also if it is due by the wall clock. A dead letter never is.
+    The wait is over after the last delay, and also if the message is due by the wall clock.
     """
-    if message.kind in (Kind.DEAD_LETTER, Kind.UNREADABLE):
-        return DEAD, _to_dead_letter(message)
     if message.kind not in (Kind.EVENT, Kind.DELIVERY) or b'"hops":[' not in message.body[-_TAIL_BYTES:]:
         return None
     try:
@@ -97,60 +87,10 @@ def to_next_hop(message: Message, now: float) -> tuple[str, MessageDraft] | None
     return queue, MessageDraft(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
 
 
-def _to_dead_letter(message: Message) -> MessageDraft:
-    """Return the dead letter as it was published: without the headers of the broker."""
-    assert message.kind is not None
-    headers = {name: str(value) for name, value in message.headers.items() if not name.startswith("x-")}
-    return MessageDraft(
-        kind=message.kind, body=message.body, message_id=message.message_id or "", headers=headers,
-        content_type=message.content_type or "",
-    )  # fmt: skip
-
-
-def other_queues(queue: str, message: MessageDraft) -> Iterator[tuple[str, MessageDraft]]:
-    """Yield the delay queues in which the message may wait instead, each with the message for it.
-
-    They are the neighbours of a delay queue: shorter ones first, or last if the document cannot contain the rest of the
-    delay. For any other queue a delay queue comes first.
-    """
-    if queue not in DELAY_QUEUES:
-        queue = f"delay.{DEAD_LETTER_SECONDS if queue == DEAD else OTHER_SECONDS}s"
-        yield queue, message
-    seconds, body = DELAY_QUEUES[queue], message.body
-    is_own = message.kind in (Kind.EVENT, Kind.DELIVERY)  # other bodies are those of publishers
-    schedule = _SCHEDULE.search(body, max(0, len(body) - _TAIL_BYTES)) if is_own else None
-    powers = range(1, MAX_HALVINGS + 1)
-    shorter = [seconds >> power for power in powers if seconds >> power]
-    longer = [seconds << power for power in powers if seconds << power <= HOP_SECONDS[-1]]
-    for first in (*shorter, *longer) if schedule else (*longer, *shorter):
-        copy = message
-        if schedule and first < seconds:
-            rest = ",".join(str(hop) for hop in shorter if hop >= first).encode()
-            hops = rest if schedule[2] is None else rest + b"," + schedule[2]
-            copy = replace(message, body=b'%b%b,"hops":[%b]}}' % (body[: schedule.start()], schedule[1], hops))
-        yield f"delay.{first}s", copy
-
-
-async def publish_elsewhere(
-    publish: Callable[[str, MessageDraft], Awaitable[None]],
-    queue: str,
-    message: MessageDraft,
-    refused: OneQueueUnavailable,
-) -> None:
-    """Publish the message, which its queue has `refused`, to one of `other_queues`.
-
-    Raises QueueUnavailable, or `refused` if none of them takes the message.
-    """
-    for other, copy in other_queues(queue, message):
-        with suppress(OneQueueUnavailable):
-            return await publish(other, copy)
-    raise refused
-
-
 class Forwarder:
     """An inbox before the worker's: publishes retries with remaining delays to the next delay queue, passes others on.
 
-    `on_retry` gets each retry, forwarded or not. A message is acked once its copy in the next queue is confirmed.
+    `on_retry` gets each retry, forwarded or not. A message is acked once its copy in the next delay queue is confirmed.
     If the ack is lost, the message is redelivered and forwarded again.
     """
 
@@ -199,7 +139,7 @@ class Forwarder:
             task.cancel()
 
     async def _forward(self, message: Message, queue: str, copy: MessageDraft) -> None:
-        """Publish the copy to its queue, and then ack the message."""
+        """Publish the copy to the delay queue, and then ack the message."""
         while True:
             try:
                 await self._publish(queue, copy)

@@ -44,7 +44,6 @@ from notifier.queues.rabbitmq.wire.publish import (
 # queue (`queue_window.py`) is much smaller, so that queues that confirm nothing leave room for others.
 MAX_IN_FLIGHT_PUBLISHES = 1000
 CONFIRM_TIMEOUT_SECONDS = 10.0  # without a confirm by then the broker is blocked or stuck, and the publish fails
-PATIENCE_SECONDS = 2.0  # after which a message goes to another queue than the one that confirms nothing
 CHECK_INTERVAL_SECONDS = 1.0  # between checks for overdue publishes
 RETRY_PAUSE_SECONDS = 0.1  # between two attempts of one caller, on average
 REFUSAL_SHOWN_SECONDS = 20.0  # in the status; a permanent refusal recurs within 16 s, when delayed deliveries return
@@ -60,12 +59,12 @@ NO_WORKER_ANSWERS_PROBLEM = (
 class Publishing:
     """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange may be missing.
 
-    `publish` raises OneQueueUnavailable for a queue that nacks, or has confirmed nothing for PATIENCE_SECONDS; it does
-    not for an exchange, whose messages come from publishers.
+    With `patience`, `publish` raises BucketUnavailable for a queue that has confirmed nothing for this many seconds.
     """
 
-    def __init__(self, repair_soon: asyncio.Event) -> None:
+    def __init__(self, repair_soon: asyncio.Event, *, patience: float | None = None) -> None:
         self._repair_soon = repair_soon
+        self._patience = patience
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
         self._writes: ConfirmedWrites | None = None
@@ -185,7 +184,7 @@ class Publishing:
         published = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
         try:
             if (window := self._windows.get(name := publish.exchange or publish.routing_key)) is None:
-                window = self._windows[name] = QueueWindow(None if publish.exchange else PATIENCE_SECONDS)
+                window = self._windows[name] = QueueWindow(self._patience)
             async with window, self._all_windows:
                 await self._send(publish, window)
         finally:
@@ -235,7 +234,7 @@ class Publishing:
             assert self._replacing is not None
             if not self._replacing.done():
                 self._replacing.set_result(None)
-        return window.only_this_queue(text) if isinstance(error, DeliveryError) else QueueUnavailable(text)
+        return QueueUnavailable(text)
 
     async def _publish_confirmed(self, publish: Publish, window: QueueWindow) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""

@@ -13,8 +13,8 @@ from typing import NoReturn
 from uuid import uuid4
 
 from notifier.model.backoff import Rounding
-from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
-from notifier.model.message import DEAD, PARKED, SOURCE, Depth, Lane, Message, MessageDraft, QueueStatus
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, SOURCE, Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.queues.queue_port import EncodeNotice, Inbox, NameHolder, name_another
 from notifier.queues.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.queues.rabbitmq.acks import AckTag
@@ -24,7 +24,7 @@ from notifier.queues.rabbitmq.buckets import BucketReader
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import WAITING, PassLock, RabbitDeadLetters
-from notifier.queues.rabbitmq.delays import DELAY_QUEUES, Forwarder, publish_elsewhere, to_first_hop
+from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
 from notifier.queues.rabbitmq.event_queue import EventPublisher
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
@@ -40,6 +40,7 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 FLUSH_TIMEOUT_SECONDS = 1.0  # for the last acks; unacked messages are redelivered
+PARK_PATIENCE_SECONDS = 2.0  # after which a delivery waits elsewhere than in a bucket that takes nothing
 STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # the command shows an error within 2 s
 
 
@@ -51,7 +52,7 @@ class RabbitQueue(EventPublisher):
         self._clock = clock
         self._forwarder: Forwarder | None = None
         self._dead_lock, self._waiting_lock = PassLock(options, DEAD), PassLock(options, WAITING)
-        waiting_at_once = partial(RabbitWaiting, options, self.publish, self._waiting_lock, busy_for=0.0)
+        waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, self._waiting_lock, busy_for=0.0)
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
@@ -72,9 +73,9 @@ class RabbitQueue(EventPublisher):
             queue = self._name(SOURCE + name)
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
-        # A channel's first publish to a queue that does not answer blocks it, so other queues have other channels.
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
-        self._delaying, self._parking = Publishing(self._watch.repair_soon), Publishing(self._watch.repair_soon)
+        # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
+        self._parking = Publishing(self._watch.repair_soon, patience=PARK_PATIENCE_SECONDS)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:
@@ -118,7 +119,7 @@ class RabbitQueue(EventPublisher):
     async def consume(self, inbox: Inbox) -> None:
         """Pass messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
         forwarder = self._forwarder = Forwarder(
-            inbox, self.publish, self.wait_until_available, self.ack, self._clock, self._overdue.on_received
+            inbox, self._publish_patiently, self.wait_until_available, self.ack, self._clock, self._overdue.on_received
         )
         for lane in self._lanes:
             await lane.start(forwarder)
@@ -149,13 +150,12 @@ class RabbitQueue(EventPublisher):
 
     async def _serve_publishing(self, link: Link, connection: Connection) -> None:
         def opened() -> None:
-            if all(each.is_open for each in publishings) and not link.connected.is_set():
+            if self._publishing.is_open and self._parking.is_open and not link.connected.is_set():
                 link.mark_connected()
 
-        publishings = self._publishing, self._delaying, self._parking
         async with asyncio.TaskGroup() as tasks:
-            for publishing in publishings:
-                tasks.create_task(publishing.serve(connection, opened))
+            tasks.create_task(self._publishing.serve(connection, opened))
+            tasks.create_task(self._parking.serve(connection, opened))
             tasks.create_task(self.side_channel.serve(connection))
 
     def ack(self, message: Message) -> None:
@@ -169,28 +169,25 @@ class RabbitQueue(EventPublisher):
             message.tag.acks.set_aside(message.tag.number)
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        """Return once the message is durable, in a delay queue if `queue` takes nothing. Raises QueueUnavailable."""
-        try:
-            await self._publish_to(queue, message)
-        except OneQueueUnavailable as refused:
-            await publish_elsewhere(self._publish_to, queue, message, refused)
+        """Return once the message is durable in `queue`. Raises QueueUnavailable."""
+        await self._publishing.publish(self._as_publish(queue, message, patient=False))
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
-        await self.publish(*to_first_hop(message, due - self._clock(), rounding))
+        await self._publish_patiently(*to_first_hop(message, due - self._clock(), rounding))
 
-    async def _publish_to(self, queue: str, message: MessageDraft) -> None:
-        publishing = self._parking if queue.startswith(PARKED) else self._publishing
-        if queue in DELAY_QUEUES:
-            publishing = self._delaying
+    async def _publish_patiently(self, queue: str, message: MessageDraft) -> None:
+        await self._publishing.publish(self._as_publish(queue, message, patient=True))
+        self._overdue.on_published(queue)
+
+    def _as_publish(self, queue: str, message: MessageDraft, *, patient: bool) -> Publish:
+        """Return the message to publish to this queue. Raises QueueUnavailable if the queue is too new."""
         self._watch.settling.check(self._name(queue))
-        publish = Publish(
+        return Publish(
             exchange="", routing_key=self._name(queue), body=message.body,
             message_id=message.message_id or uuid4().hex, content_type=message.content_type,
-            message_type=str(message.kind), headers=message.headers, patient=publishing is not self._publishing,
+            message_type=str(message.kind), headers=message.headers, patient=patient,
         )  # fmt: skip
-        await publishing.publish(publish)
-        self._overdue.on_published(queue)
 
     async def wait_until_available(self) -> None:
         """Return when publishing can succeed."""
@@ -206,7 +203,10 @@ class RabbitQueue(EventPublisher):
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
         """Return once the message is durable in the bucket. Raises QueueUnavailable."""
-        await self._publish_to(bucket, message)
+        await self._park(bucket, message)
+
+    async def _park(self, bucket: str, message: MessageDraft) -> None:
+        await self._parking.publish(self._as_publish(bucket, message, patient=True))
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages out of the bucket, oldest first. Raises QueueUnavailable."""
@@ -224,7 +224,7 @@ class RabbitQueue(EventPublisher):
         """Return the state. `connected`: both connections. `consuming`: all lanes, and no queue is too new."""
         connected = all(link.connected.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
-        refusals = {**self._publishing.refusals, **self._delaying.refusals, **self._parking.refusals}
+        refusals = {**self._publishing.refusals, **self._parking.refusals}
         problems = (
             *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
             BLOCKED_PROBLEM if blocked else describe_refusals(refusals),
@@ -284,7 +284,7 @@ class RabbitQueue(EventPublisher):
 
     def waiting(self, name_holder: NameHolder = name_another) -> RabbitWaiting:
         """Return the pending deliveries, over a dedicated connection. A move requires this queue to be open."""
-        return RabbitWaiting(self._options, self.publish, self._waiting_lock, name_holder)
+        return RabbitWaiting(self._options, self.publish, self._park, self._waiting_lock, name_holder)
 
     async def _is_empty(self, queue: str) -> bool:
         depths = await read_depths(self._consuming_connection(), {queue: self._name(queue)})

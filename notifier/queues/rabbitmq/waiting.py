@@ -36,7 +36,7 @@ BUCKET_RETURN_SECONDS = 2.0  # for messages of an ended pass to return to bucket
 
 
 class RabbitWaiting:
-    """The pending deliveries under one prefix. `publish` makes a message durable in a queue or a bucket.
+    """The pending deliveries under one prefix. `publish` and `park` make a message durable in a queue or a bucket.
 
     `lock`: of all passes over them in this process. `busy_for`: seconds to wait for a pass of another process.
     """
@@ -45,6 +45,7 @@ class RabbitWaiting:
         self,
         options: RabbitOptions,
         publish: PublishMessage,
+        park: PublishMessage,
         lock: PassLock,
         name_holder: NameHolder = name_another,
         *,
@@ -52,6 +53,7 @@ class RabbitWaiting:
     ) -> None:
         self._options = options
         self._publish = publish
+        self._park = park
         self._lock, self._name_holder = lock, name_holder
         self._busy_for = busy_for
 
@@ -80,7 +82,8 @@ class RabbitWaiting:
                 for name in names
                 if name in depths and (depths[name].ready or depths[name].consumers or not is_prompt)
             }
-            pending_pass = PendingPass(connection, self._options.prefix, counts, self._publish, read, self._lock.noun)
+            prefix = self._options.prefix
+            pending_pass = PendingPass(connection, prefix, counts, self._publish, self._park, read, self._lock.noun)
             try:
                 yield pending_pass
             except BaseException:
@@ -110,6 +113,7 @@ class PendingPass(Generic[S]):
         prefix: str,
         waiting: dict[str, int],
         publish: PublishMessage,
+        park: PublishMessage,
         read: Reader[S],
         what: str,
     ) -> None:
@@ -118,6 +122,7 @@ class PendingPass(Generic[S]):
         self._prefix = prefix
         self._waiting = waiting
         self._publish = publish
+        self._park = park
         self._read = read
         self._name = ""
         self._queue_pass: RabbitPass[S] | None = None
@@ -217,5 +222,5 @@ class PendingPass(Generic[S]):
                 )
                 for message in batch
             )
-            await asyncio.gather(*(self._publish(self._name, copy) for copy in copies))
+            await asyncio.gather(*(self._park(self._name, copy) for copy in copies))
             await queue_pass.remove(batch)

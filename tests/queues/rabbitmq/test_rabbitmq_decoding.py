@@ -36,7 +36,7 @@ def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "e
     [
         (Lane.EVENTS, {Kind.EVENT, Kind.SOURCED, "notifier.batch"}),
         (Lane.BULK, {Kind.EVENT, Kind.SOURCED, "notifier.batch"}),
-        (Lane.RETRIES, {*Kind, "notifier.batch"}),
+        (Lane.RETRIES, {Kind.EVENT, Kind.DELIVERY, Kind.SOURCED, "notifier.batch"}),
         (PARKED, {Kind.DELIVERY, "notifier.batch"}),
         (DEAD, {Kind.DEAD_LETTER, Kind.UNREADABLE}),
     ],

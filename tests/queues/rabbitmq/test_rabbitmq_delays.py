@@ -10,15 +10,12 @@ from hypothesis import strategies as st
 
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
-from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
-from notifier.model.message import CRASHES_HEADER, DEAD, LAST_CHANCE, Kind, Lane, Message, MessageDraft, NewerKind
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import CRASHES_HEADER, LAST_CHANCE, Kind, Lane, Message, MessageDraft, NewerKind
 from notifier.queues.rabbitmq.delays import (
-    DELAY_QUEUES,
     HOP_SECONDS,
     MAX_HOPS,
     Forwarder,
-    other_queues,
-    publish_elsewhere,
     split_into_hops,
     to_first_hop,
     to_next_hop,
@@ -124,67 +121,6 @@ def test_message_without_hops_is_due(message: Message) -> None:
 def test_the_wall_clock_shortens_a_wait() -> None:
     """A message that is due by the wall clock takes no further hop, although hops remain."""
     assert to_next_hop(came(WAITING), NOW + 44.5) is None
-
-
-def delays_of(queue: str, message: MessageDraft) -> list[int]:
-    """Return the delays of the message in seconds, from this queue on."""
-    schedule = json.loads(message.body).get("schedule", {})
-    return [DELAY_QUEUES[queue], *schedule.get("hops", ())]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "paths"),
-    [
-        (45, [[16, 16, 8, 4], [8, 16, 8, 8, 4], [4, 16, 8, 4, 8, 4], [64, 8, 4], [128, 8, 4], [256, 8, 4]]),
-        (2, [[1, 1], [4], [8], [16]]),
-        (1, [[2], [4], [8]]),
-        (65536, [[32768, 32768], [16384, 32768, 16384], [8192, 32768, 16384, 8192]]),
-    ],
-)
-def test_neighbours_of_a_delay_queue_keep_the_wait(seconds: float, paths: list[list[int]]) -> None:
-    """The rest of a shorter delay becomes hops, which every release forwards. Longer ones come last."""
-    found = [*other_queues(*to_first_hop(outgoing(), seconds, "down"))]
-    assert [delays_of(*each) for each in found] == paths
-    (hop, *rest), (_, sent) = paths[0], found[0]
-    waiting = dump_delivery(DELIVERY, due=NOW + seconds)
-    assert {**json.loads(sent.body), "schedule": None} == {**json.loads(waiting), "schedule": None}
-    if rest and seconds == 45:
-        assert (to_next_hop(came(sent.body), NOW + hop) or pytest.fail("it is not due"))[0] == f"delay.{rest[0]}s"
-
-
-@pytest.mark.parametrize("kind", [Kind.DELIVERY, Kind.UNREADABLE])
-def test_document_that_cannot_have_hops_waits_for_longer(kind: Kind) -> None:
-    """Or for less time. Its body stays as it is: it is a publisher's, and only looks like one of notifier's."""
-    sent = replace(outgoing(b"{}" if kind is Kind.DELIVERY else BODY), kind=kind)
-    found = [*other_queues("delay.4s", sent)]
-    assert found == [(f"delay.{seconds}s", sent) for seconds in (8, 16, 32, 2, 1)]
-
-
-async def test_a_message_takes_the_first_other_queue_that_takes_it() -> None:
-    """A dead letter and any other message wait in a delay queue. If none takes it, the error is that of its queue."""
-    refusing, tried, own = {"delay.2s", "delay.256s"}, list[str](), OneQueueUnavailable("own")
-
-    async def publish(queue: str, _message: MessageDraft) -> None:
-        tried.append(queue)
-        if queue in refusing:
-            raise OneQueueUnavailable("other")
-
-    for queue in ("delay.4s", DEAD, Lane.EVENTS):
-        await publish_elsewhere(publish, queue, outgoing(), own)
-    assert tried == ["delay.2s", "delay.1s", "delay.256s", "delay.128s", "delay.16s"]
-    refusing.update(DELAY_QUEUES)
-    with pytest.raises(OneQueueUnavailable, match="own"):
-        await publish_elsewhere(publish, "delay.4s", outgoing(), own)
-
-
-async def test_dead_letter_that_waited_is_published_as_it_was() -> None:
-    """Its headers have what its body lacks; those of the broker would have it dropped at another delay."""
-    draft = replace(outgoing(b"\xff"), kind=Kind.UNREADABLE, headers={"letter": "{}"}, content_type="text/x")
-    returned = Message(
-        lane=Lane.RETRIES, body=draft.body, tag=1, kind=draft.kind, message_id=draft.message_id,
-        headers={**draft.headers, "x-death": [], "x-first-death-queue": "q"}, content_type=draft.content_type,
-    )  # fmt: skip
-    assert to_next_hop(returned, NOW) == (DEAD, draft)
 
 
 class Broker:
