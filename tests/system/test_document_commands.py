@@ -49,6 +49,7 @@ NOT_RUN = {
     "dotnet": "needs .NET: .github/workflows/publisher-duende.yaml builds and tests the packages",
     "pip install": "tests/packaging installs what is built from here",
     "python -m pytest": "runs tests",
+    "systemd-run": "tests/packaging/test_systemd.py runs it as a unit of systemd",
 }
 PLACES = (
     "*.md", "docs/*.md", "docs/configuration/*.md", "deploy/**/*.md", "helm/**/*.md", "benchmarks/*.md",
@@ -64,6 +65,7 @@ PROGRAMS = {
 PUT_IN = {
     " ID  ": ' "$(notifier dead-letters list --json --rows | jq -r .id)"  ',
     "discard -c": "discard --yes -c",  # nobody is there to be asked
+    "replay -c": "replay --wait 0s -c",  # the client is unknown, so the dead letter is given up again
     "/var/lib/idp/notifier/0": ".",
 }
 
