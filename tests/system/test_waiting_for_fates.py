@@ -133,5 +133,5 @@ async def test_publish_by_an_unlisted_user_warns_and_fails(tmp_path: Path, amqp_
             assert "dead: publisher_not_allowed" in done.stdout
             status = await notifier_at(site, "status")
             assert status.stdout.startswith(f"✗ events refused {ISSUER}, since ")
-            assert status.stdout.splitlines()[0].endswith(", 1 event")
+            assert status.stdout.splitlines()[0].endswith(", 1 event refused")
             assert "publisher 'guest' may" in status.stdout
