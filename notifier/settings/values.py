@@ -177,7 +177,7 @@ def _listen_advice(text: str) -> str:
         return (
             f'write "*:{match[1]}" for all addresses of this machine, or "127.0.0.1:{match[1]}" for this machine alone'
         )
-    if match := re.fullmatch(r"([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*):([0-9]{1,5})", text):
+    if (match := re.fullmatch(r"([0-9A-Fa-f:.]+):([0-9]{1,5})", text)) and ":" in match[1]:
         return f'write an IPv6 address in brackets, "[{match[1]}]:{match[2]}"'
     if re.fullmatch(r"[^\s/]+:[0-9]{5}", text):
         return "the port must be at most 65535"
