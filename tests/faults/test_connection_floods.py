@@ -80,4 +80,4 @@ async def test_strangers_hold_little_memory(running: WorkerProcess, listener: st
     total = (resident(running.pid) - began) / 2**20
     print(f"{listener}: {total:.0f} MiB in the end")  # noqa: T201
     assert not bad
-    assert total < 1.5 * ROOM  # after all of them
+    assert total < 1.6 * ROOM  # after all of them; of the API's half is for unread copies of its description
