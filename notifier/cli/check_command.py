@@ -13,7 +13,7 @@ from notifier.configuration.clients.registry_checks import examine_tls_files, fi
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import reader_builder
 from notifier.configuration.inline_senders import find_unlisted_user
-from notifier.configuration.loading import LoadedConfiguration, find_shared_keys
+from notifier.configuration.loading import LoadedConfiguration, find_shared_keys, find_start_errors
 from notifier.configuration.provenance import effective_clients_of
 from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.feature import FeatureReport
@@ -24,6 +24,7 @@ from notifier.model.front_channel import is_on_page
 from notifier.model.ignored_members import IssueGroup, group_issues
 from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import counted
+from notifier.model.registry import Registry
 from notifier.operators.terminal.command_options import (
     Config,
     Json,
@@ -82,23 +83,21 @@ def check(
     """
     quiet_logs()
     sources = DirectReader(None if offline else reader_builder(FEATURES))
+    tls_warnings: list[InputIssue] = []
 
-    def list_unread_sources() -> list[InputIssue]:
-        return [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
+    def find_more(settings: Settings, registry: Registry, layers: Sequence[Layer]) -> list[InputIssue]:
+        tls_faults, expired = examine_tls_files(registry, time.time())
+        tls_warnings.extend([*tls_faults, *expired] if offline else expired)  # as a start: they affect only clients
+        unread = [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
+        followers = find_listed_followers(layers, tuple(settings.issuers))
+        return [*find_start_errors(settings, registry, layers), *unread, *followers, *([] if offline else tls_faults)]
 
-    loaded = load_configuration(
-        config, FEATURES, as_json=as_json, starting=True, answer_of=sources, list_more_issues=list_unread_sources
-    )
-    mistakes = [*list_unread_sources(), *find_listed_followers(loaded.layers, tuple(loaded.settings.issuers))]
-    tls_faults, tls_warnings = examine_tls_files(loaded.registry, time.time())
-    if offline:  # as a start: they affect only their clients
-        tls_warnings = [*tls_faults, *tls_warnings]
-    else:
-        mistakes += tls_faults
-        mistakes += [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
+    loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, find_more=find_more)
+    if not offline:
+        mistakes = [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.find_remote_issues(loaded)]
-    if mistakes:
-        exit_with_issues(mistakes, as_json=as_json)
+        if mistakes:
+            exit_with_issues(mistakes, as_json=as_json)
     reports = [feature.report(loaded) for feature in FEATURES]
     summary = _summarize(loaded, sources, reports, tls_warnings)
     if as_json:

@@ -44,6 +44,8 @@ from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import thumbprint
 from notifier.tokens.signers import Signers
 
+FindMore = Callable[[Settings, Registry, Sequence[Layer]], Sequence[InputIssue]]
+"""Returns more errors, in the part of the configuration without the errors that were found."""
 FeaturePartT = TypeVar("FeaturePartT", bound=FeaturePart)
 MAX_LOGGED = 20  # warnings of one reading that are logged separately: there may be one for each client
 
@@ -116,17 +118,16 @@ def load(
     features: Sequence[ConfiguredFeature],
     files: set[Path] | None = None,
     *,
-    starting: bool = False,
     answer_of: AnswerOf = no_answer,
     keep_rows: bool = False,
     signers: Signers | None = None,
+    find_more: FindMore | None = None,
 ) -> LoadedConfiguration:
     """Read the whole configuration. Raises ConfigurationError with the errors of all files.
 
     Checks that depend on an invalid part are skipped. Adds each configured file to `files`, even after an error.
-    `starting`: also check the libraries and the files that a worker reads only at start. `answer_of` returns the
-    clients of a registry source that is not a file. `keep_rows`: return `layers` even if no source needs a refresh.
-    `signers`: at a reload, the signers of the previous reading.
+    `answer_of` returns the clients of a registry source that is not a file. `keep_rows`: return `layers` even if no
+    source needs a refresh. `signers`: at a reload, those of the previous reading. `find_more`: further checks.
     """
     files = set() if files is None else files
     config_stamp = {} if path is None else stamps_of((path.absolute(),))
@@ -150,8 +151,8 @@ def load(
     parts = [feature.read(settings, built.registry, invalid_sections) for feature in features]
     mistakes += [*built.mistakes, *key_errors, *find_unsignable(built.registry, algorithms_of), *token_errors]
     mistakes += [mistake for part in parts for mistake in part.mistakes]
-    if starting:
-        mistakes += _find_start_errors(settings)
+    if find_more is not None:
+        mistakes += find_more(settings, built.registry, layers)
     if mistakes:
         raise ConfigurationError(mistakes)
     warnings = tuple(_find_warnings(settings, built, tokens or (), parts))
@@ -216,7 +217,7 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
                 yield InputIssue(f'issuers["{iss}"].keys', text)
 
 
-def _find_start_errors(settings: Settings) -> list[InputIssue]:
+def find_start_errors(settings: Settings, _registry: Registry, _layers: Sequence[Layer]) -> list[InputIssue]:
     """Return the errors of the libraries, and of the secrets and TLS files that a worker reads only at start.
 
     The TLS files of a client are not checked, because an error there affects only the client's deliveries.

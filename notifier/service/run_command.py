@@ -83,7 +83,7 @@ def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
     from notifier.configuration.configured_feature import key_kinds_of
     from notifier.configuration.library_examinations import log_hooks
     from notifier.configuration.live_configuration import LiveConfiguration
-    from notifier.configuration.loading import load
+    from notifier.configuration.loading import find_start_errors, load
     from notifier.features import FEATURES
     from notifier.service.service import Service
     from notifier.telemetry import log_output
@@ -93,7 +93,9 @@ def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
     _raise_file_limit()
     answers, signatures = HeldAnswers(), SignatureCounts()
     signers = Signers(key_kinds_of(FEATURES), signatures.count)
-    loaded = load(config, os.environ, FEATURES, starting=True, answer_of=answers.load_cached, signers=signers)
+    loaded = load(
+        config, os.environ, FEATURES, find_more=find_start_errors, answer_of=answers.load_cached, signers=signers
+    )
     as_json = log_output.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     log_hooks(loaded.settings)

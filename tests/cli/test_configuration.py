@@ -302,3 +302,26 @@ def test_check_loads_the_tls_files_of_each_client(made: Path, tmp_path: Path) ->
     assert started.returncode == 0
     assert [text for text in (*unusable, expired) if f"warning: {text}" not in started.stdout] == [], started.stdout
     assert "valid.pem" not in started.stdout
+
+
+def test_check_lists_unusable_tls_files_beside_a_missing_one(made: Path, tmp_path: Path) -> None:
+    """Of other clients, of the listeners, and each member of one section."""
+    shutil.copy(made / "k.pem", tmp_path)
+    (tmp_path / "empty.pem").write_text("")
+    own = {"cert_file": "empty.pem", "key_file": "empty.pem", "ca_file": "k.pem"}
+    tls = {"a": {"ca_file": "gone.pem"}, "b": {"ca_file": "k.pem"}, "c": own}
+    clients = [
+        {"client_id": name, "backchannel_logout_uri": "https://a.example.com/", "notifier": {"tls": files}}
+        for name, files in tls.items()
+    ]
+    listener = {"cert_file": "k.pem", "key_file": "empty.pem", "client_ca_file": "empty.pem"}
+    config = write(tmp_path, {"web": {"tls": listener}}, clients)
+    found = notifier("check", "-c", config, "--json", cwd=tmp_path)
+    texts = {mistake["path"]: mistake["text"] for mistake in json.loads(found.stdout)["mistakes"]}
+    no_certificate = f"{tmp_path}/k.pem holds PRIVATE KEY, and has no certificate"
+    assert texts["clients.yaml[0].notifier.tls.ca_file"].startswith("there is no file")
+    assert no_certificate in texts[f"client 'b' of {ISS}"]
+    assert no_certificate in texts[f"client 'c' of {ISS}"]
+    assert f"; {tmp_path}/empty.pem is empty; " in texts[f"client 'c' of {ISS}"]
+    assert no_certificate in texts["web.tls"]
+    assert texts["web.tls"].count(f"{tmp_path}/empty.pem is empty") == 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.configuration.loading import load
+from notifier.configuration.loading import find_start_errors, load
 from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError
 from notifier.settings.usable_settings import usable_settings
@@ -43,7 +43,7 @@ def mistakes_of(
         (folder / f"{name}.yaml").write_text(text)
     (folder / "n.yaml").write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(ConfigurationError) as caught:
-        load(folder / "n.yaml", environ or {}, FEATURES, starting=True)
+        load(folder / "n.yaml", environ or {}, FEATURES, find_more=find_start_errors)
     return {mistake.path: mistake.text for mistake in caught.value.mistakes}
 
 

@@ -11,6 +11,7 @@ The empty password makes an encrypted key an error. Without it OpenSSL would ask
 import base64
 import re
 import ssl
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -41,34 +42,40 @@ def build_client_context(files: TlsFiles, *, with_system: bool = True) -> ssl.SS
     """Return the context of an outgoing connection. Without `ca_file` it trusts the system's authorities.
 
     `with_system=False`: it does not, to check the files alone: the system's authorities take 20 to 50 ms. Raises
-    InternalFault(cause=tls_files) that names the file.
+    InternalFault(cause=tls_files) that names each unusable file.
     """
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
+    issues: list[str] = []
     if files.ca_file is not None:
-        _load_authorities(context, files.ca_file)
+        issues += _load_authorities(context, files.ca_file)
     elif with_system:
         try:
             context.load_default_certs()
         except (OSError, ValueError) as error:
-            text = f"the system's authorities cannot be used: {_words(error)}"
-            raise InternalFault(Cause.TLS_FILES, text) from error
+            issues.append(f"the system's authorities cannot be used: {_words(error)}")
     set_verify_flags(context)
     if files.cert_file is not None:
-        _load_certificate(context, files.cert_file, files.key_file)
-    return context
+        issues += _load_certificate(context, files.cert_file, files.key_file)
+    return _checked(context, issues)
 
 
 def build_server_context(files: ListenerTls) -> ssl.SSLContext:
     """Return the context of a listener. With `client_ca_file`, clients need a certificate of that authority.
 
-    Raises InternalFault(cause=tls_files) that names the file.
+    Raises InternalFault(cause=tls_files) that names each unusable file.
     """
     context = new_context(ssl.PROTOCOL_TLS_SERVER)
-    _load_certificate(context, files.cert_file, files.key_file)
+    issues = [*_load_certificate(context, files.cert_file, files.key_file)]
     if files.client_ca_file is not None:
-        _load_authorities(context, files.client_ca_file)
+        issues += _load_authorities(context, files.client_ca_file)
         set_verify_flags(context)
         context.verify_mode = ssl.CERT_REQUIRED
+    return _checked(context, issues)
+
+
+def _checked(context: ssl.SSLContext, issues: Sequence[str]) -> ssl.SSLContext:
+    if issues:
+        raise InternalFault(Cause.TLS_FILES, "; ".join(issues))
     return context
 
 
@@ -153,8 +160,8 @@ def _is_coded_twice(raw: bytes) -> bool:
     return _BEGIN in decoded or decoded.lstrip().startswith(b"{")
 
 
-def _find_known_issue(*files: tuple[Path, str]) -> str | None:
-    """Return the first of these files that cannot be used for a common reason, and the reason.
+def _find_known_issues(*files: tuple[Path, str]) -> Iterator[str]:
+    """Yield each of these files that cannot be used for a common reason, and the reason.
 
     Each has the name of what it must hold: `certificate` or `private key`.
     """
@@ -162,8 +169,7 @@ def _find_known_issue(*files: tuple[Path, str]) -> str | None:
         with suppress(OSError), file.open("rb") as opened:
             raw = opened.read(MAX_EXAMINED_BYTES)
             if (mistake := find_pem_issue(raw) or _find_missing_part(raw, wanted)) is not None:
-                return f"{file} {mistake}"
-    return None
+                yield f"{file} {mistake}"
 
 
 def _find_missing_part(raw: bytes, wanted: str) -> str | None:
@@ -177,7 +183,8 @@ def _find_missing_part(raw: bytes, wanted: str) -> str | None:
 _OTHER_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second for a key of another type
 
 
-def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> Iterator[str]:
+    """Load a certificate and its key. Yield why they cannot be used."""
     try:
         context.load_cert_chain(cert_file, key_file, password="")
     except (OSError, ValueError) as error:
@@ -186,18 +193,19 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path |
             text = f"{named}: the key does not belong to the certificate"
         else:
             text = f"{named}: cannot be used as certificate and key: {_words(error)}"
-        issue = _find_known_issue((cert_file, "certificate"), (key_file or cert_file, "private key"))
-        raise InternalFault(Cause.TLS_FILES, issue or text) from error
+        issues = _find_known_issues((cert_file, "certificate"), (key_file or cert_file, "private key"))
+        yield from dict.fromkeys(issues) or [text]
 
 
-def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:
+def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> Iterator[str]:
+    """Load the certificates of authorities. Yield why they cannot be used."""
     try:
         context.load_verify_locations(ca_file)
         if context.cert_store_stats()["x509"] == 0:  # a list of revoked certificates alone is loaded, too
             raise ValueError("it has no certificate")  # noqa: TRY301
     except (OSError, ValueError) as error:
         text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
-        raise InternalFault(Cause.TLS_FILES, _find_known_issue((ca_file, "certificate")) or text) from error
+        yield from [*_find_known_issues((ca_file, "certificate"))] or [text]
 
 
 def _words(error: OSError | ValueError) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # these imports are slow, and most commands do not need them
 
     from notifier.configuration.clients.clients_file import AnswerOf
     from notifier.configuration.configured_feature import ConfiguredFeature
-    from notifier.configuration.loading import LoadedConfiguration
+    from notifier.configuration.loading import FindMore, LoadedConfiguration
     from notifier.tokens.key_ring import KeyRing
 
 
@@ -61,23 +61,21 @@ def load_configuration(
     *,
     as_json: bool,
     answer_of: "AnswerOf",
-    starting: bool = False,
     keep_rows: bool = False,
-    list_more_issues: Callable[[], Sequence[InputIssue]] = tuple,
+    find_more: "FindMore | None" = None,
 ) -> "LoadedConfiguration":
     """Load the configuration as a worker does.
 
-    `starting`: also check what a worker reads only at start. `answer_of` returns the clients of a registry source that
-    is not a file. `keep_rows`: keep the rows of the sources, even if no source is read again.
-    Raises ConfigurationError for all mistakes, to which `list_more_issues` may add some. With `as_json`, prints the
-    mistakes and exits instead.
+    `answer_of` returns the clients of a registry source that is not a file. `keep_rows`: keep the rows of the sources,
+    even if no source is read again. `find_more`: further checks. Raises ConfigurationError for all mistakes. With
+    `as_json`, prints the mistakes and exits instead.
     """
     from notifier.configuration.loading import load
 
     try:
-        return load(config, os.environ, features, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
+        return load(config, os.environ, features, answer_of=answer_of, keep_rows=keep_rows, find_more=find_more)
     except ConfigurationError as error:
-        exit_with_issues([*error.mistakes, *list_more_issues()], as_json=as_json)
+        exit_with_issues(error.mistakes, as_json=as_json)
 
 
 def check_keys(ring: "KeyRing") -> list[InputIssue]:

@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import load
+from notifier.configuration.loading import find_start_errors, load
 from notifier.features import FEATURES
 from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
 from notifier.features.upstreams.doctor_upstreams import examine_keys
@@ -70,7 +70,7 @@ def mistakes(folder: Path, **changes: object) -> list[str]:
 
 def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
     """As it stands."""
-    loaded = load(written(folder), {}, FEATURES, starting=True)
+    loaded = load(written(folder), {}, FEATURES, find_more=find_start_errors)
     assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "entra", "hydra"}, ())
     assert "t0k3n" not in repr(loaded.settings)
 
