@@ -31,7 +31,7 @@ from notifier.model.documents.event_entries import (
     separate_entries,
 )
 from notifier.model.documents.event_members import EventBody
-from notifier.model.documents.misspelt_members import find_misspelt_members
+from notifier.model.documents.misspelt_members import EVENT_MEMBERS, find_misspelt_members, suggest_members
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Message
 from notifier.model.printable import excerpt
@@ -188,7 +188,8 @@ def _parse_members(
         clients, wrong = separate_entries(listed, data.get("clients"), f"{path}clients", event_has_subject=named)
     if body is None or mistakes or not clients:
         of_entries, more = ((), 0) if wrong is None else (wrong.mistakes, wrong.more)
-        raise MalformedEvent(abridge_issues((*mistakes, *of_entries), more), data)
+        suggested = suggest_members(mistakes, path, data, EVENT_MEMBERS)
+        raise MalformedEvent(abridge_issues((*suggested, *of_entries), more), data)
     return body, clients, wrong, unread
 
 

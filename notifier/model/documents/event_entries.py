@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import with_default_schema
 
 from notifier.model.documents.event_members import EntryDocument, Text
+from notifier.model.documents.misspelt_members import ENTRY_MEMBERS, suggest_members
 from notifier.model.errors import InputIssue
 from notifier.model.record import record
 from notifier.model.session_ended import ClientEntry
@@ -142,7 +143,8 @@ def _explain_entry(raw: object, path: str, *, event_has_subject: bool) -> Iterat
             yield InputIssue(path, f"must be a client_id or an object with one, not {kind_of(raw)}")
             return
     except ValidationError as error:
-        yield from to_issues(error, path if isinstance(raw, str) else f"{path}.")
+        issues = to_issues(error, path if isinstance(raw, str) else f"{path}.")
+        yield from suggest_members(issues, f"{path}.", raw, ENTRY_MEMBERS) if isinstance(raw, dict) else issues
         return
     yield InputIssue(path, _find_mistake(entry, event_has_subject=event_has_subject) or "cannot be read")
 

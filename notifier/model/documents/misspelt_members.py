@@ -4,10 +4,11 @@ Unknown members are ignored, so publishers may add their own. But without its `s
 user. So `SessionEnded.misspelt` has such members, for a remark. Only events with unknown members are searched.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from notifier.model.documents.event_members import EntryDocument, EventBody
+from notifier.model.errors import InputIssue
 from notifier.model.printable import excerpt
 from notifier.model.session_ended import MisspeltMember
 from notifier.model.shared_resources import shared_cache
@@ -21,15 +22,18 @@ MIN_EDITED_LENGTH = 5  # letters of a member from which a name with one edit mea
 _SYNONYMS: Mapping[str, str] = {
     synonym: member
     for member, synonyms in {
-        "sid": "sessionid session sessionstate",
+        "sid": "sessionid session sessionstate sessid",
         "sub": "user userid subject uid",
         "iss": "issuer",
         "clients": "client clientids aud audience",
         "ended_at": "endedat time",
+        "backchannel_logout_uri": "uri url logouturi logouturl backchanneluri backchannelurl",
+        "backchannel_logout_session_required": "sessionrequired",
+        "id_token_signed_response_alg": "alg algorithm",
     }.items()
     for synonym in synonyms.split()
 }
-_EVENT_MEMBERS, _ENTRY_MEMBERS = frozenset(EventBody.__annotations__), frozenset(EntryDocument.__annotations__)
+EVENT_MEMBERS, ENTRY_MEMBERS = frozenset(EventBody.__annotations__), frozenset(EntryDocument.__annotations__)
 MEANT_MEMBERS = tuple(dict.fromkeys((*EventBody.__annotations__, *EntryDocument.__annotations__)))
 
 
@@ -37,19 +41,40 @@ def find_misspelt_members(data: Mapping[str, object]) -> tuple[MisspeltMember, .
     """Return up to three unknown members of the event that probably mean a known one, `sid` first."""
     found: dict[tuple[str, str], MisspeltMember] = {}
     for prefix, name, members in islice(_unknown_names(data), MAX_EXAMINED_NAMES):
-        meant = _find_meant_member(name, members) if len(name) <= MAX_NAME_LENGTH else None
+        meant = _find_meant_of(name, members)
         if meant is not None:
             found.setdefault((name, meant), MisspeltMember(written=prefix + excerpt(name), meant=meant))
     return tuple(sorted(found.values(), key=lambda member: member.meant != "sid")[:MAX_REMARKS])
 
 
+def suggest_members(
+    issues: Iterable[InputIssue], path: str, data: Mapping[str, object], members: frozenset[str]
+) -> Iterator[InputIssue]:
+    """Yield the issues; that of a missing member with the first unknown member of `data` that probably means it.
+
+    `path`: the prefix of the members of `data`. `members`: the known ones.
+    """
+    for issue in issues:
+        missing = issue.path.removeprefix(path)
+        written = None
+        if missing in members and data.get(missing) is None:
+            wanted = ("sub", "sid") if missing == "sub" else (missing,)
+            names = islice((name for name in data if name not in members), MAX_EXAMINED_NAMES)
+            written = next((name for name in names if _find_meant_of(name, members) in wanted), None)
+        yield issue if written is None else InputIssue(issue.path, f"{issue.text}; is {excerpt(written)} meant?")
+
+
 def _unknown_names(data: Mapping[str, object]) -> Iterator[tuple[str, str, frozenset[str]]]:
     """Yield each unknown name with the prefix of its path, and the members that it may mean."""
-    yield from (("", name, _EVENT_MEMBERS) for name in data if name not in _EVENT_MEMBERS)
+    yield from (("", name, EVENT_MEMBERS) for name in data if name not in EVENT_MEMBERS)
     clients = data.get("clients")
     for index, entry in enumerate(clients[:MAX_EXAMINED_ENTRIES] if isinstance(clients, list) else ()):
         if isinstance(entry, dict):
-            yield from ((f"clients[{index}].", name, _ENTRY_MEMBERS) for name in entry if name not in _ENTRY_MEMBERS)
+            yield from ((f"clients[{index}].", name, ENTRY_MEMBERS) for name in entry if name not in ENTRY_MEMBERS)
+
+
+def _find_meant_of(name: str, members: frozenset[str]) -> str | None:
+    return _find_meant_member(name, members) if len(name) <= MAX_NAME_LENGTH else None
 
 
 @shared_cache(256)  # a publisher adds the same members to each event

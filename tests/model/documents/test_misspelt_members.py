@@ -7,10 +7,12 @@ import pytest
 
 from notifier.model.documents.event_document import parse_event
 from notifier.model.documents.event_members import EntryDocument, EventBody
+from notifier.model.errors import MalformedEvent
 from notifier.model.message import Lane, Message
 from notifier.publishing.event_remarks import remark_members
 
-EVENT: dict[str, Any] = {"iss": "https://id.example.com", "sub": "ann", "clients": ["shop"]}
+ISS = "https://id.example.com"
+EVENT: dict[str, Any] = {"iss": ISS, "sub": "ann", "clients": ["shop"]}
 
 
 def remarks(*entries: dict[str, Any], **members: object) -> list[str]:
@@ -23,7 +25,7 @@ def remarks(*entries: dict[str, Any], **members: object) -> list[str]:
 @pytest.mark.parametrize(
     ("meant", "names"),
     [
-        ("sid", "sessionid sessionId session_id session SESSION-STATE SID s_id"),
+        ("sid", "sessionid sessionId session_id session SESSION-STATE SID s_id sessid"),
         ("sub", "user userid user_id subject uid Sub"),
         ("iss", "issuer ISS"),
         ("clients", "client clientids client_ids aud audience Clients clients_ cliens clinets cleints"),
@@ -55,8 +57,53 @@ def test_entry_is_searched_too() -> None:
     for more in ((), [{"client_id": f"c{n}"} for n in range(300)]):
         [remark] = remarks({"client_id": "a", "sid": "s-1"}, entry, entry, *more)
         assert remark.startswith("clients[2].sessionid is unknown")
-    [remark] = remarks({"client_id": "mail", "backchannelLogoutUri": "https://mail.example.com/out"})
-    assert remark.endswith("did you mean backchannel_logout_uri?")
+
+
+@pytest.mark.parametrize(
+    ("meant", "names"),
+    [
+        ("client_id", "clientid clientId CLIENT-ID"),
+        ("sid", "sessid session_id session"),
+        ("sub", "user uid"),
+        ("backchannel_logout_uri", "uri url logout_uri logoutUrl backchannelLogoutUri backchannel_logout_url"),
+        ("backchannel_logout_session_required", "session_required backchannelLogoutSessionRequired"),
+        ("id_token_signed_response_alg", "alg algorithm id_token_signed_response_algo idTokenSignedResponseAlg"),
+    ],
+)
+def test_name_in_an_entry_that_resembles_a_member_of_entries_gets_a_remark(meant: str, names: str) -> None:
+    """The same rules as for members of the event, with the members of an entry."""
+    for name in names.split():
+        [remark] = remarks({"client_id": "mail", name: "x"})
+        assert remark.startswith(f"clients[1].{name} is unknown and left out")
+        assert remark.endswith(f"; did you mean {meant}?")
+
+
+def test_members_of_other_formats_in_an_entry_get_no_remark() -> None:
+    """Of Security Event Tokens and CloudEvents, and a publisher's own."""
+    names = "iss iat jti aud toe txn exp events sub_id specversion id source type time data dataschema name tenant"
+    assert remarks({"client_id": "mail", **dict.fromkeys(names.split(), "x")}) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "mistake"),
+    [
+        ({"issuer": ISS, "sub": "ann", "clients": ["shop"]}, "iss: is required; is issuer meant?"),
+        ({"iss": ISS, "user": "ann", "clients": ["shop"]}, "every entry of clients; is user meant?"),
+        ({"iss": ISS, "sessid": "s-1", "clients": ["shop"]}, "every entry of clients; is sessid meant?"),
+        ({"iss": ISS, "sub": "ann", "client": ["shop"]}, '"*" for all; is client meant?'),
+        ({"iss": ISS, "sub": "ann", "clients": [{"clientid": "a"}]}, "clients[0].client_id: is required; is clientid"),
+        ({"iss": ISS, "sub": "ann", "clients": [{"name": "a"}]}, "clients[0].client_id: is required"),
+        ({"iss": "", "issuer": ISS, "sub": "ann", "clients": ["shop"]}, "iss: must not be empty"),
+    ],
+)
+def test_mistake_of_a_missing_member_names_the_misspelt_one(event: dict[str, Any], mistake: str) -> None:
+    """Only if the member is missing."""
+    message = Message(lane=Lane.EVENTS, body=json.dumps(event).encode(), tag=1)
+    with pytest.raises(MalformedEvent) as caught:
+        parse_event(message, max_bytes=131_072, new_id=lambda: "new", now=0.0)
+    [issue] = caught.value.mistakes
+    assert mistake in str(issue)
+    assert ("meant?" in str(issue)) == ("meant?" in mistake or "is clientid" in mistake)
 
 
 def test_remark_names_what_a_missing_sid_does() -> None:
