@@ -51,7 +51,7 @@ export function toneOf(job) {
   if (job.state !== "ended") return "";
   const { dead, waiting } = job.became ?? job;
   if (sum(dead)) return "bad";
-  return job.unfinished || waiting || sum(job.kept) ? "warn" : "good";
+  return job.unfinished || waiting || job.unknown || sum(job.kept) ? "warn" : "good";
 }
 
 /** Stop a job after its current step. */
@@ -82,11 +82,11 @@ export function summarize(job) {
 function summarizeRetry(job) {
   if (job.waited === null) return "counting pending deliveries …";
   if (!job.waited) return "no pending deliveries.";
-  const all = Math.max(job.waited, job.delivered); // excludes deliveries that a worker held or that came later
-  const words = [`${number(job.delivered)} of ${counted(all, "delivery", "deliveries")} delivered`];
+  const words = [`${number(job.delivered)} of ${counted(job.waited, "delivery", "deliveries")} delivered`];
   if (sum(job.failed)) words.push(`${counted(sum(job.failed), "attempt")} failed (${job.text || formatCounts(job.failed)})`);
   if (sum(job.dead)) words.push(`${number(sum(job.dead))} given up (${formatCounts(job.dead)})`);
   if (job.waiting) words.push(`${number(job.waiting)} pending`);
+  if (job.unknown) words.push(`${number(job.unknown)} with unknown results (cancelled, or not reported by a worker)`);
   if (job.unfinished) words.push(job.unfinished);
   return `${words.join(", ")}.`;
 }

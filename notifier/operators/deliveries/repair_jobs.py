@@ -12,7 +12,8 @@ from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, WORKER_EN
 from notifier.operators.deliveries.repair import WriteAudit, format_conditions
 from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, Filter, RepairResult
 from notifier.operators.deliveries.replay_now import ReplayResult
-from notifier.operators.deliveries.retry_now import RetryRequest, RetryResult, retry_now
+from notifier.operators.deliveries.retry_now import RetryResult, retry_now
+from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 

@@ -7,7 +7,8 @@ import typer
 
 from notifier.model.printable import counted, printable
 from notifier.network.http.issuer_document import find_only_issuer
-from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, RetryResult, preview_retry, retry_now
+from notifier.operators.deliveries.retry_now import RetryMembers, RetryResult, preview_retry, retry_now
+from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.deliveries.waiting_command import WAITING_TABLE
 from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.terminal.command_options import Config, Json, takes
@@ -18,6 +19,8 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import PartialSettings
 from notifier.telemetry.audit import operating_user
+
+UNKNOWN_TEXT = "cancelled meanwhile, or at a worker that has not reported them"
 
 
 @takes(RetryMembers)
@@ -40,7 +43,7 @@ def retry(
 
     The command shows the progress of the workers, and ends once they have nothing more to do for the client. Ctrl-C
     ends the display; the workers continue. It needs no API: it reaches the workers through the queue. The exit status
-    is 1 if deliveries are still pending, or if the client is unknown.
+    is 1 if deliveries are still pending, if results are unknown, or if the client is unknown.
 
     Examples:
         # the pending deliveries of a client, and why they are pending
@@ -72,7 +75,7 @@ def retry(
         say(_format_result(request, result, dry_run=dry_run))
     if not result.pending_before and result.unfinished is None:
         end_if_unknown(config, context.obj, client_id, iss)
-    raise typer.Exit(1 if result.pending_after and not dry_run else 0)
+    raise typer.Exit(1 if (result.pending_after or result.unknown) and not dry_run else 0)
 
 
 def _find_issuer(part: PartialSettings, iss: str | None) -> str:
@@ -89,22 +92,23 @@ def _find_issuer(part: PartialSettings, iss: str | None) -> str:
 
 def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool) -> str:
     """Return the text that shows the result of the retry, or of its dry run."""
-    pending_before = sum(result.pending_before.values())
     iss, name = map(printable, request.key)
-    if not pending_before:
+    if not result.waited:
         return (
             f"nothing is pending for {name} at {iss}; a worker may be delivering some, and dead"
             f" letters are not retried: notifier dead-letters list --client-id {name}"
         )
-    lines = [f"{counted(pending_before, 'delivery')} waited for {name}"]
+    lines = [f"{counted(result.waited, 'delivery')} waited for {name}"]
     if dry_run:
-        lines = [f"{counted(pending_before, 'delivery')} would be tried"]
+        lines = [f"{counted(result.waited, 'delivery')} would be tried"]
         lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.pending_before.items()]
     else:
         lines += result.account.format_lines(f"given up: notifier dead-letters list --client-id {name}")
         pending_after = sum(result.pending_after.values())
         lines.append(f"{pending_after:,} still wait{'s' if pending_after == 1 else ''}")
         lines += [f"  {reason or 'no attempt'}: {count:,}" for reason, count in result.pending_after.items()]
+        if result.unknown:
+            lines.append(f"{result.unknown:,} with unknown results: {UNKNOWN_TEXT}")
     return "\n".join([*lines, *_list_advice(result)])
 
 

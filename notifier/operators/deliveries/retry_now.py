@@ -1,9 +1,9 @@
 """Attempts the pending deliveries of one client at once, and reports the results, for commands and the API.
 
-A retry counts the pending deliveries. Then every worker probes the client; if the client accepts the probe, the workers
-deliver its parked deliveries, and its delayed deliveries, of which a thousand become due each second. The retry queries
-the workers until they have nothing more to do for the client, and counts again. Ending the retry earlier stops no
-delivery.
+A retry opens an account at every worker, then counts the pending deliveries. Every worker probes the client; if the
+client accepts the probe, the workers deliver its parked deliveries, and its delayed deliveries, of which a thousand
+become due each second. The retry queries the workers until they have nothing more to do for the client, and counts
+again. Ending the retry earlier stops no delivery.
 """
 
 from collections import Counter
@@ -15,12 +15,11 @@ from typing import Annotated, Any, Required
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
-from notifier.operators.deliveries.retry_request import RetryAccount, make_retry_request, sum_accounts
+from notifier.operators.deliveries.retry_request import RetryAccount, RetryRequest, sum_accounts
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
@@ -50,15 +49,6 @@ class RetryMembers(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryRequest:
-    """The client to retry. `force` includes deliveries whose delay the client requested (Retry-After)."""
-
-    key: ClientKey
-    who: str
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryResult:
     """The result of a retry. `pending_before` and `pending_after` count the pending deliveries, by reason.
 
@@ -74,6 +64,16 @@ class RetryResult:
     pending_after: Mapping[str, int] = field(default_factory=dict)
     unfinished: str | None = None
 
+    @property
+    def waited(self) -> int:
+        """Return the number of deliveries that this result is about, including those that a worker held at first."""
+        return max(sum(self.pending_before.values()), self.account.finished + sum(self.pending_after.values()))
+
+    @property
+    def unknown(self) -> int:
+        """Return how many of them neither were reported nor are pending: cancelled, or in the hands of a worker."""
+        return self.waited - self.account.finished - sum(self.pending_after.values())
+
     def document(self) -> dict[str, Any]:
         """Return the JSON for scripts and the API."""
         account = self.account.document()
@@ -81,11 +81,12 @@ class RetryResult:
         counts = {name: account[name] for name in ("delivered", "failed", "dead", "put_off", "text")}
         counts |= {name: format_optional_moment(account[name]) for name in moments}
         return {
-            "waited": sum(self.pending_before.values()),
+            "waited": self.waited,
             "asked": self.delayed_by_client,
             **counts,
             "waiting": sum(self.pending_after.values()),
             "waiting_for": dict(self.pending_after),
+            "unknown": self.unknown,
             "workers": {"seen": self.workers, "answered": self.answered},
             "unfinished": self.unfinished,
         }
@@ -96,8 +97,7 @@ async def preview_retry(
 ) -> RetryResult:
     """Return what a retry would attempt, without attempting it. Raises QueueError."""
     result = await _count_pending(waiting, request, options)
-    query = make_retry_request(request.key, request.who, begin=False)
-    workers, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
+    workers, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
     return replace(result, workers=workers, answered=len(answers), account=sum_accounts(answers))
 
 
@@ -113,15 +113,13 @@ async def retry_now(
 
     The queue must be open. `on_progress` receives the results so far.
     """
+    await send_to_workers(queue, request.to_worker(follow=True), ANSWER_TIMEOUT_SECONDS)
     result = await _count_pending(waiting, request, options)
     total = sum(result.pending_before.values())
     on_progress(result)
     if not total or result.unfinished is not None:
         return result
-    makes_all_due = result.delayed_by_client == 0  # only such deliveries stay delayed
-    begin_request = make_retry_request(
-        request.key, request.who, begin=True, force=request.force, makes_all_due=makes_all_due
-    )
+    begin_request = request.to_worker(begin=True, all=result.delayed_by_client == 0)  # only such ones stay delayed
     workers, answers = await send_to_workers(queue, begin_request, ANSWER_TIMEOUT_SECONDS)
     if not workers:
         return replace(result, unfinished=NO_WORKER_TEXT)
@@ -143,7 +141,11 @@ async def retry_now(
     if unfinished not in (None, GONE_WORKER_TEXT):  # then results are missing, and a recount would not be final
         return replace(result, unfinished=unfinished)
     recount = await _count_pending(waiting, request, options)
-    return replace(result, pending_after=recount.pending_after, unfinished=recount.unfinished or unfinished)
+    result = replace(result, pending_after=recount.pending_after, unfinished=recount.unfinished or unfinished)
+    if result.unknown and unfinished is None:  # results of the time between the last account and the second count
+        _, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
+        result = replace(result, account=sum_accounts(answers, last_answers.find_missing(answers)))
+    return result
 
 
 async def _count_pending(waiting: WaitingDeliveries, request: RetryRequest, options: RepairOptions) -> RetryResult:
@@ -179,10 +181,9 @@ async def _watch(
     """
     last = RetryAccount()
     quiet_since = changed_at = options.monotonic()
-    query = make_retry_request(request.key, request.who, begin=False)
     while True:
         try:
-            _, answers = await send_to_workers(queue, query, ANSWER_TIMEOUT_SECONDS)
+            _, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
         except QueueError as error:
             return unfinished or f"the queue became unavailable, and nothing was lost: {error}"
         ended_workers = last_answers.find_missing(answers)

@@ -1,4 +1,8 @@
-"""Carries out retries at a worker: it probes the client at once, and counts the client's results from then on."""
+"""Carries out retries at a worker: it counts the client's results, and probes the client at once.
+
+A retry first opens its account at all workers and only then counts the pending deliveries, so that a result which
+arrives meanwhile is in one of the two. Each retry has an account of its own, since two may concern one client.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,6 +12,7 @@ from typing import Any
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, LogoutDelivered
 from notifier.messages.worker import Worker
 from notifier.model.client import ClientKey
+from notifier.model.ids import new_id
 from notifier.model.moment import Clock, earliest, latest
 from notifier.model.printable import counted, printable
 from notifier.model.shared_resources import shared_bound
@@ -17,7 +22,7 @@ from notifier.telemetry.observers import Observers
 RETRY_CLIENT = "retry"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which an account is forgotten
 SOON_SECONDS = 5.0  # a delivery of a client that is well and is due within them is a result to wait for
-MAX_ACCOUNTS = shared_bound(100)  # accounts of one worker; a new one replaces the oldest
+MAX_ACCOUNTS = shared_bound(100)  # accounts of one worker; a new one replaces the longest unread one
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,14 +95,23 @@ class RetryAccount:
         return {member.name: getattr(self, member.name) for member in fields(self)}
 
 
+@dataclass(slots=True)
+class _Retry:
+    """One retry at this worker. `asked_at` is the time of the last request for its account, in monotonic seconds."""
+
+    key: ClientKey
+    asked_at: float
+    account: RetryAccount = field(default_factory=RetryAccount)
+
+
 class RetryAccounts:
-    """The retries of one worker, by client. They observe the worker's facts only while there are retries."""
+    """The retries of one worker, by ID. They observe the worker's facts only while there are retries."""
 
     def __init__(self, worker: Worker, monotonic: Clock, observers: Observers) -> None:
         self._worker = worker
         self._monotonic = monotonic
         self._observers = observers
-        self._accounts: dict[ClientKey, tuple[float, RetryAccount]] = {}  # with the time of the last request
+        self._retries: dict[str, _Retry] = {}
 
     def observe(self, fact: Fact) -> None:
         """Count the fact if its client is being retried."""
@@ -108,22 +122,25 @@ class RetryAccounts:
                 key = (fact.iss, fact.client_id or "")
             case _:
                 return
-        if key in self._accounts:
-            _, account = self._accounts[key]
-            account.on_fact(fact)
+        for retry in self._retries.values():
+            if retry.key == key:
+                retry.account.on_fact(fact)
 
     async def act(self, request: WorkerRequest) -> Members:
-        """Begin a retry if the request has `begin`, and return the results so far."""
-        key = (str(request.members["iss"]), str(request.members["client_id"]))
-        now = self._monotonic()
-        if request.members.get("begin") is True:
-            self._begin(key, force=request.members.get("force") is True, now=now)
-            if request.members.get("all") is True:  # the requester makes all delayed deliveries due
+        """Open an account if the request has `follow`, probe if it has `begin`, and return the results so far."""
+        members, now = request.members, self._monotonic()
+        key, id_ = (str(members["iss"]), str(members["client_id"])), str(members.get("id", ""))
+        begins = members.get("begin") is True
+        if id_ not in self._retries and (begins or members.get("follow") is True):
+            self._follow(id_, _Retry(key, now))
+        if begins:
+            self._worker.scheduler.probe_now(key, force=members.get("force") is True)
+            if members.get("all") is True:  # the requester makes all delayed deliveries due
                 self._worker.delayed.forget(key)
         account = RetryAccount()
-        if key in self._accounts:
-            _, account = self._accounts[key]
-            self._accounts[key] = (now, account)
+        if id_ in self._retries:
+            self._retries[id_].asked_at = now
+            account = self._retries[id_].account
         deferrals = self._worker.scheduler.deferrals
         account.busy, account.next_try, account.paused_until = deferrals.state_of(key)
         if not deferrals.is_blocked(key):
@@ -133,33 +150,38 @@ class RetryAccounts:
     def forget(self) -> None:
         """Forget the accounts without a recent request. Call it regularly."""
         now = self._monotonic()
-        self._accounts = {
-            key: (asked_at, account)
-            for key, (asked_at, account) in self._accounts.items()
-            if now - asked_at < UNREAD_ACCOUNT_SECONDS
+        self._retries = {
+            id_: retry for id_, retry in self._retries.items() if now - retry.asked_at < UNREAD_ACCOUNT_SECONDS
         }
-        if not self._accounts:
+        if not self._retries:
             self._observers.remove(self.observe)
 
-    def _begin(self, key: ClientKey, *, force: bool, now: float) -> None:
-        """Begin a new account of the client, and probe the client at once."""
+    def _follow(self, id_: str, retry: _Retry) -> None:
         self.forget()
-        if len(self._accounts) >= MAX_ACCOUNTS:
-            del self._accounts[next(iter(self._accounts))]
-        self._accounts[key] = (now, RetryAccount())
+        if len(self._retries) >= MAX_ACCOUNTS:
+            del self._retries[min(self._retries, key=lambda id_: self._retries[id_].asked_at)]
+        self._retries[id_] = retry
         self._observers.add(self.observe)
-        self._worker.scheduler.probe_now(key, force=force)
 
 
-def make_retry_request(
-    key: ClientKey, who: str, *, begin: bool, force: bool = False, makes_all_due: bool = False
-) -> WorkerRequest:
-    """Return the request to begin a retry or, without `begin`, the request for its results so far.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRequest:
+    """The client to retry. `force` includes deliveries whose delay the client requested (Retry-After)."""
 
-    `makes_all_due`: the sender makes all delayed deliveries of the client due, so workers need not count them any more.
-    """
-    members = {"iss": key[0], "client_id": key[1], "begin": begin, "force": force, "all": makes_all_due}
-    return WorkerRequest(name=RETRY_CLIENT, who=who, members=members)
+    key: ClientKey
+    who: str
+    force: bool = False
+    id: str = field(default_factory=new_id)
+
+    def to_worker(self, **step: bool) -> WorkerRequest:
+        """Return the request to workers for the results so far.
+
+        `step`: `follow` opens the account, `begin` probes the client. `all` says that the sender makes all delayed
+        deliveries of the client due, so workers need not count them any more.
+        """
+        iss, client_id = self.key
+        members = {"iss": iss, "client_id": client_id, "id": self.id, "force": self.force, **step}
+        return WorkerRequest(name=RETRY_CLIENT, who=self.who, members=members)
 
 
 def sum_accounts(answers: Sequence[WorkerAnswer], ended_workers: Sequence[WorkerAnswer] = ()) -> RetryAccount:

@@ -27,7 +27,8 @@ from notifier.operators.deliveries.message_requests import (
     conditions_of,
 )
 from notifier.operators.deliveries.repair_jobs import RetryWork
-from notifier.operators.deliveries.retry_now import RetryMembers, RetryRequest, preview_retry
+from notifier.operators.deliveries.retry_now import RetryMembers, preview_retry
+from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.deliveries.waiting_filter import (
     CancelMembers,
     WaitingFilter,
@@ -152,8 +153,8 @@ class WaitingRoutes:
         scope="repair",
         body=RetryMembers,
         answers={202: JOB_STARTED_ANSWER, 200: to_answer("With dry_run: pending by reason.", client_id=str, iss=str,
-            dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, workers=Counts,
-            unfinished=str | None)},
+            dry_run=bool, waited=int, asked=int, waiting=int, waiting_for=Counts, unknown=int,
+            workers=Counts, unfinished=str | None)},
         problems=_PROBLEMS | TOO_MANY_JOBS,
     )  # fmt: skip
     async def _retry(self, request: ApiRequest) -> ApiAnswer:

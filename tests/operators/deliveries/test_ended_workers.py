@@ -8,7 +8,8 @@ import pytest
 
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
-from notifier.operators.deliveries.retry_now import RetryRequest, retry_now
+from notifier.operators.deliveries.retry_now import retry_now
+from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.status.worker_requests import GONE_WORKER_TEXT, Act, Members, RequestHandler, WorkerRequest
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_state import WorkerAnswers
@@ -62,8 +63,8 @@ def options() -> RepairOptions:
 @pytest.mark.parametrize(
     ("counts", "unfinished"),
     [
-        ({"gone": [0, 3], "stays": [0, 1, *[2] * 9]}, GONE_WORKER_TEXT),
-        ({"one": [0, *[3] * 9], "two": [0, *[2] * 9]}, None),
+        ({"gone": [0, 0, 3], "stays": [0, 0, 1, *[2] * 9]}, GONE_WORKER_TEXT),
+        ({"one": [0, 0, *[3] * 9], "two": [0, 0, *[2] * 9]}, None),
     ],
 )
 async def test_worker_that_stops_during_a_retry_stays_counted(

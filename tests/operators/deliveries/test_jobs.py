@@ -22,7 +22,7 @@ from notifier.operators.deliveries.replay_account import (
     make_follow_requests,
     make_results_request,
 )
-from notifier.operators.deliveries.retry_now import RetryRequest
+from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.status.worker_requests import (
     DEAD_LETTER_JOBS,
     LIST_JOBS,
