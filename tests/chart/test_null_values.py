@@ -1,4 +1,4 @@
-"""Null stands for the default of each value, in a chart of its own and in one that is part of another."""
+"""Null stands for the default of each value, as a chart and as a part of another chart."""
 
 import shutil
 from collections.abc import Mapping, Sequence

@@ -55,7 +55,7 @@ async def test_all_workers_answer_a_request(options: RabbitOptions, workers: Nam
 
 
 async def test_workers_are_counted_by_presence(options: RabbitOptions, workers: NamedWorkers) -> None:
-    """Also those that do not consume. Every answer contains the number, so a request waits for all of them."""
+    """Also workers that do not consume. Every answer contains the number, so a request waits for all of them."""
     for name in (b"first", b"second", b"third"):
         await workers.start(options, name, announces=True, consumes=name == b"first")
     await eventually(lambda: [queue.worker_count() for queue in workers.queues] == [3, 3, 3])

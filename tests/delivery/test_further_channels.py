@@ -22,7 +22,7 @@ ONE = replace(ALL, ends_all=False, names_session=True)
 
 
 def registered(**changes: Any) -> Registry:
-    """Return a registry with a client by logout tokens, one that ends all sessions, and one that names the session."""
+    """Return a registry with three clients: by logout tokens, by a channel that ends all sessions, and by a channel that names the session."""
     clients = [client("shop"), replace(client("all"), channel=ALL), replace(client("one"), channel=ONE)]
     by_id = {each.client_id: each for each in clients}
     return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: by_id}, **changes)
@@ -34,7 +34,7 @@ def ended(*clients: Any, sid: str | None = "s1", **members: Any) -> SessionEnded
 
 
 def plan(event: SessionEnded, registry: Registry) -> tuple[list[str], list[str]]:
-    """Return the clients with a delivery, and those that are skipped for `session_only`."""
+    """Return the clients with a delivery, and the clients skipped for `session_only`."""
     parts = split_event(event, registry, 0.0) if event.clients == "*" else [event]
     steps = [step for part in parts for step in make_deliveries(part, registry, 0.0)]
     assert count_notices(event, registry, 0.0) == len(steps)

@@ -1,4 +1,4 @@
-"""Run the worker of a release that has large buckets, or of an older one that does not know them.
+"""Run the worker of a release with large buckets, or of an older release without them.
 
     python releases.py newer|older run -c …
 

@@ -161,7 +161,7 @@ class Rig:
         await until(dead_lettered, lambda count: count >= len(self.to_die), patience)
 
     async def found(self, queues: Sequence[str] | None = None) -> list[Found]:
-        """Return the messages of the queues, except those that a worker holds."""
+        """Return the messages of the queues, except the messages that a worker holds."""
         return await ledger.in_rabbitmq(self.urls[0], self.prefix, queues or QUEUES)
 
     async def account(self, *, cause: str = "redelivered") -> Account:

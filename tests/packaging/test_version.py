@@ -50,7 +50,7 @@ def test_a_checkout_has_its_commit(checkout: tuple[Path, str]) -> None:
 
 @pytest.mark.parametrize("head", ["", "unknown", "ref: refs/heads/absent", "ref: ../../secret", "\0", "g" * 40])
 def test_a_tree_without_a_commit_is_the_release(tmp_path: Path, head: str) -> None:
-    """Without `.git`, with one that says nothing, and with one that cannot be read."""
+    """Without `.git`, with an empty `.git`, and with an unreadable `.git`."""
     assert find_version(tmp_path) == RELEASE
     (tmp_path / ".git").mkdir()
     assert find_version(tmp_path) == RELEASE

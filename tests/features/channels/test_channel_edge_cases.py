@@ -74,7 +74,7 @@ async def test_workshop_that_stopped_is_retried(tmp_path: Path) -> None:
 
 
 async def test_missing_email_is_a_dead_letter_without_a_request(tmp_path: Path) -> None:
-    """Its reason is not `no_sub`. The text tells an invalid email, and the log one that does not count."""
+    """Its reason is not `no_sub`. The text names an invalid email, and the log an email that does not count."""
     site = channel_site(tmp_path)
     async with receivers_of(site) as receivers:
         receiver = await receivers.start("okta_workshop", "shop")

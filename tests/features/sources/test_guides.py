@@ -120,7 +120,7 @@ OWN = {
 
 
 def shown_source(name: str) -> Source:
-    """The source, compiled with the issuers of its block, or with those that it names."""
+    """The source, compiled with the issuers of its block, or with the issuers that it names."""
     sections = SHOWN[name]
     ((source_name, options),) = sections["sources"].items()
     named = [*(sections.get("issuers") or {}), options.get("issuer"), *(options.get("issuers") or {}).values()]

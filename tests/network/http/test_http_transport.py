@@ -465,7 +465,7 @@ def test_a_user_in_another_charset_is_not_kept(sub: str, charset: str, content_t
 
 @pytest.mark.parametrize("body", [b"\xff%" * 3000, b"<p style='width:100%'>&amp; 50\\u0025 + more</p>" * 120])
 def test_a_user_outside_ascii_costs_few_decodings_of_an_answer(body: bytes) -> None:
-    """A client chooses its answers: one that was decoded again for each charset blocked the loop for 0.1 s."""
+    """A client chooses its answers: an answer decoded again for each charset blocked the loop for 0.1 s."""
 
     def count_calls(sub: str) -> int:
         of = Delivery(id="d", event_id="e", id_given=True, iss="https://i", client_id="a", sub=sub, sid=sub[1:])

@@ -78,7 +78,7 @@ async def test_replay_with_a_rate_counts_the_requested_dead_letters(
 
 
 async def test_dead_letters_in_place_of_removed_ones_have_unknown_results(tmp_path: Path) -> None:
-    """Somebody discards one that the replay counted, and so another is replayed."""
+    """A counted dead letter is discarded meanwhile, so another is replayed."""
     now = 0.0
     queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
     await queue.open()
