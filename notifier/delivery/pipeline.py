@@ -127,7 +127,6 @@ class DeliveryPipeline:
             self.settlement.parked.add(delivery.key, +1, self._scheduler.slots.worker_count(assumed=1))
             self._scheduler.deferrals.on_parked(delivery.key)
             return
-        self.settlement.delayed.add(delivery.key, verdict)
         if verdict.wait_kind is WaitKind.PROBE:
             self._scheduler.deferrals.on_probe_durable(delivery.key, delivery.id)
 

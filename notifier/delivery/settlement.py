@@ -80,12 +80,15 @@ class Settlement:
         now = self._clock()
         match verdict:
             case RetryAt():
-                await self.send(self._to_outgoing(delivery, verdict, now, crashes=0))
+                outgoing = self._to_outgoing(delivery, verdict, now, crashes=0)
+                await self.send(outgoing)
+                self._count_delayed(delivery.key, outgoing)
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
                 outgoing = self._to_outgoing(delivery, verdict, now, message.crashes)
                 if not await self.send(outgoing, max_seconds=max(MIN_TRY_SECONDS, verdict.due - now)):
                     return False
+                self._count_delayed(delivery.key, outgoing)
                 deferred = facts.Deferred(
                     iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id, cause=verdict.cause,
                     due=verdict.due, text=verdict.text, delivery=delivery, reply_to=delivery.reply_to,
@@ -135,10 +138,16 @@ class Settlement:
             wait = min(verdict.until - now, MAX_PARKED_SECONDS)
         # From now on the id is the same at every reading, so it identifies copies like an id that a publisher gave.
         progress = delivery.progress.after_dispatch(now, max(MIN_WAIT_SECONDS, wait), parked=parked)
-        body = documents.dump_delivery(copy_record(delivery, id_given=True, progress=progress), due=verdict.due)
+        # A pause that the client requested is adopted from `due`; other deferrals state when they return.
+        due = verdict.due if parked or progress.delayed_by_client else now + wait
+        body = documents.dump_delivery(copy_record(delivery, id_given=True, progress=progress), due=due)
         message = MessageDraft(kind=Kind.DELIVERY, body=body, message_id=delivery.id, headers=crash_headers(crashes))
         bucket = self.parked.next_bucket(delivery.key) if parked else None
         return OutgoingMessage(message=message, bucket=bucket, due=now + wait, rounding=rounding)
+
+    def _count_delayed(self, key: ClientKey, outgoing: OutgoingMessage) -> None:
+        if outgoing.bucket is None and outgoing.due is not None:
+            self.delayed.add(key, outgoing.due, outgoing.rounding)
 
 
 # ── counts for operators ──
@@ -202,10 +211,10 @@ class DelayCounts:
         self._clock = clock
         self._counts_by_due: dict[float, dict[ClientKey, int]] = {}
 
-    def add(self, key: ClientKey, verdict: RetryAt | Defer) -> None:
-        """Count a delivery that is durable in a delay queue."""
+    def add(self, key: ClientKey, due: float, rounding: Rounding) -> None:
+        """Count a delivery that is durable in a delay queue. `due` and `rounding` are those of its message."""
         now = self._clock()
-        wait, rounding = queue_delay(verdict, now)
+        wait = due - now
         if rounding == "down":
             wait *= MIN_EARLY_FACTOR  # the delivery may return this early
         steps_per_second = SHORT_STEPS if wait < SHORT_WAIT_SECONDS else 1

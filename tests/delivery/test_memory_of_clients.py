@@ -7,8 +7,7 @@ import pytest
 
 from notifier.delivery.client_state import Admission
 from notifier.delivery.settlement import DelayCounts
-from notifier.delivery.verdict import Defer, WaitKind
-from notifier.model.outcome import Cause, Failed, Reason
+from notifier.model.outcome import Failed, Reason
 from tests.delivery.scheduler_harness import SchedulerHarness
 
 CLIENTS = 2000
@@ -61,8 +60,7 @@ def test_a_client_with_a_delivery_in_a_delay_queue_takes_little() -> None:
     def many() -> DelayCounts:
         counts = DelayCounts(lambda: 1000.0)
         for number in range(CLIENTS):
-            later = Defer(due=1300.0 + number % 60, cause=Cause.RETRY_AFTER, wait_kind=WaitKind.PROBE)
-            counts.add(("https://i", f"c{number}"), later)
+            counts.add(("https://i", f"c{number}"), 1300.0 + number % 60, "down")
         return counts
 
     assert kept(many) <= 200 * CLIENTS

@@ -1,11 +1,11 @@
 """The deliveries that wait in buckets and delay queues, as far as workers count them."""
 
+import json
 import tracemalloc
 
 from notifier.delivery.settlement import LARGE_BACKLOG, BucketCounts, DelayCounts
-from notifier.delivery.verdict import Defer, RetryAt, WaitKind
-from notifier.model.outcome import Cause
-from tests.delivery.worker_harness import LARGE, MemoryQueue
+from notifier.model.documents.documents import load_due
+from tests.delivery.worker_harness import ISS, LARGE, MemoryQueue, WorkerHarness, client, running
 
 SHOP, MAIL, WIKI = (("https://i", client_id) for client_id in ("shop", "mail", "wiki"))
 BUCKETS = {SHOP: "7", MAIL: "7", WIKI: "8"}
@@ -60,13 +60,13 @@ def test_a_large_backlog_of_all_workers_goes_into_the_large_bucket() -> None:
 
 
 def test_each_counts_until_it_may_be_due() -> None:
-    """A queue may bring a retry an eighth early, and a deferral after the power of two below."""
+    """A delivery whose wait is rounded down may return an eighth early."""
     now = 1000.0
     counts = DelayCounts(lambda: now)
-    counts.add(SHOP, RetryAt(due=1080.0))
-    counts.add(SHOP, RetryAt(due=1010.0, rounding="up"))
-    counts.add(SHOP, Defer(due=1050.0, cause=Cause.CIRCUIT, wait_kind=WaitKind.PROBE))
-    counts.add(MAIL, Defer(due=1007.0, cause=Cause.UNKNOWN))
+    counts.add(SHOP, 1080.0, "down")
+    counts.add(SHOP, 1010.0, "up")
+    counts.add(SHOP, 1050.0, "down")
+    counts.add(MAIL, 1004.0, "up")
     assert [*counts] == [(*SHOP, 3, 1010.0), (*MAIL, 1, 1004.0)]
     now = 1010.0
     assert [*counts] == [(*SHOP, 2, 1044.0)]
@@ -74,13 +74,28 @@ def test_each_counts_until_it_may_be_due() -> None:
     assert [*counts] == []
 
 
+async def test_status_and_lists_state_the_same_next_attempt_of_a_deferral() -> None:
+    """Of a paused and of an unknown client, also if the publish takes 0.2 s: the count lost half of a paused wait."""
+    async with running(WorkerHarness(client("shop", paused=True))) as harness:
+        harness.queue.open.clear()
+        message = harness.event("shop", "nobody")
+        await harness.until(lambda: len(harness.queue.refused) == 2)
+        harness.now += 0.2
+        harness.queue.open.set()
+        await harness.acked(message)
+        counted = {(iss, client_id): due for iss, client_id, _, due in harness.worker.delayed}
+        bodies = [sent.body for _, sent in harness.queue.published]
+    listed = {(ISS, json.loads(body)["delivery"]["client_id"]): load_due(body) or 0.0 for body in bodies}
+    assert {key: round(due) for key, due in listed.items()} == {key: round(due) for key, due in counted.items()}
+
+
 def test_repeated_deferral_counts_once() -> None:
     """Deliveries of a client that is down return within seconds: counted twice for a second each time, 66 were 109."""
     now = 1000.4
     counts = DelayCounts(lambda: now)
-    counts.add(SHOP, RetryAt(due=1001.8, rounding="up"))
+    counts.add(SHOP, 1001.8, "up")
     now = 1001.9
-    counts.add(SHOP, RetryAt(due=1003.5, rounding="up"))
+    counts.add(SHOP, 1003.5, "up")
     assert [*counts] == [(*SHOP, 1, 1003.5)]
 
 
@@ -92,7 +107,7 @@ def test_due_deliveries_are_removed_without_a_read() -> None:
     try:
         for _ in range(10_000):
             now += 1
-            counts.add(SHOP, RetryAt(due=now + 80))
+            counts.add(SHOP, now + 80, "down")
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
