@@ -104,9 +104,10 @@ def list_(
     is open or which is paused, recovers. --reason is the cause of a deferral or the reason of the last failure.
 
     --json prints one object per line and delivery; with --rows or --json, --skip and --limit select a page. No output
-    has sub or sid. With -c it also shows when each delivery is given up (expires), and whether its token has a sid: a
-    token without sid is sent for a short time only. Listing changes nothing: due times, order and attempts stay. A
-    delivery that a worker is processing is not in the list.
+    has sub or sid. With -c it also shows when each delivery is given up if its reason lasts until then (expires): at
+    the end of registry.grace for an unknown client; later by delivery.max_paused for a paused client or an internal
+    fault. And it shows whether the token has a sid: a token without sid is sent for a short time only. Listing changes
+    nothing: due times, order and attempts stay. A delivery that a worker is processing is not in the list.
 
     On RabbitMQ the command reads all delay queues and buckets, and holds each meanwhile: a delivery that becomes due is
     attempted some seconds later. The exit status is 1 if the client is unknown.
@@ -186,4 +187,4 @@ def _make_lifetime_getter(config: Path | None, features: Sequence[ConfiguredFeat
     known = load_known_registry(config, features)
     if known is None:
         return None
-    return lambda delivery: lifetime_of(delivery, known.registry)
+    return lambda pending: lifetime_of(pending, known.registry)

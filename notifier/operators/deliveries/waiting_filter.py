@@ -39,9 +39,9 @@ class WaitingSummary:
     `since` is the time when a worker first received it. `due` is the time of the next attempt; None if
     unknown, or for a parked delivery, which waits until its client recovers. `reason` is the cause of its deferral, or
     the reason of its last failure. `failure` is that reason also while it is deferred, with its `status` and `text`.
-    `asked`: its client requested the delay (`Retry-After`). `expires` is the time when it is given up, and `has_sid`
-    whether its token has a `sid`; both are None without a registry that has the client. `session_at` is the time when
-    the session ended or, if unknown, `since`. Lists do not show `session_at`.
+    `asked`: its client requested the delay (`Retry-After`). `expires` is the time when it is given up if `reason` lasts
+    until then, and `has_sid` whether its token has a `sid`; both are None without a registry. `session_at` is the time
+    when the session ended or, if unknown, `since`. Lists do not show `session_at`.
     """
 
     id: str
@@ -90,10 +90,11 @@ def read_waiting(message: Message, get_lifetime: GetLifetime = lambda _: None) -
         document = load_event(message.body)
     except (MalformedEvent, UnknownVersion):
         return WaitingSummary(id=message.message_id or "", where="delayed", iss="", due=due)
-    event, since = document.event, document.unknown_since
+    event, since, lifetime = document.event, document.unknown_since, get_lifetime(document)
     return WaitingSummary(
         id=message.message_id or event.id, where="delayed", iss=event.iss, event_id=event.id, due=due,
         since=since, reason=Cause.UNKNOWN.value if since is not None else "",
+        expires=None if lifetime is None else lifetime.expires,
         session_at=event.ended_at if event.ended_at is not None else since,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 
 from notifier.model.delivery import Delivery
+from notifier.model.documents.documents import EventDocument
 from notifier.model.errors import InputIssue
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import permits_issuer
@@ -184,8 +185,8 @@ class WaitingRoutes:
     def _get_covered_issuers(self, request: ApiRequest) -> list[str]:
         return [iss for iss in self._access.registry().issuers if permits_issuer(request.token, iss)]
 
-    def _get_lifetime(self, delivery: Delivery) -> Lifetime | None:
-        return lifetime_of(delivery, self._access.registry())
+    def _get_lifetime(self, pending: Delivery | EventDocument) -> Lifetime | None:
+        return lifetime_of(pending, self._access.registry())
 
     def _filter_with_lifetime(self, request: ApiRequest) -> WaitingFilter:
         return replace(self._filter(request), get_lifetime=self._get_lifetime)

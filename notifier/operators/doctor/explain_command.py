@@ -40,7 +40,11 @@ _DEAD = "A dead letter is a delivery or event that was given up, or an unreadabl
 _PENDING = "Deliveries whose next attempt is due later: `notifier waiting list`."
 _WAITS_FOR = "The cause of the last deferral, or empty if deliveries wait after a failure."
 _REASON = "The result of the last attempt that failed, with the HTTP status of the answer."
-_EXPIRES = "When the first of the pending deliveries is given up, and becomes a dead letter with the reason `expired`."
+_EXPIRES = (
+    "When the first of the pending deliveries is given up if the reason of its wait lasts until then: after `max_age` "
+    "or `sub_only_max_age`, later by `max_paused` for `paused: true` or an internal fault, and after `registry.grace` "
+    "for an unknown client. It becomes a dead letter with the reason `expired` or `unknown_client`."
+)
 _NOT_READY = "The worker consumes no queue. The text names the reason, as `/readyz` does."
 _ATTEMPTS = "Tokens that were sent, one request each. A delivery has one or more attempts."
 _SKIPPED = "A client of an event has no address for logouts, so there is no delivery to it."

@@ -4,16 +4,19 @@ import io
 import json
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.delivery import facts
+from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
-from notifier.model.message import Depth
+from notifier.model.message import Depth, Lane, Message
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
+from notifier.operators.deliveries.waiting_filter import read_waiting
 from notifier.operators.doctor.runbook import parse_sections
 from notifier.operators.status.client_status import ClientStatus, list_client_states, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
@@ -182,6 +185,22 @@ async def test_deadline_of_pending_deliveries_is_reported() -> None:
     assert told("shop").expires == NOW - 20 + 86_400
     put_off("nobody", NOW, None)
     assert told("nobody").expires is None
+
+
+@pytest.mark.parametrize("reason", ["paused", "unknown client", "unknown issuer"])
+async def test_deadline_is_when_a_delivery_is_given_up_if_its_reason_lasts(reason: str) -> None:
+    """As a worker does then, at the end of the wait in which it falls. The list knows it from the first wait on."""
+    policy = RetryPolicy(max_age=3000.0, max_paused=1500.0)
+    async with running(WorkerHarness(client("shop", paused=True, retry=policy))) as harness:
+        named: dict[str, Any] = {"iss": "https://new.example"} if reason == "unknown issuer" else {}
+        await harness.acked(harness.event("shop" if reason == "paused" else "nobody", **named))
+        _, sent = harness.queue.published[-1]
+        message = Message(lane=Lane.RETRIES, body=sent.body, kind=sent.kind, tag=None)
+        summary = read_waiting(message, lambda pending: lifetime_of(pending, harness.registry))
+        began_at = harness.now
+        await harness.through_delays(most=6000.0)
+        assert summary.expires == began_at + (4500.0 if reason == "paused" else 300.0)
+        assert -8.0 <= harness.now - summary.expires <= 512.0
 
 
 def failed(health: HealthObserver, client_id: str, at: float) -> None:
