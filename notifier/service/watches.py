@@ -23,7 +23,7 @@ from notifier.configuration.signing_keys import SigningKeys
 from notifier.delivery.facts import Observer
 from notifier.messages.worker import Worker
 from notifier.model.errors import QueueError
-from notifier.model.message import Depth
+from notifier.model.message import PARKED_LARGE, Depth, QueueStatus
 from notifier.model.own_thread import run_in_thread
 from notifier.model.shared_resources import shared_lock, shared_thread_lock
 from notifier.model.trouble import Trouble, TroubleKind
@@ -158,6 +158,20 @@ class ReloadWatch:
         return self._live.reloads.problems
 
 
+def list_queue_troubles(status: QueueStatus) -> Iterator[Trouble]:
+    """Yield the problems of the queue."""
+    if status.blocked or status.problem:
+        refuses = status.refusing and status.connected and status.consuming
+        kind = TroubleKind.QUEUE_REFUSES if refuses else TroubleKind.QUEUE
+        kind = TroubleKind.BLOCKED if status.blocked else kind
+        yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
+    for override in status.overrides:
+        yield Trouble(kind=TroubleKind.POLICY, text=override.text, subject=str(override))
+    if status.lacks_large_buckets:
+        text = f"the queues {PARKED_LARGE}-… were missing: `notifier topology declare`, then restart the workers"
+        yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, subject=PARKED_LARGE)
+
+
 class Watches:
     """The watches of one worker. `depths`: the depths of the queues at the last `check_queue`.
 
@@ -208,16 +222,9 @@ class Watches:
 
     def troubles(self) -> Iterator[Trouble]:
         """Yield the current problems of the worker."""
-        status = self._queue.status()
-        if status.blocked or status.problem:
-            refuses = status.refusing and status.connected and status.consuming
-            kind = TroubleKind.QUEUE_REFUSES if refuses else TroubleKind.QUEUE
-            kind = TroubleKind.BLOCKED if status.blocked else kind
-            yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
+        yield from list_queue_troubles(self._queue.status())
         yield from self.refused.troubles()
         yield from self.requests.troubles()
-        for override in status.overrides:
-            yield Trouble(kind=TroubleKind.POLICY, text=override.text, subject=str(override))
         yield from self._live.reloads.troubles()
         yield from self.signing_keys.troubles()
         yield from self.signers.troubles()

@@ -15,6 +15,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.topology import topology_of
+from notifier.service.watches import list_queue_troubles
 from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
 from tests.support.rabbit_options import BUCKETS, rabbit_options
@@ -141,7 +142,10 @@ async def test_large_buckets_may_be_missing(
     async with opened(rabbit_options(amqp_url, options.prefix, topology="verify")) as queue:
         await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
         await queue.consume(Inbox())
-        assert (await consuming(queue)).problem is None
+        status = await consuming(queue)
+        assert (status.problem, status.lacks_large_buckets) == (None, True)
+        [trouble] = list_queue_troubles(status)
+        assert (trouble.mild, "`notifier topology declare`" in trouble.text) == (True, True)
         assert queue.bucket(shop, large=True) == queue.bucket(shop)
         assert not any("large" in bucket for bucket in queue.inherited_buckets(at_start=True))
         assert queue.inherited_buckets(at_start=False) == ()

@@ -222,8 +222,8 @@ class RabbitQueue(EventPublisher):
 
     def status(self) -> QueueStatus:
         """Return the state. `connected`: both connections. `consuming`: all lanes, and no queue is too new."""
-        connected = all(link.connected.is_set() for link in self._links)
-        blocked, new = self._publishing.blocked, self._watch.settling.problem
+        connected, blocked = all(link.connected.is_set() for link in self._links), self._publishing.blocked
+        new, lacks_large = self._watch.settling.problem, not self._workers.has_large_buckets
         refusals = {**self._publishing.refusals, **self._parking.refusals}
         problems = (
             *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
@@ -232,8 +232,8 @@ class RabbitQueue(EventPublisher):
         return QueueStatus(
             connected=connected, consuming=connected and new is None and all(lane.is_consuming for lane in self._lanes),
             blocked=blocked, problem=next((str(problem) for problem in problems if problem is not None), None),
-            bindings=self._bindings.states, overrides=self._policies.overrides,
-            moved_on=self._overdue.moved, dead_letters=self._depth_reader.dead_letters, refusing=len(refusals),
+            bindings=self._bindings.states, overrides=self._policies.overrides, refusing=len(refusals),
+            moved_on=self._overdue.moved, dead_letters=self._depth_reader.dead_letters, lacks_large_buckets=lacks_large,
         )  # fmt: skip
 
     def worker_count(self) -> int:
