@@ -5,6 +5,7 @@ compute: whatever may hang must not occupy them.
 """
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -66,7 +67,11 @@ async def read_in_thread(name: str, read: Callable[[], T], *, within: float = RE
 
 
 def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Start `work` in a thread of this name. Returns a future of the running loop with its result or exception."""
+    """Start `work` in a thread of this name. Returns a future of the running loop with its result or exception.
+
+    The traceback of an exception keeps no values: in cycles of references, which an exception that passes `asyncio.run`
+    always has, they would stay until a garbage collection; for ever if they are frozen before.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     future.add_done_callback(_retrieve_error)
@@ -84,12 +89,24 @@ def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         try:
             result = work()
         except Exception as error:  # noqa: BLE001  raised to the caller that awaits the future
+            _forget_values(error)
             raised = error
         if not loop.is_closed():
             loop.call_soon_threadsafe(complete, result, raised)
+        raised = None  # which has this function in its traceback
 
     start_thread(name, run)
     return future
+
+
+def _forget_values(error: BaseException) -> None:
+    """Clear the variables of all functions in the traceback, and in those of the exceptions that led to this one."""
+    errors = [error]
+    for each in errors:
+        traceback.clear_frames(each.__traceback__)
+        parts = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        others = (each.__cause__, each.__context__, *parts)
+        errors += [other for other in others if other is not None and other not in errors]
 
 
 def _retrieve_error(future: asyncio.Future[T]) -> None:

@@ -41,8 +41,8 @@ class SourceReading:
         if self._reading is not None and not self._reading.done():
             raise SourceFault("the last reading still hangs")
         self._reading = run_in_thread(lambda: self._read(last), "registry source")
-        done, _ = await asyncio.wait({self._reading}, timeout=self._source.timeout + EXTRA_SECONDS)
-        if not done:
+        await asyncio.wait({self._reading}, timeout=self._source.timeout + EXTRA_SECONDS)
+        if not self._reading.done():
             raise SourceFault(f"did not answer within {self._source.timeout:g} s")
         try:
             return self._reading.result()

@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -304,3 +306,55 @@ async def test_an_error_of_the_system_keeps_its_text_and_file() -> None:
         reader = DirectReader(build)
         assert await asyncio.to_thread(reader, source, None) is None
         assert reader.problems == {"db": problem}
+
+
+class ReadRows(list[object]):
+    """What a reader has read when it fails."""
+
+
+class LateFailure(FakeSource):
+    """A source that fails after its rows were read: at its time limit, in a task, or with an error of a library."""
+
+    def __init__(self, failure: str, read_rows: list[weakref.ref[ReadRows]]) -> None:
+        super().__init__()
+        self.failure = failure
+        self.read_rows = read_rows
+
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
+        del last
+        try:
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+                await tasks.create_task(self.collect(limit))
+        except TimeoutError:
+            raise SourceFault("not read in time") from None
+        raise AssertionError
+
+    async def collect(self, limit: asyncio.Timeout) -> None:
+        """Read the rows, and fail."""
+        rows = ReadRows()
+        self.read_rows.append(weakref.ref(rows))
+        if self.failure == "time limit":
+            limit.reschedule(0.0)
+            await asyncio.Event().wait()
+        if self.failure == "fault":
+            raise SourceFault("its next page answered 500")
+        try:
+            int(self.failure)
+        except ValueError as error:
+            raise ExceptionGroup("of a library", [ValueError(self.failure)]) from error
+
+
+@pytest.mark.parametrize("failure", ["time limit", "fault", "error of a library"])
+async def test_the_rows_of_a_failed_reading_are_freed(failure: str) -> None:
+    """Without the garbage collector: the rows of a large list are frozen, and would never be freed."""
+    read_rows = list[weakref.ref[ReadRows]]()
+    source = RegistrySourceSettings(name="db", keycloak={})
+    reading = SourceReading(source, lambda _source: LateFailure(failure, read_rows), Cache(None), lambda: 0.0)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pytest.raises(SourceFault):
+                await reading.read(None)
+        assert [read() for read in read_rows] == [None] * 3
+    finally:
+        gc.enable()
