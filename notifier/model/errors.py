@@ -105,6 +105,10 @@ class QueueBusy(QueueUnavailable):
     """Another process scans these messages, and has not ended within some seconds."""
 
 
+class PassStopped(QueueError):  # noqa: N818  a state, not a mistake
+    """The caller stopped a pass before it held the messages."""
+
+
 class DiskFull(QueueUnavailable):
     """The disk of the embedded queue is full; the text names its file."""
 

@@ -10,7 +10,7 @@ from notifier.model.backoff import Rounding
 from notifier.model.message import Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.model.notice import FeedNotice
 from notifier.model.record import record
-from notifier.queues.passes import OpenPass, Reader
+from notifier.queues.passes import OnWait, OpenPass, Reader, ignore_holder
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 
 S = TypeVar("S")
@@ -96,16 +96,24 @@ NameHolder = Callable[[], Awaitable[str]]
 """Returns a name for the process that holds messages, for a pass that waits for it. Never raises."""
 
 
+ANOTHER_HOLDER = "another command or request"
+
+
 async def name_another() -> str:
     """Return the name of an unknown holder."""
-    return "another command or request"
+    return ANOTHER_HOLDER
 
 
 class WaitingDeliveries(Protocol):
     """The pending deliveries in delay queues and buckets, without deliveries that a worker holds."""
 
     def open_pass(
-        self, read: Reader[S], *, clients: Collection[tuple[str, str]] | None = None, parked: bool = True
+        self,
+        read: Reader[S],
+        *,
+        clients: Collection[tuple[str, str]] | None = None,
+        parked: bool = True,
+        on_wait: OnWait = ignore_holder,
     ) -> OpenPass[S]:
         """Begin a pass that hands each message to `read`. `clients`: skip buckets that contain none of these.
 
@@ -117,7 +125,7 @@ class WaitingDeliveries(Protocol):
 class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
-    def open_pass(self, read: Reader[S]) -> OpenPass[S]:
+    def open_pass(self, read: Reader[S], *, on_wait: OnWait = ignore_holder) -> OpenPass[S]:
         """Begin a pass that hands each message to `read`, oldest first. Raises QueueError."""
 
 
@@ -278,7 +286,7 @@ class Queue(EventQueue, Publisher, Acknowledger, BucketQueues, Protocol):
         """Return the state of the broker or file, for the doctor. The queue need not be open. Raises QueueError."""
 
     def dead_letters(self, name_holder: NameHolder = name_another) -> DeadLetters:
-        """Return the dead letters of this queue. A pass that waits calls `name_holder` once, after some seconds."""
+        """Return the dead letters of this queue. A pass that waits calls `name_holder` every few seconds."""
 
     def waiting(self, name_holder: NameHolder = name_another) -> WaitingDeliveries:
         """Return the pending deliveries of this queue: in delay queues and in buckets. `name_holder`: as above."""

@@ -5,6 +5,7 @@ import signal
 import sys
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 
 import aiormq
 import pytest
@@ -17,8 +18,8 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
 from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_rate, replay
-from notifier.operators.deliveries.repair_pass import RepairResult, find_messages
-from notifier.queues.passes import RepairOptions, make_pass_reader
+from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, RepairResult, find_messages
+from notifier.queues.passes import RepairOptions, make_pass_reader, stopped_by
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq import dead_letters as dead_letters_module
 from notifier.queues.rabbitmq.connection import HEARTBEAT_SECONDS
@@ -255,6 +256,31 @@ async def test_waiting_pass_asks_for_the_name_of_the_holder(
     async with queue.dead_letters().open_pass(ROWS):
         with pytest.raises(QueueBusy, match="held by worker w-7; wait"):
             await seen(waiting)
+
+
+async def test_waiting_pass_reports_the_holder_and_can_be_stopped(
+    rabbit_place: Place, amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether this process or another one holds the messages. Nothing is deleted, and others get the messages next."""
+    monkeypatch.setattr(dead_letters_module, "NAMING_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(dead_letters_module, "NAMING_INTERVAL_SECONDS", 0.1)
+    queue = await rabbit_place.open()
+    await store_dead_letters(queue, dead_letter("a"))
+    options = rabbit_options(amqp_url, prefix)
+    held = RabbitDeadLetters(options, queue.publish, own := PassLock(options, DEAD))
+    for lock in (own, PassLock(options, DEAD)):
+        stop, holders = asyncio.Event(), asyncio.Queue[str]()
+        waiting = RabbitDeadLetters(options, queue.publish, lock)
+        repair = replace(
+            course(stop=stop.is_set), patient=True, opening=partial(stopped_by, stop), on_wait=holders.put_nowait
+        )
+        async with held.open_pass(ROWS):
+            removing = asyncio.create_task(remove(waiting, ALL, repair))
+            assert [await holders.get() for _ in range(2)] == ["another command or request"] * 2
+            stop.set()
+            result = await asyncio.wait_for(removing, 5.0)
+        assert (result.done, result.unfinished, result.failed) == (0, STOPPED_TEXT, False)
+        assert await seen(waiting) == ["a"]
 
 
 async def test_passes_in_a_row_let_other_processes_in(

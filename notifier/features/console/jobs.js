@@ -71,7 +71,11 @@ export const doneCount = (job) => job[DONE[job.kind]] ?? 0;
 
 /** Return the result or the progress of a job in one sentence. */
 export function summarize(job) {
-  if (job.kind === "retry") return `${job.client_id}: ${summarizeRetry(job)}`;
+  const text = job.kind === "retry" ? `${job.client_id}: ${summarizeRetry(job)}` : summarizeRepair(job);
+  return job.held_by ? `${text} Waiting: ${job.held_by} holds the messages.` : text;
+}
+
+function summarizeRepair(job) {
   const words = [`${counted(doneCount(job), ...THINGS[job.kind])} ${DONE[job.kind]}`];
   if (sum(job.kept)) words.push(`${number(sum(job.kept))} kept: ${formatCounts(job.kept)}`);
   if (sum(job.became?.dead)) words.push(`${number(sum(job.became.dead))} given up again: ${formatCounts(job.became.dead)}`);
@@ -93,7 +97,7 @@ function summarizeRetry(job) {
 
 const TITLES = { retry: "Retry", replay: "Replay", discard: "Discard", cancel: "Cancel" };
 const PROGRESS = {
-  waiting: "queued", running: "running", watching: "done; waiting for the results", ended: "ended",
+  waiting: "waiting", running: "running", watching: "done; waiting for the results", ended: "ended",
 };
 
 /** The progress of a job, polled every second. */

@@ -17,7 +17,7 @@ from notifier.model.moment import earliest, parse_moment
 from notifier.model.outcome import DeadReason
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary
 from notifier.operators.deliveries.repair_pass import Filter
-from notifier.queues.passes import OpenPass, make_pass_reader
+from notifier.queues.passes import OnWait, OpenPass, ignore_holder, make_pass_reader
 from notifier.queues.queue_port import DeadLetters
 
 REASON_DESCRIPTION = "Only with this reason (notifier explain lists the reasons); may be repeated."
@@ -85,9 +85,11 @@ class DeadLetterFilter(Filter[DeadLetters, DeadLetterSummary]):
         """Return the same filter without dead letters that were given up after the moment."""
         return replace(self, given_up_until=earliest(moment, self.given_up_until))
 
-    def open_pass(self, messages: DeadLetters, *, whole: bool) -> OpenPass[DeadLetterSummary]:
+    def open_pass(
+        self, messages: DeadLetters, on_wait: OnWait = ignore_holder, *, whole: bool
+    ) -> OpenPass[DeadLetterSummary]:
         """Open a pass over the selected dead letters, with bodies if `whole`. Raises QueueError."""
-        return messages.open_pass(make_pass_reader(read_summary, self.matches, whole=whole))
+        return messages.open_pass(make_pass_reader(read_summary, self.matches, whole=whole), on_wait=on_wait)
 
     def matches(self, message: Message, summary: DeadLetterSummary) -> bool:
         """Return True if the filter selects the dead letter."""

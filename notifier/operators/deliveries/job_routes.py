@@ -1,6 +1,6 @@
 """`/v1/jobs`: lists, shows and ends jobs of all workers. A job is a request that goes on if the caller disconnects."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -10,10 +10,42 @@ from notifier.model.printable import json_text
 from notifier.network.listeners.openapi import AnswerDescription
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Counts, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, problem_response
-from notifier.operators.deliveries.jobs import JOB_SCHEMA, Jobs
+from notifier.operators.deliveries.jobs import MAX_RUNNING_JOBS, Jobs
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit
 
 T = TypeVar("T")
+JOB_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["id", "kind", "who", "wanted", "state", "began_at", "ended_at", "unfinished"],
+    "properties": {
+        "id": {"type": "string"},
+        "kind": {"enum": list(MAX_RUNNING_JOBS)},
+        "who": {"type": "string", "description": "The token of the request."},
+        "wanted": {"type": "object", "description": "The conditions of the request."},
+        "state": {"enum": ["waiting", "running", "watching", "ended"]},
+        "held_by": {"type": ["string", "null"], "description": "Who holds the messages for which the job waits."},
+        "began_at": {"type": "string", "format": "date-time"},
+        "ended_at": {"type": ["string", "null"], "format": "date-time"},
+        "holds": {"type": "boolean", "description": "A pass holds the messages; on RabbitMQ others wait."},
+        "seconds_left": {"type": ["number", "null"], "description": "Until the pass ends, about; null if unknown."},
+        "unfinished": {"type": ["string", "null"], "description": "The reason for an early end."},
+        "replayed": {"type": "integer", "description": "The count so far; or `discarded`, or `cancelled`."},
+        "waited": {"type": ["integer", "null"], "description": "Of a retry: how many it is about; null until counted."},
+        "delivered": {"type": "integer", "description": "Of a retry: delivered so far."},
+        "waiting": {"type": "integer", "description": "Of a retry: about how many are still pending."},
+        "unknown": {
+            "type": "integer",
+            "description": "Of a retry: neither reported nor pending: cancelled, or at a worker that did not report.",
+        },
+        "by_reason": {"type": "object"},
+        "kept": {"type": "object", "description": "How many stay, by reason."},
+        "more": {"type": "boolean", "description": "It ended early: start another job for the rest."},
+        "became": {
+            "type": ["object", "null"],
+            "description": "Of a replay: the results of the dead letters, as far as workers report them.",
+        },
+    },
+}  # fmt: skip
 JOB_STARTED_ANSWER = AnswerDescription(
     text="The new job.", schema=JOB_SCHEMA, headers={"Location": "The address of the job: /v1/jobs/{id}."}
 )
@@ -59,7 +91,7 @@ class JobRoutes:
 
     @ApiOperation(
         route="DELETE /v1/jobs/{id}",
-        summary="End a job of any worker after its current batch. For a retry, only the watching ends.",
+        summary="End a job of any worker: after its batch, or at once if it waits. Of a retry, only the watching ends.",
         scope="repair",
         answers={202: AnswerDescription(text="The job. `state` is `ended` soon, if it is not yet.", schema=JOB_SCHEMA)},
         problems=_UNKNOWN_JOB | _UNAVAILABLE,

@@ -7,6 +7,7 @@ remains, and the rest is unchanged.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 
 import structlog
@@ -25,8 +26,8 @@ from notifier.operators.status.worker_requests import (
     WorkerRequest,
     send_to_workers,
 )
-from notifier.queues.passes import RepairOptions
-from notifier.queues.queue_port import Queue
+from notifier.queues.passes import RepairOptions, stopped_by
+from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
 
 JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 
@@ -37,38 +38,6 @@ ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
 END_REQUESTED_TEXT = "an operator ended it; the rest is unchanged"
 QUEUE_UNAVAILABLE_TEXT = "the queue is unavailable, or its disk is full; the rest is unchanged"
-
-JOB_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["id", "kind", "who", "wanted", "state", "began_at", "ended_at", "unfinished"],
-    "properties": {
-        "id": {"type": "string"},
-        "kind": {"enum": list(MAX_RUNNING_JOBS)},
-        "who": {"type": "string", "description": "The token of the request."},
-        "wanted": {"type": "object", "description": "The conditions of the request."},
-        "state": {"enum": ["waiting", "running", "watching", "ended"]},
-        "began_at": {"type": "string", "format": "date-time"},
-        "ended_at": {"type": ["string", "null"], "format": "date-time"},
-        "holds": {"type": "boolean", "description": "A pass holds the messages; on RabbitMQ others wait."},
-        "seconds_left": {"type": ["number", "null"], "description": "Until the pass ends, about; null if unknown."},
-        "unfinished": {"type": ["string", "null"], "description": "The reason for an early end."},
-        "replayed": {"type": "integer", "description": "The count so far; or `discarded`, or `cancelled`."},
-        "waited": {"type": ["integer", "null"], "description": "Of a retry: how many it is about; null until counted."},
-        "delivered": {"type": "integer", "description": "Of a retry: delivered so far."},
-        "waiting": {"type": "integer", "description": "Of a retry: about how many are still pending."},
-        "unknown": {
-            "type": "integer",
-            "description": "Of a retry: neither reported nor pending: cancelled, or at a worker that did not report.",
-        },
-        "by_reason": {"type": "object"},
-        "kept": {"type": "object", "description": "How many stay, by reason."},
-        "more": {"type": "boolean", "description": "It ended early: start another job for the rest."},
-        "became": {
-            "type": ["object", "null"],
-            "description": "Of a replay: the results of the dead letters, as far as workers report them.",
-        },
-    },
-}  # fmt: skip
 
 
 class Work(Protocol):
@@ -103,6 +72,7 @@ class Job:
         self.began_at = clock()
         self.ended_at: float | None = None
         self.state = "waiting"  # for its task
+        self.held_by: str | None = None  # the holder of messages for which the job waits
         self.end_reason: str | None = None  # why it must end
         self._clock = clock
         self._monotonic = monotonic
@@ -112,7 +82,7 @@ class Job:
         self._held_at, self._read_share = 0.0, 0.0  # of the current pass: its begin, and the part that it has read
 
     def end(self, reason: str) -> None:
-        """End the job: at once if it pauses, otherwise after the current batch."""
+        """End the job: at once if it pauses or waits for messages, otherwise after the current batch."""
         if self.end_reason is None:
             self.end_reason = reason
             self._end_requested.set()
@@ -127,10 +97,15 @@ class Job:
 
         return RepairOptions(
             clock=self._clock, monotonic=self._monotonic, pause=pause, stop=self._end_requested.is_set, rate=rate,
-            limit=limit, patient=True, on_hold=self._on_hold,
+            limit=limit, patient=True, on_hold=self._on_hold, on_wait=self._on_wait,
+            opening=partial(stopped_by, self._end_requested),
         )  # fmt: skip
 
+    def _on_wait(self, holder: str) -> None:
+        self.held_by = holder
+
     def _on_hold(self, read_share: float | None) -> None:
+        self.held_by = None
         if read_share is None:
             self.idle.set()
             return
@@ -156,14 +131,16 @@ class Job:
         finally:
             self.state, self.ended_at = "ended", self._clock()
 
-    def document(self) -> dict[str, Any]:
+    def document(self, *, names_holder: bool = True) -> dict[str, Any]:
         """Return the JSON for the API."""
+        held_by = self.held_by if names_holder or self.held_by is None else ANOTHER_HOLDER
         return {
             "id": self.id,
             "kind": self.work.kind,
             "who": self.who,
             "wanted": dict(self.work.conditions),
-            "state": self.state,
+            "state": self.state if self.held_by is None else "waiting",
+            "held_by": held_by,
             "began_at": format_moment(self.began_at),
             "ended_at": format_optional_moment(self.ended_at),
             "holds": not self.idle.is_set(),
@@ -248,13 +225,14 @@ class Jobs:
         issuers = request.members.get("issuers")
         token_issuers = None if issuers is None else frozenset(issuers)
         if request.name == LIST_JOBS:
-            return {"jobs": [job.document() for job in self._jobs.values() if _covers(token_issuers, job.work.issuers)]}
+            jobs = [job for job in self._jobs.values() if _covers(token_issuers, job.work.issuers)]
+            return {"jobs": [job.document(names_holder=token_issuers is None) for job in jobs]}
         job = self._jobs.get(str(request.members.get("id")))
         if job is None or not _covers(token_issuers, job.work.issuers):
             return {}
         if request.name == END_JOB:
             job.end(END_REQUESTED_TEXT)
-        return {"job": job.document()}
+        return {"job": job.document(names_holder=token_issuers is None)}
 
     async def stop(self) -> None:
         """End all jobs, since the worker stops. Return once none holds messages. Later jobs end at once.

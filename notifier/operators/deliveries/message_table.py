@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from notifier.model.record import record
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
-from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, Filter, RepairResult, find_messages
+from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, READ_OPTIONS, Filter, RepairResult, find_messages
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.status.worker_requests import name_holder
@@ -125,10 +125,10 @@ def read_messages(
         audit.log_search(operating_user(), filter_)
 
     async def read() -> None:
-        progress = no_progress if rows else make_progress("read")
+        options = replace(READ_OPTIONS, progress=no_progress if rows else make_progress("read"))
         async with (
             open_queue(settings, opening=table.opens_queue) as queue,
-            aclosing(find_messages(table.open_messages(queue), filter_, progress, whole=whole)) as messages,
+            aclosing(find_messages(table.open_messages(queue), filter_, options, whole=whole)) as messages,
         ):
             async for summary, message in messages:
                 on_message(summary, message)

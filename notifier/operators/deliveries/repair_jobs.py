@@ -1,9 +1,11 @@
 """The jobs on dead letters and pending deliveries: replay, discard, cancel, retry."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from notifier.model.errors import QueueError
@@ -14,6 +16,7 @@ from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, Filter, Repa
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.deliveries.retry_now import RetryResult, retry_now
 from notifier.operators.deliveries.retry_request import RetryRequest
+from notifier.operators.status.worker_requests import WAITING_JOBS, name_holder
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
@@ -136,16 +139,19 @@ class RetryWork:
 
     async def carry_out(self, job: Job) -> None:
         """Retry the deliveries and log the result. Handle all errors of the queue."""
-        options = job.build_options()
-        watch_until = options.monotonic() + WATCH_SECONDS
+        options, who = job.build_options(), self.request.who
+        watch_until = math.inf
 
         def on_progress(result: RetryResult) -> None:
+            nonlocal watch_until
+            watch_until = min(watch_until, options.monotonic() + WATCH_SECONDS)
             self._result, self._is_counted, job.state = result, True, "watching"
 
         options = replace(options, stop=lambda: job.end_reason is not None or options.monotonic() >= watch_until)
         try:
-            waiting = self._queue.waiting()
-            self._result = await retry_now(self._queue, waiting, self.request, options, on_progress=on_progress)
+            waiting = self._queue.waiting(partial(name_holder, self._queue, who, WAITING_JOBS))
+            result = await retry_now(self._queue, waiting, self.request, options, on_progress=on_progress)
+            self._result = replace(result, unfinished=job.end_reason) if result.unfinished == STOPPED_TEXT else result
         except QueueError:  # the text of the error names hosts and files
             self._result = replace(self._result, unfinished=QUEUE_UNAVAILABLE_TEXT)
         except asyncio.CancelledError:

@@ -7,21 +7,24 @@ repeats at most one batch: clients receive these logouts twice, which does no ha
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from notifier.model.client import ClientKey
-from notifier.model.errors import QueueBusy, QueueError
+from notifier.model.errors import PassStopped, QueueBusy, QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.deliveries.groups import Summary
-from notifier.queues.passes import OpenPass, ProgressCallback, QueuePass, RepairOptions, no_progress
+from notifier.queues.passes import OnWait, OpenPass, QueuePass, RepairOptions, hold_pass, ignore_holder
 
 MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
 MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
 STOPPED_TEXT = "stopped; the rest is unchanged, and the same command goes on with it"
+READ_OPTIONS = RepairOptions(clock=time.time, monotonic=time.monotonic, pause=asyncio.sleep)
 MIN_RATE, MAX_RATE = 0.001, 100_000.0  # messages a second
 
 P = TypeVar("P")
@@ -52,7 +55,7 @@ class Filter(Generic[P, S]):
         """Return False if the filter selects every message of `issuers`."""
         raise NotImplementedError
 
-    def open_pass(self, messages: P, *, whole: bool) -> OpenPass[S]:
+    def open_pass(self, messages: P, on_wait: OnWait = ignore_holder, *, whole: bool) -> OpenPass[S]:
         """Open a pass over the selected messages, with bodies if `whole`. Raises QueueError."""
         raise NotImplementedError
 
@@ -76,23 +79,25 @@ class Filter(Generic[P, S]):
 
 
 async def find_messages(
-    messages: P, filter_: Filter[P, S], progress: ProgressCallback = no_progress, *, whole: bool = False
+    messages: P, filter_: Filter[P, S], options: RepairOptions = READ_OPTIONS, *, whole: bool = False
 ) -> AsyncGenerator[tuple[S, Message], None]:
     """Yield the selected messages in the order of their queues. Messages have bodies only if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with filter_.open_pass(messages, whole=whole) as queue_pass:
+    async with hold_pass(partial(filter_.open_pass, messages, whole=whole), options) as queue_pass:
         read_count = 0
         while page := await queue_pass.next_page():
             for number, entry in enumerate(page):
                 if number % MESSAGES_PER_STEP == MESSAGES_PER_STEP - 1:
-                    progress(read_count + number, read_count + len(page) + queue_pass.left)
+                    options.progress(read_count + number, read_count + len(page) + queue_pass.left)
                     await asyncio.sleep(0)
                 if entry.summary is not None:
                     yield entry.summary, entry.message
             read_count += len(page)
-            progress(read_count, read_count + queue_pass.left)
+            total = read_count + queue_pass.left
+            options.progress(read_count, total)
+            options.on_hold(read_count / total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +177,7 @@ class RepairPass(Generic[S]):
 
     def __init__(
         self,
-        open_pass: Callable[[], OpenPass[S]],
+        open_pass: Callable[[OnWait], OpenPass[S]],
         decide: Callable[[Message, S], Decision],
         options: RepairOptions,
         report: Callable[[S], None] = lambda _: None,
@@ -194,8 +199,10 @@ class RepairPass(Generic[S]):
         """Pass over the messages until the end, a stop or a failure. Never raises QueueError."""
         failed = busy = False
         try:
-            while not await self._try_pass():
-                pass
+            async with hold_pass(self._open_pass, self._options) as queue_pass:
+                await self._repair_pages(queue_pass)
+        except PassStopped:
+            self._unfinished = STOPPED_TEXT
         except QueueError as error:
             self._unfinished, failed, busy = str(error), True, isinstance(error, QueueBusy)
         return RepairResult(
@@ -209,20 +216,6 @@ class RepairPass(Generic[S]):
             busy=busy,
             missing=frozenset() if self._unfinished else frozenset(self._missing),
         )
-
-    async def _try_pass(self) -> bool:
-        """Repair messages in a pass. Return False if others hold them, and this pass waits on. Raises QueueError."""
-        try:
-            async with self._open_pass() as queue_pass:
-                self._options.on_hold(0.0)
-                await self._repair_pages(queue_pass)
-        except QueueBusy:
-            if not self._options.patient or self._options.stop():
-                raise
-            return False
-        finally:
-            self._options.on_hold(None)
-        return True
 
     async def _repair_pages(self, queue_pass: QueuePass[S]) -> None:
         """Repair the messages batch by batch until the end, the limit or a stop. Raises QueueError."""

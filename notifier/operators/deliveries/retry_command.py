@@ -93,7 +93,7 @@ def _find_issuer(part: PartialSettings, iss: str | None) -> str:
 def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool) -> str:
     """Return the text that shows the result of the retry, or of its dry run."""
     iss, name = map(printable, request.key)
-    if not result.waited:
+    if not result.waited and result.unfinished is None:
         return (
             f"nothing is pending for {name} at {iss}; a worker may be delivering some, and dead"
             f" letters are not retried: notifier dead-letters list --client-id {name}"

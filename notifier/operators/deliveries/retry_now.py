@@ -15,7 +15,7 @@ from typing import Annotated, Any, Required
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.errors import QueueError
+from notifier.model.errors import PassStopped, QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
@@ -152,13 +152,16 @@ async def _count_pending(waiting: WaitingDeliveries, request: RetryRequest, opti
     """Return a result with the current counts as both `pending_before` and `pending_after`. Raises QueueError."""
     filter_ = WaitingFilter(iss=request.key[0], client_id=request.key[1])
     reasons, delayed_by_client, unfinished = Counter[str](), 0, None
-    async with aclosing(find_messages(waiting, filter_)) as summaries:
-        async for summary, _ in summaries:
-            reasons[summary.reason] += 1
-            delayed_by_client += summary.asked and not request.force
-            if options.stop():
-                unfinished = STOPPED_TEXT
-                break
+    try:
+        async with aclosing(find_messages(waiting, filter_, replace(options, progress=no_progress))) as summaries:
+            async for summary, _ in summaries:
+                reasons[summary.reason] += 1
+                delayed_by_client += summary.asked and not request.force
+                if options.stop():
+                    unfinished = STOPPED_TEXT
+                    break
+    except PassStopped:
+        unfinished = STOPPED_TEXT
     counts = dict(reasons.most_common())
     return RetryResult(
         pending_before=counts, pending_after=counts, delayed_by_client=delayed_by_client, unfinished=unfinished

@@ -24,7 +24,7 @@ from notifier.operators.deliveries.dead_letter_filter import (
 from notifier.operators.deliveries.groups import Group
 from notifier.operators.deliveries.repair_pass import Filter
 from notifier.operators.status.lifetime import GetLifetime
-from notifier.queues.passes import OpenPass, make_pass_reader
+from notifier.queues.passes import OnWait, OpenPass, ignore_holder, make_pass_reader
 from notifier.queues.queue_port import WaitingDeliveries
 
 Where = Literal["delayed", "parked"]
@@ -159,14 +159,16 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
         """Return True if the operator has given a condition; `issuers` and `parked` are none."""
         return self != WaitingFilter(issuers=self.issuers, parked=self.parked, get_lifetime=self.get_lifetime)
 
-    def open_pass(self, messages: WaitingDeliveries, *, whole: bool) -> OpenPass[WaitingSummary]:
+    def open_pass(
+        self, messages: WaitingDeliveries, on_wait: OnWait = ignore_holder, *, whole: bool
+    ) -> OpenPass[WaitingSummary]:
         """Open a pass over the selected deliveries. If single clients are selected, only their buckets are read."""
         clients = self.keys
         if clients is None and self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
         summarise = read_waiting if self.get_lifetime is None else partial(read_waiting, get_lifetime=self.get_lifetime)
         reader = make_pass_reader(summarise, self.matches, whole=whole)
-        return messages.open_pass(reader, clients=clients, parked=self.parked)
+        return messages.open_pass(reader, clients=clients, parked=self.parked, on_wait=on_wait)
 
     def matches(self, message: Message, summary: WaitingSummary) -> bool:
         """Return True if the filter selects the delivery."""

@@ -19,7 +19,7 @@ from notifier.model.errors import NotifierError, QueueError, describe_error
 from notifier.model.moment import MinuteLimit
 from notifier.model.printable import printable
 from notifier.model.record import record
-from notifier.queues.queue_port import Queue, name_another
+from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
 
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
 GONE_WORKER_TEXT = "a worker has ended meanwhile, and its last results are not counted; see its log"
@@ -138,7 +138,7 @@ async def name_holder(
 
     `report` receives the name, too.
     """
-    request, name = WorkerRequest(name=LIST_JOBS, who=who, members={"issuers": None}), await name_another()
+    request, name = WorkerRequest(name=LIST_JOBS, who=who, members={"issuers": None}), ANOTHER_HOLDER
     with suppress(QueueError):
         _, answers = await send_to_workers(queue, request, ANSWER_TIMEOUT_SECONDS)
         for answer in answers:

@@ -18,7 +18,7 @@ from notifier.model.moment import wait_for_event
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import make_progress, say
 from notifier.queues.building import build_queue
-from notifier.queues.passes import RepairOptions
+from notifier.queues.passes import RepairOptions, stopped_by
 from notifier.queues.queue_port import EventQueue, Queue
 from notifier.queues.sqlite.lock import find_moved_file
 from notifier.settings.config_file import PartialSettings, read_sections
@@ -111,7 +111,7 @@ def run_on_queue(
         options = RepairOptions(
             clock=time.time, monotonic=time.monotonic, pause=partial(wait_for_event, stop),
             progress=make_progress(progress_text), stop=stop.is_set, rate=rate, limit=limit, dry_run=dry_run,
-            patient=rate is not None,
+            patient=rate is not None, opening=partial(stopped_by, stop),
         )  # fmt: skip
         try:
             async with open_queue(settings, opening=opening) as queue:

@@ -17,8 +17,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from notifier.model.errors import QueueBusy, QueueError
 from notifier.model.message import DEAD
 from notifier.model.shared_resources import shared_lock
-from notifier.queues.passes import Reader
-from notifier.queues.queue_port import NameHolder, name_another
+from notifier.queues.passes import OnWait, Reader, ignore_holder
+from notifier.queues.queue_port import ANOTHER_HOLDER, NameHolder, name_another
 from notifier.queues.rabbitmq.connection import (
     Connection,
     broker_request,
@@ -38,7 +38,7 @@ BUSY_TIMEOUT_SECONDS = 40.0  # wait for the pass of another process: a frozen on
 SECONDS_PER_MESSAGE = 0.001  # … and this much longer for each message: a pass over 100,000 takes 8 to 27 s
 BUSY_RETRY_SECONDS = 0.2
 YIELD_SHARE, MAX_YIELD_SECONDS = 0.1, 0.5  # pause of a process after a pass, of its duration: others get their turn
-NAMING_DELAY_SECONDS = 2.0  # after which a pass that waits asks who holds the messages
+NAMING_DELAY_SECONDS, NAMING_INTERVAL_SECONDS = 2.0, 10.0  # of a pass that waits: it asks who holds the messages
 
 
 def lock_queue(options: RabbitOptions, messages: str) -> str:
@@ -58,24 +58,31 @@ class PassLock:
 
     @asynccontextmanager
     async def hold(
-        self, queues: Sequence[str], busy_for: float, name_holder: NameHolder = name_another
+        self,
+        queues: Sequence[str],
+        busy_for: float,
+        name_holder: NameHolder = name_another,
+        on_wait: OnWait = ignore_holder,
     ) -> AsyncIterator[Connection]:
         """Yield a new connection that holds the messages of `queues` (full names) in the block.
 
         Wait for passes of this process without a limit, since they end; for another process `busy_for` seconds, and
-        longer for many messages; with 0 wait for neither. Raises QueueBusy, or another QueueError.
+        longer for many messages; with 0 wait for neither. `on_wait` receives the holder's name. Raises QueueBusy, or
+        another QueueError.
         """
         if not busy_for and self._own.locked():
-            raise self._busy(await name_another())
+            raise self._busy(ANOTHER_HOLDER)
         monotonic = asyncio.get_running_loop().time
-        naming = asyncio.create_task(_name_later(name_holder))
+        names = [ANOTHER_HOLDER]
+        naming = asyncio.create_task(_keep_naming(name_holder, on_wait, names))
         try:
             async with self._own:
                 await asyncio.sleep(self._next_pass_at - monotonic())
                 connection = await connect(self._options, self.noun)
                 began_at = monotonic()
                 try:
-                    await self._declare(connection, queues, busy_for, naming)
+                    await self._declare(connection, queues, busy_for, names)
+                    naming.cancel()
                     began_at = monotonic()
                     yield connection
                 finally:
@@ -86,9 +93,9 @@ class PassLock:
             naming.cancel()
 
     async def _declare(
-        self, connection: Connection, queues: Sequence[str], busy_for: float, naming: asyncio.Task[str]
+        self, connection: Connection, queues: Sequence[str], busy_for: float, names: Sequence[str]
     ) -> None:
-        """Declare the exclusive queue, once no other process has it. Raises QueueBusy."""
+        """Declare the exclusive queue, once no other process has it. Raises QueueBusy with the last of the `names`."""
         monotonic, name = asyncio.get_running_loop().time, lock_queue(self._options, self._messages)
         busy_until: float | None = None
         while True:
@@ -105,17 +112,20 @@ class PassLock:
                 else:
                     break
             if monotonic() >= busy_until:
-                raise self._busy(naming.result() if naming.done() else await name_another())
+                raise self._busy(names[-1])
             await asyncio.sleep(BUSY_RETRY_SECONDS)
-        naming.cancel()
 
     def _busy(self, holder: str) -> QueueBusy:
         return QueueBusy(f"{self.noun} are held by {holder}; wait for its end, or stop it")
 
 
-async def _name_later(name_holder: NameHolder) -> str:
+async def _keep_naming(name_holder: NameHolder, on_wait: OnWait, names: list[str]) -> None:
+    """Put the holder's current name into `names`, and report it, until cancelled."""
     await asyncio.sleep(NAMING_DELAY_SECONDS)
-    return await name_holder()
+    while True:
+        names[:] = [await name_holder()]
+        on_wait(names[-1])
+        await asyncio.sleep(NAMING_INTERVAL_SECONDS)
 
 
 async def _count(connection: Connection, queues: Sequence[str]) -> int:
@@ -148,10 +158,10 @@ class RabbitDeadLetters:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def open_pass(self, read: Reader[S]) -> AsyncIterator[RabbitPass[S]]:
+    async def open_pass(self, read: Reader[S], *, on_wait: OnWait = ignore_holder) -> AsyncIterator[RabbitPass[S]]:
         """Open one pass over the dead letters. Raises QueueError if the queue is missing or another pass runs."""
         async with (
-            self._lock.hold((self._queue,), self._busy_for, self._name_holder) as connection,
+            self._lock.hold((self._queue,), self._busy_for, self._name_holder, on_wait) as connection,
             channel_of(connection) as channel,
         ):
             queue_pass = RabbitPass(channel, self._queue, self._publish, read, origin=DEAD, what=self._lock.noun)

@@ -19,7 +19,7 @@ import aiormq
 
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED, Kind, Message, MessageDraft, Transfer, TransferResult
-from notifier.queues.passes import Reader, ReadMessage
+from notifier.queues.passes import OnWait, Reader, ReadMessage, ignore_holder
 from notifier.queues.queue_port import NameHolder, name_another
 from notifier.queues.rabbitmq.administration import read_depths
 from notifier.queues.rabbitmq.buckets import bucket_names, bucket_number
@@ -65,6 +65,7 @@ class RabbitWaiting:
         clients: Collection[tuple[str, str]] | None = None,
         parked: bool = True,
         only: str | None = None,
+        on_wait: OnWait = ignore_holder,
     ) -> AsyncIterator["PendingPass[S]"]:
         """Open one pass over the current pending deliveries (`only`: in this queue). Missing queues are skipped.
 
@@ -72,7 +73,7 @@ class RabbitWaiting:
         """
         queues = self._names(clients, parked=parked) if only is None else (only,)
         names = {name: f"{self._options.prefix}.{name}" for name in queues}
-        async with self._lock.hold([*names.values()], self._busy_for, self._name_holder) as connection:
+        async with self._lock.hold([*names.values()], self._busy_for, self._name_holder, on_wait) as connection:
             monotonic = asyncio.get_running_loop().time
             asked_at = monotonic()
             depths = await read_depths(connection, names)

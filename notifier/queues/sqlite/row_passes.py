@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar
 
 from notifier.model.message import Message, Transfer, TransferResult
-from notifier.queues.passes import Reader, ReadMessage
+from notifier.queues.passes import OnWait, Reader, ReadMessage, ignore_holder
 from notifier.queues.sqlite.rows import NewRow, RowTag, new_row, queue_of_wait
 from notifier.queues.sqlite.store import OpenStore, Rows, Store
 
@@ -112,6 +112,7 @@ class SqlitePasses:
         *,
         clients: Collection[tuple[str, str]] | None = None,  # noqa: ARG002  a row is read in any case
         parked: bool = True,
+        on_wait: OnWait = ignore_holder,  # noqa: ARG002  no pass waits for another
     ) -> AbstractAsyncContextManager[SqlitePass[S]]:
         """Open one pass over the present messages. Raises QueueError."""
         rows = self._rows if parked else Rows.DELAYED

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,7 @@ from notifier.operators.status.worker_requests import (
     WorkerRequest,
     name_holder,
 )
+from notifier.queues.passes import OnWait, hold_pass
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.telemetry.observers import Observers
@@ -103,6 +105,47 @@ async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
     assert list(await states(jobs, ["https://other.example.com"])) == []
     asked = WorkerRequest(name=SHOW_JOB, who="tenant", members={"id": of_all, "issuers": [ISS]})
     assert await jobs.act(asked) == {}
+
+
+class WaitingWork(FakeWork):
+    """Wait for messages that another process holds."""
+
+    async def carry_out(self, job: Job) -> None:
+        """Implement the port."""
+
+        @asynccontextmanager
+        async def open_pass(on_wait: OnWait) -> AsyncIterator[Any]:
+            on_wait("worker w-2 (job j-2, replay)")
+            await self.go_on.wait()
+            yield object()
+
+        async with hold_pass(open_pass, job.build_options()):
+            await asyncio.Event().wait()
+
+
+async def test_job_that_waits_for_messages_names_their_holder(jobs: Jobs) -> None:
+    """To tokens of all issuers. It runs once it holds them."""
+    work = WaitingWork(issuers=frozenset({ISS}))
+    id_ = jobs.begin(work, None)["id"]
+
+    async def shown(issuers: list[str] | None) -> tuple[str, str | None]:
+        request = WorkerRequest(name=SHOW_JOB, who="sre", members={"id": id_, "issuers": issuers})
+        job = (await jobs.act(request))["job"]
+        return job["state"], job["held_by"]
+
+    await until(lambda: shown(None), lambda known: known == ("waiting", "worker w-2 (job j-2, replay)"))
+    assert await shown([ISS]) == ("waiting", "another command or request")
+    work.go_on.set()
+    await settled(jobs, "running")
+    assert await shown(None) == ("running", None)
+
+
+async def test_job_that_waits_for_messages_ends_at_once(jobs: Jobs) -> None:
+    """Although nobody releases them."""
+    id_ = jobs.begin(WaitingWork(), None)["id"]
+    await settled(jobs, "waiting")
+    await jobs.end(id_, None)
+    await settled(jobs, "ended")
 
 
 class Workers(SqliteQueue):
