@@ -235,8 +235,8 @@ class QueueStatus:
     `bindings`: the bindings of the sources; a missing binding is not a `problem`, since everything else works.
     `overrides`: settings of a broker policy, which only the broker's operator can remove. `moved_on`: how many overdue
     messages were moved out of delay queues. `dead_letters`: their number when no pass held any; 0 on queues that count
-    held ones. `refusing`: how many queues have refused messages for long. `lacks_large_buckets`: they were missing at the
-    start, so that a client with a large backlog may delay others in its bucket.
+    held ones. `refusing`: how many queues have refused messages for long. `lacks_large_buckets`: they were missing at
+    the start, so that a client with a large backlog may delay others in its bucket.
     """
 
     connected: bool

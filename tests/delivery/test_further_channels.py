@@ -22,7 +22,7 @@ ONE = replace(ALL, ends_all=False, names_session=True)
 
 
 def registered(**changes: Any) -> Registry:
-    """Return a registry with clients by logout tokens, by a channel ending all sessions, and by one naming the session."""
+    """Return a registry with three clients: logout tokens, a channel for whole users, and one for sessions."""
     clients = [client("shop"), replace(client("all"), channel=ALL), replace(client("one"), channel=ONE)]
     by_id = {each.client_id: each for each in clients}
     return Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: by_id}, **changes)
