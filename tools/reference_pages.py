@@ -1,4 +1,4 @@
-"""Copy the runbook and the reference of settings, which `notifier explain` reads, from the package to docs/.
+"""Copy the pages that `notifier explain` reads from the package to docs/.
 
 A copy that was edited in docs/ is refused: its content is neither what this tool last wrote (kept in build/) nor any
 committed version of its source.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCES = "notifier/operators/doctor"
-PAGES = ("runbook.md", "configuration.md", "configuration/*.md")
+PAGES = ("runbook.md", "metrics.md", "words.md", "configuration.md", "configuration/*.md")
 
 
 def copy(root: Path = ROOT) -> list[str]:

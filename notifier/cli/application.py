@@ -43,7 +43,7 @@ COMMANDS = (
     LazyCommand("doctor", "notifier.service.doctor_command",
         "Check everything that a logout depends on, with a remedy for each problem."),
     LazyCommand("explain", "notifier.operators.doctor.explain_command",
-        "Explain a reason, cause, alert, state or setting: what it means, what to do, how to see that it is over."),
+        "Explain a name: its meaning, what to do, and how to see that it is over."),
     LazyCommand("schema", "notifier.cli.schema_command",
         "Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes."),
     LazyCommand("status", "notifier.operators.status.status_command",

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,13 +11,13 @@ import typer
 from notifier.model.outcome import Cause
 from notifier.model.trouble import TroubleKind
 from notifier.operators.deliveries.readmission import KeepReason
-from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections
+from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections, read_page
 from notifier.operators.doctor.settings_reference import find_settings
 from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import say, say_json
 
 CAUSES_HEADING = "Causes of deferrals"
-_WORDS_HEADING = "Words of status, waiting and the log"
+_WORDS_HEADING, _MEMBERS_HEADING = "Words of status, waiting and the log", "Members"
 _OPEN, _CLOSED = "The client's circuit is open.", "The client's circuit is closed: attempts run."
 _HALF_OPEN = "One delivery is attempted at a client that is down."
 _PARKED = (
@@ -54,7 +54,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("unreachable", "rests", "down", "open", "client_failing"), (_OPEN, "circuit")),
     **dict.fromkeys(("probing", "tried", "half_open", "probe"), (_HALF_OPEN, "circuit")),
     **dict.fromkeys(("closed", "client_recovered"), (_CLOSED, "circuit")),
-    **dict.fromkeys(("parked", "bucket"), (_PARKED, "circuit")),
+    **dict.fromkeys(("parked", "bucket", "large_bucket"), (_PARKED, "circuit")),
     "client_served": ("What was parked for a client that recovered is delivered.", "circuit"),
     **dict.fromkeys(("unresponsive", "hangs", "silent"), (_UNRESPONSIVE, "timeout")),
     "attempts_ended_early_total": (_ENDED_EARLY, "timeout"),
@@ -104,6 +104,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     },
 }
 """Words of `status`, its JSON, `waiting`, the console and the log: the meaning, and a section of the runbook or ""."""
+_RUNBOOK_LINK, _CODE = re.compile(r"\(runbook\.md#(\w+)\)"), re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()\[\]]*\)")
 
 
@@ -111,15 +112,18 @@ def explain(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="A reason, cause, alert, state or setting. Default: list all but settings."
+            metavar="NAME",
+            help="A reason, cause, alert, state, metric, log event, JSON member or setting. Default: list all"
+            " but settings.",
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain a reason, cause, alert, state or setting: what it means, what to do, how to see that it is over.
+    """Explain a name: its meaning, what to do, and how to see that it is over.
 
-    The text is a section of docs/runbook.md, or rows of docs/configuration.
+    NAME is a reason, a cause, an alert, a word of a screen, a metric, an event or member of the log, or a setting. The
+    text is a section of docs/runbook.md, or rows of docs/metrics.md, docs/words.md or docs/configuration.
 
     Examples:
         # why was a logout given up?
@@ -141,8 +145,8 @@ def explain(
         _print_names(_list_names(sections.values()), as_json=as_json)
         return
     name = " ".join(words)
-    section = sections.get(re.sub("[ -]+", "_", name.strip().lower()))
-    if section is None:
+    section = sections.get(re.sub("[ -]+", "_", name.strip().lower()).removeprefix("notifier_"))
+    if section is None or (section.group == _MEMBERS_HEADING and find_settings(name)):
         _explain_settings(name, as_json=as_json)
         return
     if as_json:
@@ -153,14 +157,30 @@ def explain(
 
 
 def load_sections() -> dict[str, RunbookSection]:
-    """Return the sections of the runbook, and a section for each of WORDS that the runbook lacks, by name."""
+    """Return the sections of the runbook, then WORDS, then the rows of `metrics.md` and `words.md`, by name."""
     runbook = parse_sections()
     sections = dict(runbook)
-    for word, (meaning, name) in WORDS.items():
-        if word not in runbook:
+    words = ((word, meaning, name, _WORDS_HEADING) for word, (meaning, name) in WORDS.items())
+    for word, meaning, name, group in (*words, *_list_rows()):
+        if word not in sections:
             text = f"{meaning}\n\n{runbook[name.lower()].text}" if name else f"{meaning}\n"
-            sections[word] = RunbookSection(name=word, group=_WORDS_HEADING, text=text)
+            sections[word] = RunbookSection(name=word, group=group, text=text)
     return sections
+
+
+def _list_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield each name in the tables of metrics, log events and members: its meaning, its runbook section, its group."""
+    group = ""
+    for line in "\n".join(map(read_page, ("metrics.md", "words.md"))).splitlines():
+        if line.startswith("## "):
+            group = line.removeprefix("## ")
+        elif line.startswith("| `"):
+            first, *others = line.strip().strip("|").split("|")
+            labels = f" Labels: {others[0].strip()}." if len(others) > 1 and others[0].strip() else ""
+            meaning = f"{others[-1].strip()}.{labels}"
+            section = _RUNBOOK_LINK.search(meaning)
+            for name in _CODE.findall(first):
+                yield name, meaning, "" if section is None else section[1], group
 
 
 def _list_names(sections: Iterable[RunbookSection]) -> list[tuple[str, str]]:

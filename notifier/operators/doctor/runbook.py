@@ -16,9 +16,14 @@ class RunbookSection:
     text: str
 
 
+def read_page(name: str) -> str:
+    """Return a page of this package, as Markdown."""
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
 def load_runbook() -> str:
     """Return the whole runbook, as Markdown."""
-    return (resources.files(__package__) / "runbook.md").read_text(encoding="utf-8")
+    return read_page("runbook.md")
 
 
 def parse_sections() -> dict[str, RunbookSection]:
