@@ -168,6 +168,6 @@ export function WithoutSessionOption({ dry, ticked, tick }) {
   if (!count) return null;
   return html`<label class="band warn tick">
     <input type="checkbox" checked=${Boolean(ticked)} onChange=${(event) => tick(event.target.checked)} />
-    <span><b>Include ${counted(count, "dead letter")} without a session.</b> They are old and name a user but no session
-      ${" "}(no <code>sid</code>): each would end all sessions of the user at the client, including newer ones.</span></label>`;
+    <span><b>Include ${counted(count, "dead letter")} without a session.</b> Without a <code>sid</code>, a replay
+      ${" "}ends all sessions of the user at the client, also newer ones. So old dead letters without it are kept.</span></label>`;
 }

@@ -64,7 +64,9 @@ class ReplayMembers(RepairMembers, total=False):
 
     end_newer_sessions: Annotated[
         bool,
-        Field(description="Also replay old dead letters whose token has no sid: they end newer sessions of the user."),
+        Field(
+            description="Also replay old dead letters whose token has no sid: it also ends newer sessions of the user."
+        ),
     ]
 
 

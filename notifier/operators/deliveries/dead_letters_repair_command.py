@@ -89,8 +89,8 @@ def replay(
     are expected, after --wait (30s) at the latest; the workers continue. Ctrl-C ends the wait too.
 
     Some dead letters stay, and the output counts them by reason: not_after has passed; the event is still malformed; or
-    the token has no sid, and the dead letter is older than sub_only_max_age. Such a token would end newer sessions of
-    the user. To allow that, give --end-newer-sessions.
+    the token has no sid, and a worker first received the delivery longer ago than sub_only_max_age. Such a token would
+    also end newer sessions of the user. To allow that, give --end-newer-sessions.
 
     The exit status is 0 if all selected dead letters were replayed, and none of them was given up again by then. It is
     1 if some stay or were given up again, if an ID is unknown, if the replay stopped early, or if results are unknown,

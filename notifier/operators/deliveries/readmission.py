@@ -47,11 +47,12 @@ class KeepReason(StrEnum):
 
 
 _EXPLANATIONS: Mapping[KeepReason, str] = {
-    KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
-    KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
-    KeepReason.MALFORMED: "still malformed; see `show`: correct the mapping of their source, or export,"
-    " correct and publish them, then discard these",
-    KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
+    KeepReason.NOT_AFTER: "not_after has passed, so the session has expired at the client itself; discard",
+    KeepReason.STALE: "without sid and older than sub_only_max_age, so a replay would also end newer sessions of the"
+    " user; --end-newer-sessions allows it",
+    KeepReason.MALFORMED: "still malformed, see `show`; correct the mapping of the source, or export, correct and"
+    " publish, then discard",
+    KeepReason.CUT: "too large to be kept whole; only the publisher can send it again",
     KeepReason.NEWER: "written by a later release; use its notifier",
 }
 
@@ -155,7 +156,7 @@ def _readmit_delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Rea
 
 
 def _keep_stale(cause: str, limit: float) -> KeptDeadLetter:
-    text = f"{cause} (sub_only_max_age is {limit:g} s): it would end newer sessions of its user"
+    text = f"{cause} (sub_only_max_age is {limit:g} s): a replay would also end newer sessions of the user"
     return KeptDeadLetter(reason=KeepReason.STALE, text=f"{text}; --end-newer-sessions allows it")
 
 
