@@ -32,6 +32,7 @@ from notifier.settings.queue_settings import QueueSettings
 MAX_AWAITED_EVENTS = 1000  # events
 MAX_REMARKED_BYTES = 64 * 1024  # larger files are not compared with the registry
 MAX_LISTED_EVENTS = 20  # events that are listed individually
+NOT_FINAL_STATUS = 3  # the exit status if a result is not final after --wait; HTTP answers 202 then
 MAX_COLUMN_CHARACTERS = 40  # characters of a client_id before it breaks the column
 
 
@@ -63,8 +64,8 @@ def publish(
 
     With --wait 5s it also shows the result at each client so far: delivered, retrying (with the reason and the next
     attempt), dead (with the reason), or skipped. It ends early if no further result can arrive in time. The exit status
-    is 1 if an event, or a delivery of it, has become a dead letter by then; otherwise it depends on the confirms alone.
-    --wait takes at most 1,000 events.
+    is 1 if an event, or a delivery of it, has become a dead letter by then, and otherwise 3 if a result is not final:
+    the client is retried, or no worker has received the event yet. --wait takes at most 1,000 events.
 
     On RabbitMQ each event carries the user of the connection as `user_id`, so that `issuers.<iss>.publishers` can name
     it; not with `auth=external`, whose user the certificate names.
@@ -77,7 +78,7 @@ def publish(
         notifier publish -c n.yaml event.json
         # an event from stdin; with the broker's URL no configuration is needed
         echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/
-        # one event, and its result at each client
+        # one event, and its result at each client; exit status 3 if one is not final yet
         notifier publish -c n.yaml --wait 5s event.json
         # a mass logout: JSON Lines, delivered after users who have just signed out
         notifier publish --lane bulk all.jsonl
@@ -100,7 +101,7 @@ def publish(
         report.conclude(queue, "interrupted")
         raise
     report.conclude(queue, None if failure is None else str(failure))
-    raise typer.Exit(0 if failure is None and not report.has_dead else 1)
+    raise typer.Exit(1 if failure is not None or report.has_dead else 0 if report.is_complete else NOT_FINAL_STATUS)
 
 
 def _read_content(file: Path) -> bytes:
@@ -183,6 +184,11 @@ class _PublishReport:
         """True if an event, or its delivery to one of its clients, has become a dead letter."""
         noted = () if self.notices is None else self.notices.events.values()
         return any(notice.fate is DeliveryResult.DEAD for event in noted for notice in event.known)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the result of each event is final, or the command does not wait for results."""
+        return self.notices is None or all(event.settled for event in self.notices.events.values())
 
     def _report(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()

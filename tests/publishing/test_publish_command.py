@@ -133,9 +133,10 @@ def test_refused_password_is_reported_but_not_printed(amqp_url: str, tmp_path: P
 
 
 def test_without_a_worker_no_reply_arrives(tmp_path: Path) -> None:
-    """The event is durable all the same: exit 0."""
+    """The event is durable, but its result is not known: exit 3; without --wait 0."""
     done = notifier("publish", "--url", "sqlite:q.db", "--wait", "300ms", cwd=tmp_path, stdin=json.dumps(EVENT))
-    assert done.returncode == 0
+    assert done.returncode == 3
+    assert notifier("publish", "--url", "sqlite:q.db", cwd=tmp_path, stdin=json.dumps(EVENT)).returncode == 0
     assert "no result yet: no worker has received it" in done.stdout
 
 

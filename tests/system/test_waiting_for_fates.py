@@ -108,6 +108,7 @@ async def test_publish_wait_prints_each_clients_result(place: tuple[str, str], t
             assert "  shop  delivered\n" in text
             assert "  wiki  dead: refused (the client answered 403)\n" in text
             assert "  down  retrying: server_error 503, again in " in text
+            assert "  down  retrying: " in await publish(clients=["shop", "down"], code=3)
             assert "duplicate: " in await publish(id="e-1", clients=["shop"])
 
 
