@@ -6,7 +6,7 @@ import logging
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 import pytest
@@ -60,6 +60,22 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+def slow_app(handler: Callable[[web.Request], Awaitable[web.StreamResponse]], counts: RequestCounts) -> web.Application:
+    """Return an application with the counted route `/v1/slow`."""
+    app = web.Application(middlewares=[counts.middleware])
+    app.add_routes(routes := [web.get("/v1/slow", handler)])
+    counts.add_routes(routes)
+    return app
+
+
+async def request_slowly(listener: Listener, began: asyncio.Event) -> asyncio.StreamWriter:
+    """Request `/v1/slow`, and return the connection once its handler has begun."""
+    _, writer = await asyncio.open_connection(listener.host, listener.port)
+    writer.write(b"GET /v1/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await asyncio.wait_for(began.wait(), 30)
+    return writer
+
+
 @pytest.mark.parametrize("part", ["header", "body"])
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_closed_connection_is_no_error(caplog: pytest.LogCaptureFixture, part: str, *, reset: bool) -> None:
@@ -81,13 +97,8 @@ async def test_a_closed_connection_is_no_error(caplog: pytest.LogCaptureFixture,
             raise
         return response
 
-    app = web.Application(middlewares=[counts.middleware])
-    app.add_routes(routes := [web.get("/v1/slow", handler)])
-    counts.add_routes(routes)
-    async with serving(app) as listener:
-        _, writer = await asyncio.open_connection(listener.host, listener.port)
-        writer.write(b"GET /v1/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(began.wait(), 30)
+    async with serving(slow_app(handler, counts)) as listener:
+        writer = await request_slowly(listener, began)
         writer.transport.abort() if reset else writer.close()
         closed.set()
         await until(lambda: asyncio.sleep(0, ended), lambda names: names == ["ClientConnectionResetError"])
@@ -102,10 +113,7 @@ async def test_an_error_of_a_handler_is_logged(caplog: pytest.LogCaptureFixture)
     async def handler(_request: web.Request) -> web.StreamResponse:
         raise ConnectionResetError("of another server")
 
-    app = web.Application(middlewares=[counts.middleware])
-    app.add_routes(routes := [web.get("/v1/slow", handler)])
-    counts.add_routes(routes)
-    async with serving(app) as listener, aiohttp.ClientSession() as session:
+    async with serving(slow_app(handler, counts)) as listener, aiohttp.ClientSession() as session:
         assert (await session.get(f"{listener.url}/v1/slow")).status == 500
     assert "Error handling request" in caplog.text
     assert counts.by_labels()["GET /v1/slow", "5xx", "none"] == 1
@@ -126,13 +134,8 @@ async def test_an_error_of_a_handler_is_logged_although_the_caller_has_left(
         ended.set()
         raise error
 
-    app = web.Application(middlewares=[counts.middleware])
-    app.add_routes(routes := [web.get("/v1/slow", handler)])
-    counts.add_routes(routes)
-    async with serving(app) as listener:
-        _, writer = await asyncio.open_connection(listener.host, listener.port)
-        writer.write(b"GET /v1/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(began.wait(), 30)
+    async with serving(slow_app(handler, counts)) as listener:
+        writer = await request_slowly(listener, began)
         writer.close()
         await asyncio.wait_for(ended.wait(), 30)
     assert "Error handling request" in caplog.text
