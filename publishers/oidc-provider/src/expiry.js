@@ -2,6 +2,7 @@
  * Publishes expired sessions, for which the library has no hook: each session is remembered at every save, and looked up
  * after its end.
  */
+import { kindOf } from './failure.js'
 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
 /** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
@@ -74,7 +75,7 @@ export class Expiry {
     try {
       await work()
     } catch (error) {
-      this.log.again('expiry', { level: 'error', event: 'expiry_store_failed', message: `the store of expiry fails, expired sessions may not be published: ${/** @type {Error} */ (error).message}` })
+      this.log.again('expiry', { level: 'error', event: 'expiry_store_failed', message: `the store of expiry fails, expired sessions may not be published: ${kindOf(error)}` })
     }
   }
 }

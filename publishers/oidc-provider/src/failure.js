@@ -15,6 +15,12 @@ export class Failure extends Error {
   }
 }
 
+/** An error's class and code, for the log: the text of a store's error may have its URL, with a password. @param {unknown} error */
+export function kindOf (error) {
+  const { name, code } = /** @type {{name?: unknown, code?: unknown}} */ (error ?? {})
+  return [typeof name === 'string' ? name : typeof error, code].filter((part) => typeof part === 'string' || typeof part === 'number').join(' ')
+}
+
 /** What `work` gives, or a Failure `timed_out` after so many milliseconds. @template T @param {Promise<T>} work @param {number} ms @param {string} what @returns {Promise<T>} */
 export function within (work, ms, what) {
   /** @type {NodeJS.Timeout} */

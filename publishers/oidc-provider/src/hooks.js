@@ -6,7 +6,7 @@
  * single client. The hooks never throw into a request, nor delay it for longer than the limit.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { within } from './failure.js'
+import { kindOf, within } from './failure.js'
 
 /** @typedef {import('./entry.js').Entry} Entry */
 /** @typedef {import('./event.js').Ending} Ending */
@@ -140,7 +140,7 @@ export class Hooks {
         return entry
       }))
     } catch (error) {
-      this.log.again('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be made: ${/** @type {Error} */ (error).message}` }, 1_000)
+      this.log.again('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be made: ${kindOf(error)}` }, 1_000)
       this.outbox.counts.lost += 1
       return []
     }

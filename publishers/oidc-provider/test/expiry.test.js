@@ -133,8 +133,9 @@ test('two processes that share a Redis publish an expired session once', real, a
 })
 
 test('a failing Redis does not affect a sign-in, and is logged', async (t) => {
-  const store = redisExpiry({ call: async () => { throw new Error('away') } })
+  const store = redisExpiry({ call: async () => { throw Object.assign(new TypeError('redis://user:hush@store is away'), { code: 'EAWAY' }) } })
   const { session, log } = await rig(t, { expiry: { store, every: 20 } })
   await (await session('alice', ['shop'])).destroy()
   await until(() => log.of('expiry_store_failed').length)
+  assert.match(log.of('expiry_store_failed')[0].message, /: TypeError EAWAY$/)
 })

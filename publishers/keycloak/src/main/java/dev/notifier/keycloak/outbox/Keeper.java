@@ -130,7 +130,8 @@ final class Keeper implements AutoCloseable {
             living = sessions.isEmpty() ? Set.of() : lookUp.living(sessions);
         } catch (Exception failed) {
             if (aMinute.allows("look-up")) {
-                LOG.warnf("notifier: whether sessions are gone cannot be looked up now, it is tried again: %s", failed);
+                LOG.warnf("notifier: whether sessions are gone cannot be looked up now, it is tried again: %s",
+                    failed.getClass().getName()); // its text may name the database, with a password
             }
             lookUpIn(LOOK_UP_SECONDS, slip, settled);
             return;
