@@ -105,7 +105,7 @@ export function JobProgress({ id }) {
   const job = state.jobs.get(id);
   if (!job) return null;
   return html`<section class="band account ${toneOf(job)}" aria-label=${TITLES[job.kind]}>
-    <p><b>${TITLES[job.kind]}</b>${" "}<span class="dim">${PROGRESS[job.state]}, since ${formatTime(job.began_at)}</span></p>
+    <p><b>${TITLES[job.kind]}</b>${" "}<span class="dim">${PROGRESS[job.state]}, started ${formatTime(job.began_at)}</span></p>
     <p><${SafeText} text=${summarize(job)} limit=${600} /></p>
     ${job.became && html`<${ReplayResult} became=${job.became} />`}</section>`;
 }

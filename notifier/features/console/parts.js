@@ -32,13 +32,16 @@ const REASON_WORDS = { unknown: "not registered" };
 export const RunbookLink = ({ name }) => html`<button type="button" class="word" title="Meaning and remedy"
   onClick=${() => explain(name)}>${REASON_WORDS[name] ?? name}</button>`;
 
-const ERROR_MEMBERS = ["error", "error_description"].map((name) => new RegExp(`"${name}"\\s*:\\s*"((?:[^"\\\\]|\\\\.)*)`));
+const ERROR_MEMBERS = ["error", "error_description"].map((name) => new RegExp(`"${name}"\\s*:\\s*"((?:[^"\\\\]|\\\\.)*)("?)`));
 
 /** A text with the words of an OAuth error, whose JSON (RFC 6749, 5.2) may be cut anywhere, in place of its members. */
 function errorWords(text) {
   const start = text.indexOf("{");
   if (start < 0) return text;
-  const [error, description] = ERROR_MEMBERS.map((pattern) => pattern.exec(text.slice(start))?.[1].replace(/\\(["\\/])/g, "$1"));
+  const [error, description] = ERROR_MEMBERS.map((pattern) => {
+    const [, value, end] = pattern.exec(text.slice(start)) ?? [];
+    return value && `${value.replace(/\\(["\\/])/g, "$1")}${end ? "" : "…"}`;
+  });
   const words = description && error ? `${description} (${error})` : description ?? error;
   return words ? `${text.slice(0, start)}${words}` : text;
 }
@@ -96,7 +99,7 @@ export function Search({ name, label, value = "", placeholder = "" }) {
   };
   const { text = "", timer } = typing.get(name) ?? {};
   const shown = timer || text.trim() === value ? text : value; // the page is redrawn while the user types
-  return html`<label>${label} <input type="search" value=${shown} placeholder=${placeholder} onInput=${typed}
+  return html`<label>${label} <input type="search" value=${shown} title=${toPlainText(shown)} placeholder=${placeholder} onInput=${typed}
     spellcheck="false" autocomplete="off" maxlength="200" /></label>`;
 }
 

@@ -104,6 +104,7 @@ export function Repair({ dialog }) {
       <footer><button type="button" class="quiet" onClick=${closeDialog}>Close</button></footer><//>`;
   }
   const { given_up_until: until, ...rest } = dialog.filter;
+  for (const name of ["since", "until"]) if (rest[name]) rest[name] = formatTime(rest[name], true);
   const count = dry ? repairCount(dry, dialog.withoutSession) : 0;
   const { typed } = ACTIONS[dialog.action];
   const ready = count > 0 && !busy && (!typed || isConfirmed(dialog, count));

@@ -1,4 +1,4 @@
-"""Pictures of each page at two widths, light and dark: with long names, no data, 50 problems, and without a broker.
+"""Pictures of each page and dialog at two widths, light and dark: long names, no data, 50 problems, without a broker.
 
 `NOTIFIER_TEST_LOOKS` names a folder for the pictures; else they are in the test's. Every run checks what a reader of
 the pictures would: no column leaves the screen, cut text has a title, states have words, and axes have units.
@@ -48,6 +48,20 @@ async def look(window: Window, folder: Path, state: str, places: dict[str, str])
     assert faults == {}, json.dumps(faults, indent=1)
 
 
+async def look_at_dialog(window: Window, folder: Path, name: str) -> None:
+    """Take a picture of the open dialog at each width in both colours, and check each width."""
+    page, faults = window.page, dict[str, Any]()
+    folder = Path(os.environ.get("NOTIFIER_TEST_LOOKS", folder))
+    for width, height in WIDTHS.items():
+        await page.set_viewport_size({"width": width, "height": height})
+        for scheme in SCHEMES:
+            await page.emulate_media(color_scheme=scheme)
+            await page.screenshot(path=folder / f"dialog-{name}-{width}-{scheme}.png")
+        if found := await page.evaluate(FAULTS):
+            faults[f"{name} at {width}"] = found
+    assert faults == {}, json.dumps(faults, indent=1)
+
+
 def places(**more: str) -> dict[str, str]:
     """Each page of the side bar, and others."""
     return {name: name for name in PAGES} | more
@@ -76,6 +90,36 @@ async def test_long_names(service: Service, new_window: NewWindow, tmp_path: Pat
         await expect(window.row("customer-portal")).to_have_count(2)
         at = urlencode({"client_id": f"{LONG}-1", "iss": ISSUER})
         await look(window, tmp_path, "long", places(client=f"client?{at}"))
+
+
+async def test_dialogs(service: Service, new_window: NewWindow, tmp_path: Path) -> None:
+    """A replay and a discard before and after their begin, with filled fields; and "Resolved"."""
+    service.site.write_clients([{**client(LONG, service.clients.url("long")), "client_name": NAME}])
+    service.answer("long", 404, TEXT)
+    async with service.worker() as running:
+        await service.sign_out(running, LONG, 3)
+        await running.until_metric(3.0, "dead_letters_total")
+        window = await new_window(running)
+        page, dialog = window.page, window.dialog
+        await window.sign_in(SRE)
+        at = urlencode({"client_id": LONG, "iss": ISSUER})
+        await window.go(f"dead?{at}")
+        for action, verb in (("Replay", "Replay"), ("Discard", "Delete")):
+            await page.get_by_role("button", name=f"{action} these 3 …").click()
+            await dialog.get_by_label("Sessions until").fill("2099-12-31T23:59:59")
+            await dialog.get_by_label("Sessions until").blur()
+            await expect(dialog.get_by_role("button", name=f"{verb} 3 dead letters")).to_be_visible()
+            if action == "Replay":
+                await dialog.get_by_label("At most a second").fill("99999.001")
+            await look_at_dialog(window, tmp_path, action.lower())
+            await page.keyboard.press("Escape")
+        await window.go(f"client?{at}")
+        await page.get_by_role("button", name="Resolved …").click()
+        await dialog.get_by_label("At most a second").fill("99999.001")
+        await look_at_dialog(window, tmp_path, "resolved")
+        await dialog.get_by_role("button", name="Replay 3 dead letters").click()
+        await expect(dialog.get_by_text("It has ended.")).to_be_visible()
+        await look_at_dialog(window, tmp_path, "ended")
 
 
 async def test_no_data(service: Service, new_window: NewWindow, tmp_path: Path) -> None:
