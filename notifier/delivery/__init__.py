@@ -44,7 +44,7 @@ continues after a crash. No database is needed ([decision](../../docs/decisions/
 - *In the line:* for a second or two, less as memory fills, until the client has a slot and its rate allows an attempt.
 - *In delay queues:* retries; deferrals whose slot is further away, or for `paused: true`, an unknown client or an
   internal fault; the probe of an unavailable client; and deliveries whose bucket takes nothing. The delay of a queue is
-  fixed, 1 s to 65,536 s.
+  fixed, 1 s to 65,536 s. If a queue takes nothing, they wait as long in others.
 - *Parked in a bucket:* other deliveries of an unavailable client, while its probe is in a delay queue; unless they
   expire soon, or the worker stops. A worker that sees the client recover fetches them (`fetches.py`). When the attempts
   of the probe reach a multiple of four, another delivery takes its place (`deferrals.py`). A message that nobody

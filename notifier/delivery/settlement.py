@@ -2,8 +2,8 @@
 
 A retry, deferral or dead letter is reported, and its message acked, only after the confirm. While the queue is
 unavailable, deliveries stay in memory; the worker's window bounds their number. A deferral is given up once it is due,
-since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing for some
-seconds, the delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
+since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing, the
+delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.documents import dead_letter, documents
 from notifier.model.documents.dead_letter import DeadLetter
-from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
 from notifier.model.message import DEAD, MAX_PARKED_SECONDS, Kind, Lane, MessageDraft, crash_headers
 from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
@@ -118,7 +118,7 @@ class Settlement:
                     await self._queue.publish(outgoing.queue, outgoing.message)
                 else:
                     await self._queue.publish_later(outgoing.message, due=outgoing.due, rounding=outgoing.rounding)
-            except BucketUnavailable:
+            except OneQueueUnavailable:  # only of a bucket
                 due = self._clock() + UNPARKED_SECONDS
                 outgoing = copy_record(outgoing, bucket=None, due=min(outgoing.due or due, due))
             except QueueUnavailable:

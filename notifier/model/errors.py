@@ -8,7 +8,8 @@ NotifierError
 ├── InternalFault        a fault of notifier for one issuer or client; carries the deferral `cause`
 ├── QueueError
 │   ├── QueueUnavailable the queue cannot take a message now; try again later
-│   │   ├── BucketUnavailable  only this bucket; other queues take messages
+│   │   ├── OneQueueUnavailable  only this queue; others take messages
+│   │   │   └── QueueFull    it has refused the message
 │   │   └── DiskFull     its disk has no room
 │   └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 └── SourceFault          a registry source could not be read
@@ -97,8 +98,12 @@ class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
     """The queue cannot take a message now (not connected, blocked, refusing, or the confirm was lost)."""
 
 
-class BucketUnavailable(QueueUnavailable):
-    """This bucket has taken no message for some seconds. A delay queue may take it."""
+class OneQueueUnavailable(QueueUnavailable):
+    """This queue refuses messages, or has confirmed none for some seconds. Another queue may take them."""
+
+
+class QueueFull(OneQueueUnavailable):
+    """This queue has refused the message (nack), so it has no copy of it."""
 
 
 class QueueBusy(QueueUnavailable):

@@ -26,7 +26,8 @@ class Publisher(Protocol):
         """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.
 
         A queue may round the wait down by at most an eighth, or up by at most a seventh. It keeps a wait of 1, 2, 4 …
-        65,536 s exactly. Raises QueueUnavailable.
+        65,536 s exactly. If no queue takes such a message for now, the wait may be up to eight times as long. Raises
+        QueueUnavailable.
         """
 
     async def wait_until_available(self) -> None:
@@ -43,8 +44,8 @@ class BucketQueues(Protocol):
         """Return the buckets that may contain messages of a worker that has ended, or after the start of no worker."""
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
-        """Return once the message is durable in the bucket. Raises QueueUnavailable, or BucketUnavailable at once if
-        the bucket has taken nothing for some seconds.
+        """Return once the message is durable in the bucket. Raises QueueUnavailable, or OneQueueUnavailable at
+        once if the bucket refuses the message, or has confirmed nothing for some seconds.
 
         It stays there until it is fetched, or until the queue makes it a retry: on RabbitMQ after
         `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).

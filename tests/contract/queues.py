@@ -139,6 +139,17 @@ async def publish_until_durable(queue: Queue, name: str, message: MessageDraft) 
                 return
 
 
+async def delay_until_durable(queue: Queue, seconds: float, name: str) -> None:
+    """Publish a document that is due in so many seconds, and try again until it is confirmed."""
+    due = time.time() + seconds
+    message = outgoing(name, body=b'{"schedule":{"due":%f}}' % due)
+    while True:
+        try:
+            return await queue.publish_later(message, due=due)
+        except QueueUnavailable:
+            await queue.wait_until_available()
+
+
 async def fill(queue: Queue, name: str) -> None:
     """Publish until the queue refuses it."""
     for count in range(100_000):

@@ -18,6 +18,7 @@ from notifier.queues.rabbitmq.administration import declare_topology, delete_top
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.queue_window import MIN_WINDOW
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
 from notifier.settings.queue_settings import QueueSettings
 from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
@@ -26,6 +27,7 @@ from tests.contract.queues import (
     PATIENCE,
     Inbox,
     consuming,
+    delay_until_durable,
     eventually,
     fill,
     names,
@@ -184,7 +186,7 @@ async def test_queue_without_confirms_delays_no_other(
 ) -> None:
     """With 33 unconfirmed publishes to one queue, failed ones included, RabbitMQ soon stops reading the connection.
 
-    The status names the queue. Its publishes succeed once it is back.
+    The status names the queue. Its publishes succeed once it is back; messages with a delay wait in another meanwhile.
     """
     if not is_installed("confirms"):
         pytest.skip("without the hook a publish without a confirm frees its place")
@@ -206,6 +208,39 @@ async def test_queue_without_confirms_delays_no_other(
     finally:
         await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
     await asyncio.gather(*stuck)
+
+
+@pytest.mark.parametrize(("is_known", "other", "neighbour"), [(True, 32, 32), (False, 256, 128)])
+async def test_messages_of_a_silent_delay_queue_wait_in_another(
+    worker: OpenWorker, module_node: RabbitmqNode, monkeypatch: pytest.MonkeyPatch,
+    is_known: bool, other: int, neighbour: int,
+) -> None:  # fmt: skip
+    """They are durable while it is silent, as all others are. RabbitMQ stops reading a channel that did not know it."""
+    if not is_installed("confirms"):
+        pytest.skip("without the hook a publish without a confirm frees its place")
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(queue_window, "LONG_REFUSAL_SECONDS", 1.0)
+    queue = await worker()
+    if is_known:
+        await delay_until_durable(queue, 64, "first")
+    process = "{'%2F_notifier.delay.64s', node()}"
+    await asyncio.to_thread(module_node.ctl, "eval", f"sys:suspend({process}).")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for seconds in (64, other):
+                ids = [f"{seconds}-{number}" for number in range(600)]
+                await asyncio.gather(*(delay_until_durable(queue, seconds, id_) for id_ in ids))
+            await queue.publish(DEAD, outgoing("a"))
+            await park(queue, SHOP, "a")
+        for seconds, count in {neighbour: 600, 32: 600 if neighbour != 32 else 1200}.items():
+            await ready(queue, f"delay.{seconds}s", count)
+        assert "for notifier.delay." in (queue.status().problem or "")
+    finally:
+        await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
+    async with asyncio.timeout(PATIENCE):
+        while queue.status().refusing:
+            await asyncio.gather(*(delay_until_durable(queue, seconds, "last") for seconds in (64, other)))
+    assert (await queue.depths())["delay.64s"].ready <= MIN_WINDOW + 2  # copies, the first and the last
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
 from notifier.model.message import DEAD, PolicyKey
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq import queue_window
@@ -17,7 +17,7 @@ from notifier.queues.rabbitmq.broker_trials import TRIAL_QUEUE_ARGUMENTS, try_po
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
 from tests.contract.broker import OpenWorker, emptied
-from tests.contract.queues import PATIENCE, outgoing
+from tests.contract.queues import PATIENCE, Inbox, delay_until_durable, outgoing
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
 
@@ -129,7 +129,8 @@ async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
     queue = await worker()
     refusing, other = sorted(queue.inherited_buckets(at_start=True))[:2]
     async with policy({"max-length": 1, "overflow": "reject-publish"}, pattern=refusing):
-        while not isinstance(await _refusal(queue, refusing), BucketUnavailable):
+        while queue.status().problem is None:
+            assert isinstance(await _refusal(queue, refusing), OneQueueUnavailable)
             await queue.wait_until_available()
         problem = f"the broker refuses (nack) messages for notifier.{refusing}: "
         status = queue.status()
@@ -145,6 +146,33 @@ async def test_bucket_that_refuses_by_a_policy_recovers_with_it(
             await queue.wait_until_available()
     for _ in range(20):
         await _park(queue, refusing)
+
+
+async def test_messages_of_a_full_delay_queue_wait_as_long_in_others(worker: OpenWorker, policy: Policy) -> None:
+    """Most are refused, though it takes some. Each returns once, when it is due. A neighbour is full, too."""
+    inbox, ids = Inbox(), list[str]()
+    queue = await worker(inbox)
+
+    async def delay() -> None:
+        ids.append(f"d-{len(ids):05}")
+        await delay_until_durable(queue, 8, ids[-1])
+
+    async def depth(name: str) -> int:
+        return (await queue.depths())[name].ready
+
+    async with policy({"max-length": 5, "overflow": "reject-publish"}, pattern=r"^notifier\.delay\.[48]s$"):
+        while not await depth("delay.1s"):
+            await delay()
+        began_at = time.monotonic()
+        await asyncio.gather(*(delay() for _ in range(400)))
+        waits = dict[str | None, float]()
+        while len(waits) < len(ids):
+            message = await inbox.next()
+            waits[message.message_id] = time.monotonic() - began_at
+            queue.ack(message)
+    assert sorted(map(str, waits)) == ids
+    assert min(waits[id_] for id_ in ids[-400:]) > 6.9  # a hop is left out if less than a second remains
+    assert inbox.empty()
 
 
 async def _park(queue: Queue, bucket: str) -> None:

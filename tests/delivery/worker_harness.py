@@ -17,7 +17,7 @@ from notifier.messages.worker import Limits, Worker
 from notifier.model.backoff import Jitter, Rounding
 from notifier.model.client import Algorithm, Client
 from notifier.model.documents.dead_letter import load_dead_letter
-from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, MessageDraft, NewerKind
 from notifier.model.outcome import HttpResponse, TransportResult
 from notifier.model.registry import InlineRule, Issuer, Registry
@@ -142,7 +142,7 @@ class MemoryQueue:
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         if bucket in self.refusing:
-            raise BucketUnavailable("full")
+            raise OneQueueUnavailable("full")
         await self.publish(PARKED, message)
         self.buckets.setdefault(bucket, []).append(message)
 

@@ -5,18 +5,22 @@ delay queue for each power of two seconds up to 65,536, and each dead-letters in
 any wait: 45 s become 32, 8 and 4. The remaining hops are in the message's document, `"schedule": {"due": …, "hops":
 [8, 4]}`, since any worker may take the message after a hop. `Forwarder` publishes it again. So the pipeline only
 receives due messages.
+
+If a delay queue takes nothing, messages go to a *neighbour*: a delay queue of an eighth, half, two or eight times the
+delay. With a shorter one, the rest of the delay becomes hops, so that the wait is the same. The publishes to a delay
+queue and to its neighbours use different channels, since a queue that does not answer may block its channel.
 """
 
 import asyncio
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 
 from pydantic_core import from_json, to_json
 
 from notifier.model.backoff import MIN_WAIT_SECONDS, Rounding, deferral_wait, whole_seconds
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import OneQueueUnavailable, QueueFull, QueueUnavailable
 from notifier.model.message import Kind, Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.queues.queue_port import Inbox
@@ -26,7 +30,10 @@ DELAY_QUEUES: Mapping[str, int] = {f"delay.{2**power}s": 2**power for power in r
 
 HOP_SECONDS = tuple(DELAY_QUEUES.values())
 MAX_HOPS = 3
+# Powers of two by which the delays of neighbours differ. Odd ones, since the channel of a queue has the parity of its power.
+NEIGHBOUR_POWERS = (1, 3)
 _TAIL_BYTES = 512  # bytes at the end of a document that contain its schedule
+_SCHEDULE = re.compile(rb'("schedule":\{"due":[^][{},]+)(?:,"hops":\[([0-9,]+)\])?\}\}\Z')
 _NO_HOPS = re.compile(rb'"schedule":\{"due":[^][{},]+\}\}\Z')
 
 
@@ -87,6 +94,46 @@ def to_next_hop(message: Message, now: float) -> tuple[str, MessageDraft] | None
     return queue, MessageDraft(kind=message.kind, body=body, message_id=message.message_id or "", headers=headers)
 
 
+def find_neighbours(queue: str, message: MessageDraft) -> Iterator[tuple[str, MessageDraft]]:
+    """Yield the neighbours of this delay queue, each with the message for it: those with a shorter delay first.
+
+    A document without a due time cannot contain the rest of a delay, so it gets none of these.
+    """
+    seconds, body = DELAY_QUEUES[queue], message.body
+    is_own = message.kind in (Kind.EVENT, Kind.DELIVERY)  # other bodies are those of publishers
+    if is_own and (schedule := _SCHEDULE.search(body, max(0, len(body) - _TAIL_BYTES))) is not None:
+        start = body[: schedule.start()] + schedule[1]
+        for power in NEIGHBOUR_POWERS:
+            if first := seconds >> power:
+                hops = [str(first << doublings).encode() for doublings in range(power)]
+                rest = b",".join(hops if schedule[2] is None else [*hops, schedule[2]])
+                yield f"delay.{first}s", replace(message, body=b'%b,"hops":[%b]}}' % (start, rest))
+    for power in NEIGHBOUR_POWERS:
+        if (longer := f"delay.{seconds << power}s") in DELAY_QUEUES:
+            yield longer, message
+
+
+async def publish_delayed(
+    publish: Callable[[str, MessageDraft], Awaitable[None]], queue: str, message: MessageDraft
+) -> None:
+    """Return once the message is durable in this delay queue or a neighbour. Raises QueueUnavailable.
+
+    If a neighbour does not confirm it, no other is tried: each would deliver a copy later.
+    """
+    try:
+        return await publish(queue, message)
+    except OneQueueUnavailable as error:
+        refused = error
+    for neighbour, copy in find_neighbours(queue, message):
+        try:
+            return await publish(neighbour, copy)
+        except QueueFull:
+            continue
+        except OneQueueUnavailable:
+            break
+    raise QueueUnavailable(str(refused)) from refused
+
+
 class Forwarder:
     """An inbox before the worker's: publishes retries with remaining delays to the next delay queue, passes others on.
 
@@ -142,7 +189,7 @@ class Forwarder:
         """Publish the copy to the delay queue, and then ack the message."""
         while True:
             try:
-                await self._publish(queue, copy)
+                await publish_delayed(self._publish, queue, copy)
             except QueueUnavailable:
                 await self._available()
             else:

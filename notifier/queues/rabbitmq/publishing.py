@@ -59,7 +59,8 @@ NO_WORKER_ANSWERS_PROBLEM = (
 class Publishing:
     """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange may be missing.
 
-    With `patience`, `publish` raises BucketUnavailable for a queue that has confirmed nothing for this many seconds.
+    With `patience`, `publish` raises QueueFull if the queue nacks, and OneQueueUnavailable if it has confirmed nothing
+    for this many seconds.
     """
 
     def __init__(self, repair_soon: asyncio.Event, *, patience: float | None = None) -> None:
@@ -234,7 +235,7 @@ class Publishing:
             assert self._replacing is not None
             if not self._replacing.done():
                 self._replacing.set_result(None)
-        return QueueUnavailable(text)
+        return window.to_error(text) if isinstance(error, DeliveryError) else QueueUnavailable(text)
 
     async def _publish_confirmed(self, publish: Publish, window: QueueWindow) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""

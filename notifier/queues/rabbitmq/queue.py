@@ -24,7 +24,7 @@ from notifier.queues.rabbitmq.buckets import BucketReader
 from notifier.queues.rabbitmq.connection import Connection, connected, is_blocked
 from notifier.queues.rabbitmq.consuming import LaneConsumer
 from notifier.queues.rabbitmq.dead_letters import WAITING, PassLock, RabbitDeadLetters
-from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
+from notifier.queues.rabbitmq.delays import DELAY_QUEUES, Forwarder, publish_delayed, to_first_hop
 from notifier.queues.rabbitmq.event_queue import EventPublisher
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
@@ -40,7 +40,7 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 FLUSH_TIMEOUT_SECONDS = 1.0  # for the last acks; unacked messages are redelivered
-PARK_PATIENCE_SECONDS = 2.0  # after which a delivery waits elsewhere than in a bucket that takes nothing
+PATIENCE_SECONDS = 2.0  # after which a message waits elsewhere than in a bucket or delay queue that confirms nothing
 STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # the command shows an error within 2 s
 
 
@@ -74,8 +74,10 @@ class RabbitQueue(EventPublisher):
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
-        # On 4.x a publish to a queue without a leader blocks its channel: a bucket must not stop retries, dead letters.
-        self._parking = Publishing(self._watch.repair_soon, patience=PARK_PATIENCE_SECONDS)
+        # On 4.x a publish to a queue without a leader blocks its channel, but must not stop publishes to all others.
+        self._parking, *delaying = (Publishing(self._watch.repair_soon, patience=PATIENCE_SECONDS) for _ in range(3))
+        self._publishings = self._publishing, self._parking, *delaying
+        self._delaying = {queue: delaying[power % 2] for power, queue in enumerate(DELAY_QUEUES)}
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:
@@ -119,7 +121,7 @@ class RabbitQueue(EventPublisher):
     async def consume(self, inbox: Inbox) -> None:
         """Pass messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
         forwarder = self._forwarder = Forwarder(
-            inbox, self._publish_patiently, self.wait_until_available, self.ack, self._clock, self._overdue.on_received
+            inbox, self._delay, self.wait_until_available, self.ack, self._clock, self._overdue.on_received
         )
         for lane in self._lanes:
             await lane.start(forwarder)
@@ -135,13 +137,11 @@ class RabbitQueue(EventPublisher):
         await self._watch.prepare(connection)
         link.mark_connected()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch.run(connection))
-            tasks.create_task(self._bucket_reader.serve(connection))
-            tasks.create_task(self._bindings.run(connection))
-            tasks.create_task(self._policies.run())
-            tasks.create_task(self._overdue.run())
-            for lane in self._lanes:
-                tasks.create_task(lane.run(connection))
+            for run in (self._policies.run, self._overdue.run):
+                tasks.create_task(run())
+            lanes = (lane.run for lane in self._lanes)
+            for serve in (self._watch.run, self._bucket_reader.serve, self._bindings.run, *lanes):
+                tasks.create_task(serve(connection))
 
     async def _repair_source_queue(self) -> None:
         """Restore a source's queue, and its bindings, which were deleted with it."""
@@ -150,12 +150,12 @@ class RabbitQueue(EventPublisher):
 
     async def _serve_publishing(self, link: Link, connection: Connection) -> None:
         def opened() -> None:
-            if self._publishing.is_open and self._parking.is_open and not link.connected.is_set():
+            if all(publishing.is_open for publishing in self._publishings) and not link.connected.is_set():
                 link.mark_connected()
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._publishing.serve(connection, opened))
-            tasks.create_task(self._parking.serve(connection, opened))
+            for publishing in self._publishings:
+                tasks.create_task(publishing.serve(connection, opened))
             tasks.create_task(self.side_channel.serve(connection))
 
     def ack(self, message: Message) -> None:
@@ -174,13 +174,13 @@ class RabbitQueue(EventPublisher):
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
-        await self._publish_patiently(*to_first_hop(message, due - self._clock(), rounding))
+        await publish_delayed(self._delay, *to_first_hop(message, due - self._clock(), rounding))
 
-    async def _publish_patiently(self, queue: str, message: MessageDraft) -> None:
-        await self._publishing.publish(self._as_publish(queue, message, patient=True))
+    async def _delay(self, queue: str, message: MessageDraft) -> None:
+        await self._delaying[queue].publish(self._as_publish(queue, message))
         self._overdue.on_published(queue)
 
-    def _as_publish(self, queue: str, message: MessageDraft, *, patient: bool) -> Publish:
+    def _as_publish(self, queue: str, message: MessageDraft, *, patient: bool = True) -> Publish:
         """Return the message to publish to this queue. Raises QueueUnavailable if the queue is too new."""
         self._watch.settling.check(self._name(queue))
         return Publish(
@@ -206,7 +206,7 @@ class RabbitQueue(EventPublisher):
         await self._park(bucket, message)
 
     async def _park(self, bucket: str, message: MessageDraft) -> None:
-        await self._parking.publish(self._as_publish(bucket, message, patient=True))
+        await self._parking.publish(self._as_publish(bucket, message))
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take up to `most` messages out of the bucket, oldest first. Raises QueueUnavailable."""
@@ -224,7 +224,7 @@ class RabbitQueue(EventPublisher):
         """Return the state. `connected`: both connections. `consuming`: all lanes, and no queue is too new."""
         connected, blocked = all(link.connected.is_set() for link in self._links), self._publishing.blocked
         new, lacks_large = self._watch.settling.problem, not self._workers.has_large_buckets
-        refusals = {**self._publishing.refusals, **self._parking.refusals}
+        refusals = {name: text for publishing in self._publishings for name, text in publishing.refusals.items()}
         problems = (
             *(link.failure for link in self._links), self._watch.problem, new, *(lane.problem for lane in self._lanes),
             BLOCKED_PROBLEM if blocked else describe_refusals(refusals),

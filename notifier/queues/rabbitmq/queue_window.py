@@ -8,19 +8,20 @@ memory of their callers, in order, only for this queue and for 10 s at most. A p
 s, but keeps its place until the confirm, or until the channel is closed, also if its caller ends. Another channel would
 not help: RabbitMQ stops reading a new channel at its first publish to a queue that does not answer.
 
-A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises if the queue has refused for this
-many seconds, except one trial every half second. It raises after half a second if the queue has nacked 500 publishes,
-or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a worker has memory for.
+A queue refuses if it nacks, or confirms nothing. With `patience`, its messages may go to another queue: a nack raises
+QueueFull, and each publish raises OneQueueUnavailable if the queue has refused for this many seconds, or for half a
+second if 250 wait, except one trial every half second. So callers hold about 300 deliveries at most, of the 1,024 that
+a worker has memory for.
 """
 
 import asyncio
 from collections.abc import Mapping
 
-from notifier.model.errors import BucketUnavailable, QueueUnavailable
+from notifier.model.errors import OneQueueUnavailable, QueueFull, QueueUnavailable
 from notifier.model.shared_resources import shared_slots
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
-MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting for it
+MANY_PUBLISHES = 282  # in the window or waiting for it
 PLACE_SECONDS = 10.0  # after which a publish without a place fails, if there is no patience
 SHORT_PATIENCE_SECONDS = 0.5  # for that many
 TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
@@ -51,15 +52,15 @@ class QueueWindow:
         self._keeps_place = False  # of the publish that leaves next
 
     async def __aenter__(self) -> None:
-        """Wait for a place in the window. Raises QueueUnavailable, or with patience BucketUnavailable."""
+        """Wait for a place in the window. Raises QueueUnavailable, or with patience OneQueueUnavailable."""
         now = self._loop.time()
         if not self._publish_count and self.refusal is None:
             self._silent_since = now
         elif self._patience is not None:
-            many = self._nacks >= MANY_NACKS or self._publish_count >= MANY_PUBLISHES
+            many = self._publish_count >= MANY_PUBLISHES
             if now - self._silent_since > (SHORT_PATIENCE_SECONDS if many else self._patience):
                 if now < self._next_trial_at:
-                    raise BucketUnavailable(self.refusal or "no confirm")
+                    raise self.to_error(self.refusal or "no confirm")
                 self._next_trial_at = now + TRIAL_SECONDS
         self._publish_count += 1
         try:
@@ -73,9 +74,7 @@ class QueueWindow:
             if isinstance(ended, TimeoutError):
                 if self.refusal is not None:
                     self.refused_at = self._loop.time()
-                raise (BucketUnavailable if self._patience else QueueUnavailable)(
-                    self.refusal or "no confirm"
-                ) from ended
+                raise self.to_error(self.refusal or "no confirm") from ended
             raise
 
     async def __aexit__(self, *_error: object) -> None:
@@ -87,6 +86,12 @@ class QueueWindow:
             for _ in range(1 + change):
                 self._places.release()
         self._keeps_place = False
+
+    def to_error(self, text: str) -> QueueUnavailable:
+        """Return the error of a publish that the queue has not taken, and has no copy of, with this text."""
+        if self._patience is None:
+            return QueueUnavailable(text)
+        return (QueueFull if self._nacks else OneQueueUnavailable)(text)
 
     def on_confirmed(self, former_count: int) -> None:
         """Record a confirm. `former_count`: the `confirmed_count` when the publish was written."""

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import dump_delivery
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import OneQueueUnavailable, QueueFull, QueueUnavailable
 from notifier.model.message import CRASHES_HEADER, LAST_CHANCE, Kind, Lane, Message, MessageDraft, NewerKind
 from notifier.queues.rabbitmq.delays import (
+    DELAY_QUEUES,
     HOP_SECONDS,
     MAX_HOPS,
     Forwarder,
+    find_neighbours,
+    publish_delayed,
     split_into_hops,
     to_first_hop,
     to_next_hop,
@@ -121,6 +124,67 @@ def test_message_without_hops_is_due(message: Message) -> None:
 def test_the_wall_clock_shortens_a_wait() -> None:
     """A message that is due by the wall clock takes no further hop, although hops remain."""
     assert to_next_hop(came(WAITING), NOW + 44.5) is None
+
+
+def delays_of(queue: str, message: MessageDraft) -> list[int]:
+    """Return the delays of the message in seconds, from this queue on."""
+    return [DELAY_QUEUES[queue], *json.loads(message.body).get("schedule", {}).get("hops", ())]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "paths"),
+    [
+        (45, [[16, 16, 8, 4], [4, 4, 8, 16, 8, 4], [64, 8, 4], [256, 8, 4]]),
+        (2, [[1, 1], [4], [16]]),
+        (1, [[2], [8]]),
+        (65536, [[32768, 32768], [8192, 8192, 16384, 32768]]),
+    ],
+)
+def test_neighbours_of_a_delay_queue_keep_the_wait(seconds: float, paths: list[list[int]]) -> None:
+    """The rest of a shorter delay becomes hops, which every release forwards. Longer delays come last."""
+    found = [*find_neighbours(*to_first_hop(outgoing(), seconds, "down"))]
+    assert [delays_of(*each) for each in found] == paths
+    (first, *hops), (_, sent) = paths[0], found[0]
+    assert {**json.loads(sent.body), "schedule": None} == {**json.loads(BODY), "schedule": None}
+    if seconds == 45:
+        assert (to_next_hop(came(sent.body), NOW + first) or pytest.fail("it is not due"))[0] == f"delay.{hops[0]}s"
+
+
+def test_no_neighbour_uses_the_channel_of_its_queue() -> None:
+    """Queues of odd and even powers of two have different channels: a silent queue may block its channel."""
+    for queue, seconds in DELAY_QUEUES.items():
+        for neighbour, _ in find_neighbours(queue, outgoing()):
+            assert (seconds * DELAY_QUEUES[neighbour]).bit_length() % 2 == 0
+
+
+@pytest.mark.parametrize("kind", [Kind.DELIVERY, Kind.SOURCED])
+def test_document_that_cannot_have_hops_waits_longer(kind: Kind) -> None:
+    """Its body stays as it is: that of a publisher may only look like one of notifier's."""
+    sent = replace(outgoing(b"{}" if kind is Kind.DELIVERY else BODY), kind=kind)
+    assert [*find_neighbours("delay.4s", sent)] == [("delay.8s", sent), ("delay.32s", sent)]
+
+
+async def test_message_goes_to_the_first_neighbour_that_takes_it() -> None:
+    """After a silent neighbour it goes to no other: each would hold a copy. The error is that of the first queue."""
+    refusing = dict[str, Exception]()
+    tried = list[str]()
+
+    async def publish(queue: str, _message: MessageDraft) -> None:
+        tried.append(queue)
+        if queue in refusing:
+            raise refusing[queue]
+
+    for error in (OneQueueUnavailable("silent"), QueueFull("full")):
+        refusing["delay.16s"] = error
+        await publish_delayed(publish, "delay.16s", outgoing())
+    refusing["delay.8s"] = QueueFull("full, too")
+    await publish_delayed(publish, "delay.16s", outgoing())
+    assert tried == ["delay.16s", "delay.8s"] * 3 + ["delay.2s"]
+    tried.clear()
+    refusing["delay.2s"] = OneQueueUnavailable("silent, too")
+    with pytest.raises(QueueUnavailable, match=r"^full$") as failed:
+        await publish_delayed(publish, "delay.16s", outgoing())
+    assert (tried, isinstance(failed.value, OneQueueUnavailable)) == (["delay.16s", "delay.8s", "delay.2s"], False)
 
 
 class Broker:
