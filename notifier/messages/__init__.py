@@ -28,9 +28,10 @@ for each of its deliveries, which count their crashes separately (`selection.py`
 **What a message can hold.** The prefetch of its lane bounds how many messages a worker holds; up to 256 messages that
 are being fetched come beside them. A *late* message, whose deliveries all started over half a second ago, is set aside:
 it stays unacked but does not use the prefetch, so that clients that hang do not delay other events; so are messages
-that yield, if they are many. An event gets ten deliveries in a row at most, so that a large event does not delay a
-small one. Large messages are read one at a time. Deliveries in memory are bounded, too (`Slots`); if memory is full,
-deliveries with distant slots are deferred to a queue, so that deliveries of other clients find memory.
+that yield, if they are many. After ten deliveries an event gets its next ones while no small event waits, or each tenth
+delivery, so that large events do not delay small ones. Large messages are read one at a time. Deliveries in memory are
+bounded, too (`Slots`); if memory is full, deliveries with distant slots are deferred to a queue, so that deliveries of
+other clients find memory.
 
 **Two events end the order early.** If the connection to a queue is lost, its unstarted messages are forgotten, since
 the broker redelivers them; running deliveries continue, and a redelivered copy waits for their result. If the worker

@@ -10,8 +10,11 @@ lacks processor time: an untried client waits at most until each untried client 
 many yield, they are set aside, since they must not use up the prefetch; probes become rare
 (`ClientStates.min_open_seconds`), and fresh deliveries are no probes (`Slots.has_spare_probe_slots`).
 
-*Events*: of the messages that are parts of one event, only one is in the queue at a time. If all parts alternated, none
-would be acked before the last of them ends, and a crash would repeat the whole event.
+*Events*: after its first ten deliveries a fresh event *continues* in another queue, in turns of ten, and so do all
+parts of an event of more than a hundred clients. That queue comes after the fresh events and before retries, and each
+round of the event loop starts one delivery of it at most. So a fresh logout waits for one delivery of large events,
+however many there are. Of the messages that are parts of one event, only one is queued at a time. If all alternated,
+none would be acked before the last of them ends, and a crash would repeat the whole event.
 
 *Suspects*: a message that was redelivered three times or more may be what crashes the process. When a process
 dies, all its unacked messages are redelivered, also harmless ones. So a suspect does not run. It is replaced by a
@@ -49,14 +52,15 @@ MAX_GROUP_SECONDS = 30.0  # after which the next group starts, although the brok
 MAX_LARGE_IN_PROGRESS = shared_bound(4)  # with several, the worker does not wait for each confirm of the broker
 LARGE_ROUNDS = 3  # rounds of the event loop that an answer to a request takes
 MAX_PASSED_OVER = 9  # a lane gets every tenth delivery at least
-# Deliveries of one event in a row. A user who signs out after 50 large events waits for 500 of their deliveries at
-# most. With fewer, more events would be started at a time than a drain can finish.
+# Deliveries of one event in a row: a small event has no more. A user who signs out after 50 events of up to a hundred
+# clients waits for 500 of their deliveries at most. With fewer, more events would be started at a time than a drain can
+# finish.
 DELIVERIES_IN_A_ROW = 10
-# The effort of one round of the event loop: eight fresh deliveries, or two others. So a fresh logout is delayed by a
-# fraction of a millisecond in each round while thousands of others are due.
+# The effort of one round of the event loop: eight fresh deliveries, two others, or one of an event that continues. So a
+# fresh logout is delayed by a millisecond in each round while thousands of others are due.
 ROUND_EFFORT = 8
-LANE_EFFORT = {Lane.EVENTS: 1, Lane.RETRIES: 4, Lane.BULK: 4}
-YIELDING_EFFORT, POSTPONE_EFFORT = 4, 1  # of a step of a message that yields, and of moving it to the others that yield
+FRESH_EFFORT, OTHER_EFFORT = 1, 4
+POSTPONE_EFFORT = 1  # of moving a message to those that yield
 MANY_FAILING = 64  # clients with an open circuit; with so many, deliveries for untried clients yield, too
 MAX_YIELDING_SHARE = shared_bound(1 / 8)  # of a lane's prefetch is for messages that yield; further ones are set aside
 _MESSAGES = attrgetter("messages")
@@ -64,9 +68,13 @@ _MESSAGES = attrgetter("messages")
 
 @dataclass(slots=True, eq=False)
 class LaneQueue:
-    """The queued messages of one lane that yield, or all others. `passed_over`: how often others were chosen."""
+    """The queued messages of one lane that yield, that continue, or all others. `effort`: of a step of them.
+
+    `passed_over`: how often others were chosen.
+    """
 
     lane: Lane
+    effort: int = OTHER_EFFORT
     messages: deque[HeldMessage] = field(default_factory=deque)
     passed_over: int = 0
 
@@ -74,6 +82,7 @@ class LaneQueue:
 class Selection:
     """Queues the held messages and chooses the message whose next step is taken. `monotonic` never jumps.
 
+    `_chosen`: the queue that was chosen last. `_next_turns`: where an event of the lane waits after ten deliveries.
     `_group`: the suspects that are being replaced now. `_parts`: by the event's digest, the parts that wait for the
     queued part. `_in_progress`: the large messages being read or replaced.
     """
@@ -81,13 +90,16 @@ class Selection:
     def __init__(self, scheduler: Scheduler, *, monotonic: Clock) -> None:
         self._scheduler = scheduler
         self._monotonic = monotonic
-        self._queues = {lane: LaneQueue(lane) for lane in Lane}
+        self._queues = {lane: LaneQueue(lane) for lane in Lane} | {Lane.EVENTS: LaneQueue(Lane.EVENTS, FRESH_EFFORT)}
         self._yielding = {  # by whether the circuit of the client was open, too
             (lane, is_failing): LaneQueue(lane)
             for is_failing in (False, True) for lane in (Lane.EVENTS, Lane.RETRIES)
         }  # fmt: skip
         events, retries, bulk = self._queues.values()
-        self._in_order = (events, retries, *self._yielding.values(), bulk)
+        continuing = LaneQueue(Lane.EVENTS, ROUND_EFFORT)
+        self._next_turns = self._queues | {Lane.EVENTS: continuing}
+        self._in_order = (events, continuing, retries, *self._yielding.values(), bulk)
+        self._chosen = events
         self._survived: Counter[str] = Counter()  # by queue: losses of its channel in this process
         self._suspects: list[HeldMessage] = []
         self._group: list[HeldMessage] = []
@@ -118,7 +130,7 @@ class Selection:
             self._queues[held.lane].messages.append(held)
         elif (waiting_parts := self._parts[held.lane].get(digest)) is None:
             self._parts[held.lane][digest] = deque()
-            self._queues[held.lane].messages.append(held)
+            self._next_turns[held.lane].messages.append(held)
         else:
             waiting_parts.append(held)
 
@@ -126,7 +138,7 @@ class Selection:
         """Queue the part of the same event that follows this part, whose last step was taken."""
         parts, digest = self._parts[part.lane], part.event_digest or ""
         if waiting_parts := parts.get(digest):
-            self._queues[part.lane].messages.append(waiting_parts.popleft())
+            self._next_turns[part.lane].messages.append(waiting_parts.popleft())
         else:
             parts.pop(digest, None)
 
@@ -143,7 +155,8 @@ class Selection:
             self._rounds_since_large = 0
             held = self._large.popleft()
             self._in_progress.append(held)
-            self._queues[held.lane].messages.append(held)
+            queues = self._queues if held.event_digest is None else self._next_turns
+            queues[held.lane].messages.append(held)
         return bool(self._large)
 
     def forget_queue(self, lane: Lane, source: str | None = None) -> None:
@@ -195,6 +208,7 @@ class Selection:
         if len(waiting) == 1:  # almost always
             (only,) = waiting
             only.passed_over = 0
+            self._chosen = only
             return only.messages[0] if has_room(only.lane) else None
         queues = [queue for queue in waiting if has_room(queue.lane)]
         if not queues:
@@ -203,6 +217,7 @@ class Selection:
         for queue in queues:
             queue.passed_over += 1
         chosen.passed_over = 0
+        self._chosen = chosen
         return chosen.messages[0]
 
     def must_yield(self, held: HeldMessage, client: ClientKey) -> bool:
@@ -235,28 +250,24 @@ class Selection:
 
     def on_step(self, held: HeldMessage) -> int:
         """Remove or rotate the message, whose step was taken. Return the effort of the step, out of ROUND_EFFORT."""
-        if held.yields_since is not None:
-            if held.next_step is None:
-                self._yielding[held.lane, held.is_for_failing].messages.popleft()
-            return YIELDING_EFFORT
-        messages = self._queues[held.lane].messages
+        messages = self._chosen.messages
         if held.next_step is None:
             messages.popleft()
             if self._parts[held.lane]:
                 self._queue_next_part(held)
         elif held.steps_taken % DELIVERIES_IN_A_ROW == 0:
-            messages.rotate(-1)
-        return ROUND_EFFORT if held.steps_taken <= 1 and held.is_large else LANE_EFFORT[held.lane]
+            self._next_turns[held.lane].messages.append(messages.popleft())
+        return ROUND_EFFORT if held.steps_taken <= 1 and held.is_large else self._chosen.effort
 
     def lacks_memory(self) -> bool:
         """Return True if the first queue that has messages lacks only memory: its lane has a free slot."""
         first, slots = next(filter(_MESSAGES, self._in_order), None), self._scheduler.slots
         return first is not None and slots.has_slot(first.lane) and not slots.has_memory(first.lane)
 
-    def waiting_count(self, lane: Lane) -> int:
-        """Return how many queued messages of the lane have a step left to take."""
-        parts = self._parts[lane]
-        return len(self._queues[lane].messages) + (sum(map(len, parts.values())) if parts else 0)
+    @property
+    def has_fresh_events(self) -> bool:
+        """True if a queued message of the lane `events` that does not yield has a step left to take."""
+        return bool(self._queues[Lane.EVENTS].messages or self._next_turns[Lane.EVENTS].messages)
 
     def _start_group(self) -> None:
         """Queue the next group of suspects, if the former group is finished or overdue."""

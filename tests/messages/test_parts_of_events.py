@@ -8,6 +8,8 @@ from notifier.messages.event_clients import digest_event
 from notifier.messages.selection import DELIVERIES_IN_A_ROW
 from notifier.model.documents.documents import EventDocument, dump_event
 from notifier.model.message import PART_OF_HEADER, Kind, Lane, Message
+from notifier.model.outcome import HttpResponse
+from notifier.model.request import Request
 from notifier.model.session_ended import SessionEnded
 from tests.delivery.worker_harness import ISS, WorkerHarness, client, running
 
@@ -21,12 +23,13 @@ def take_part(harness: WorkerHarness, event: str, clients: list[str]) -> Message
     return harness.take(body, kind=Kind.EVENT, headers={PART_OF_HEADER: digest_event(part)})
 
 
-def make_stage(parts: int, max_in_flight: int = 512) -> tuple[WorkerHarness, list[list[str]], asyncio.Event]:
+def make_stage(
+    parts: int, *others: str, max_in_flight: int = 512
+) -> tuple[WorkerHarness, list[list[str]], asyncio.Event]:
     """Return a worker with clients that answer at a signal, their names for each part, and the signal."""
     names = [[f"c{part}-{number}" for number in range(SIZE)] for part in range(parts)]
-    harness = WorkerHarness(
-        *(client(name) for part in names for name in part), max_in_flight=max_in_flight, shutdown_grace=5
-    )
+    clients = [*others, *(name for part in names for name in part)]
+    harness = WorkerHarness(*map(client, clients), max_in_flight=max_in_flight, shutdown_grace=5)
     return harness, names, harness.hold(*(name for part in names for name in part))
 
 
@@ -41,6 +44,41 @@ async def test_events_alternate_and_their_parts_follow_one_another() -> None:
         await harness.until(lambda: len(harness.queue.acked) == 5)
     order = [harness.notified()[start].split("-")[0] for start in range(0, 5 * SIZE, DELIVERIES_IN_A_ROW)]
     assert order == ["c0", "c3"] * 3 + ["c1", "c4"] * 3 + ["c2"] * 3
+
+
+@pytest.mark.parametrize(("is_part", "running_client"), [(True, "c0-3"), (False, "c0-13")])
+async def test_a_fresh_event_waits_for_one_delivery_of_large_ones(is_part: bool, running_client: str) -> None:
+    """It does not wait for a turn of each of them."""
+    harness, names, answer = make_stage(3, "shop")
+
+    async def behave(_request: Request) -> HttpResponse:
+        harness.event("shop")
+        return HttpResponse(status=200)
+
+    harness.receivers.behaviours[running_client] = behave
+    async with running(harness):
+        for event, part in zip("abc", names, strict=True):
+            if is_part:
+                take_part(harness, event, part)
+            else:
+                harness.event(*part, id=event)
+        await harness.until(lambda: len(harness.notified()) == 3 * SIZE + 1)
+        answer.set()
+    order = harness.notified()
+    assert order.index("shop") - order.index(running_client) <= 3, "one in each round of the event loop"
+
+
+async def test_a_large_event_gets_each_tenth_delivery() -> None:
+    """However many fresh events there are."""
+    fresh = [f"fresh{number}" for number in range(100)]
+    harness, names, answer = make_stage(1, *fresh)
+    async with running(harness):
+        take_part(harness, "a", names[0])
+        for name in fresh:
+            harness.event(name)
+        await harness.until(lambda: len(harness.notified()) == SIZE + len(fresh))
+        answer.set()
+    assert sum(name in fresh for name in harness.notified()[:100]) == 90
 
 
 @pytest.mark.parametrize("events", ["aaa", "abb"])
