@@ -152,17 +152,19 @@ class DeadLetterRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         seconds_left, monotonic = EXPORT_READ_SECONDS, self._access.monotonic
         try:
-            with self._requests.access(request):
-                async with aclosing(find_messages(self._dead_letters, filter_, whole=True)) as dead_letters:
-                    async for _, message in dead_letters:
-                        if not response.prepared:
-                            await response.prepare(request.http)
-                        if request.http.method == "HEAD":  # aiohttp would send a body
-                            break
-                        line, began_at = json_text(to_export_document(message)).encode() + b"\n", monotonic()
-                        async with asyncio.timeout(seconds_left):  # other requests wait for this export
-                            await response.write(line)
-                        seconds_left -= monotonic() - began_at
+            async with (
+                self._requests.turn(request),
+                aclosing(find_messages(self._dead_letters, filter_, whole=True)) as dead_letters,
+            ):
+                async for _, message in dead_letters:
+                    if not response.prepared:
+                        await response.prepare(request.http)
+                    if request.http.method == "HEAD":  # aiohttp would send a body
+                        break
+                    line, began_at = json_text(to_export_document(message)).encode() + b"\n", monotonic()
+                    async with asyncio.timeout(seconds_left):  # other requests wait for this export
+                        await response.write(line)
+                    seconds_left -= monotonic() - began_at
         except (Refusal, TimeoutError):
             if not response.prepared:
                 raise

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -14,6 +15,7 @@ from notifier.model.errors import InputIssue, QueueBusy, QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.registry import Registry
+from notifier.model.shared_resources import shared_lock
 from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
@@ -95,6 +97,18 @@ class MessageRequests(Generic[P, S]):
         self._rows_member = rows_member
         self._unavailable_text = unavailable_text
         self._missing_text = missing_text
+        self._turns = WeakValueDictionary[str, Any]()  # by the name of the caller
+
+    @asynccontextmanager
+    async def turn(self, request: ApiRequest) -> AsyncIterator[None]:
+        """Wait for the caller's other requests, then do the same as `access`.
+
+        Passes follow each other in the order of their requests. So of each caller only one request may wait for others.
+        """
+        turn = self._turns.get(request.who) or self._turns.setdefault(request.who, shared_lock())
+        async with turn:
+            with self.access(request):
+                yield
 
     @contextmanager
     def access(self, request: ApiRequest) -> Iterator[None]:
@@ -187,12 +201,11 @@ class MessageRequests(Generic[P, S]):
     ) -> tuple[GroupCounts, list[Document]]:
         """Count the selected messages. Return the counts, and `limit` messages after the first `skip` as JSON."""
         counts, rows = GroupCounts(), list[Document]()
-        with self.access(request):
-            async with aclosing(find_messages(self._messages, filter_)) as summaries:
-                async for summary, _ in summaries:
-                    counts.add(summary)
-                    if skip < counts.total <= skip + limit:
-                        rows.append(summary.document())
+        async with self.turn(request), aclosing(find_messages(self._messages, filter_)) as summaries:
+            async for summary, _ in summaries:
+                counts.add(summary)
+                if skip < counts.total <= skip + limit:
+                    rows.append(summary.document())
         return counts, rows
 
     async def answer_first_message(
@@ -204,10 +217,12 @@ class MessageRequests(Generic[P, S]):
         whole: bool = False,
     ) -> Document:
         """Return the first selected message; `to_document` receives its body if `whole`. Raises Refusal (404)."""
-        with self.access(request):
-            async with aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries:
-                async for summary, message in summaries:
-                    return to_document(summary, message)
+        async with (
+            self.turn(request),
+            aclosing(find_messages(self._messages, filter_, whole=whole)) as summaries,
+        ):
+            async for summary, message in summaries:
+                return to_document(summary, message)
         raise Refusal(problem_response(404, self._missing_text))
 
     def require_narrowed(self, filter_: Filter[P, S], request: ApiRequest) -> None:
@@ -267,7 +282,8 @@ class MessageRequests(Generic[P, S]):
         dry_run = bool(request.members.get("dry_run"))
         if dry_run:
             self.audit.log_search(request.who, filter_)
-        result = await act(self.repair_options(request))
+        async with self.turn(request):
+            result = await act(self.repair_options(request))
         if not dry_run:
             self.forget_index()
             self.audit.log_repair(past_verb, request.who, filter_, result, **details)

@@ -169,7 +169,7 @@ class WaitingRoutes:
             self._requests.require_queue()
             work = RetryWork(access.queue, retry, access.write_audit)
             return answer_accepted(await access.jobs.find_equal(work, token) or access.jobs.begin(work, token))
-        with self._requests.access(request):
+        async with self._requests.turn(request):
             result = await preview_retry(access.queue, self._waiting, retry, self._requests.repair_options(request))
         return {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
 
