@@ -1,9 +1,11 @@
 """Measures texts as a JSON document holds them: in UTF-8, with JSON's escapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from pydantic_core import to_json
 
+T = TypeVar("T")
 MAX_CHARACTER_BYTES = 6  # for example \u0000
 
 
@@ -15,6 +17,17 @@ def size(text: str) -> int:
 def fits(text: str, max_bytes: int) -> bool:
     """Return True if the text takes at most `max_bytes` bytes in JSON."""
     return len(text) * MAX_CHARACTER_BYTES <= max_bytes or size(text) <= max_bytes
+
+
+def take_fitting(values: Iterable[T], max_bytes: int) -> list[T]:
+    """Return as many of the first values as take at most `max_bytes` bytes in JSON together."""
+    fitting = list[T]()
+    for value in values:
+        max_bytes -= len(to_json(value)) + 1
+        if max_bytes < 0:
+            break
+        fitting.append(value)
+    return fitting
 
 
 def cut(text: str, max_bytes: int) -> str:

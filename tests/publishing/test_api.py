@@ -310,6 +310,24 @@ async def test_refused_publisher_is_a_problem_for_half_an_hour(
     assert list(api.counts.troubles()) == []
 
 
+async def test_users_of_a_provider_have_no_series() -> None:
+    """A user may choose the name, and there may be many."""
+
+    async def authenticate(bearer: str) -> ApiToken | None:
+        return token(bearer, "read")
+
+    sources = sources_of(lambda: TOKENS, REGISTRY)
+    app = build_api_app(EventRequests(Queue().accept, sources), (), authenticate)
+    async with serving(app) as listener, aiohttp.ClientSession() as http:
+        api = Api(Queue(), sources.counts, listener.url, http)
+        known = {name for _, _, name in api.counts.by_labels()}
+        for user in ("alice@example.com", "bob@example.com"):
+            assert (await api.post(bearer=user))[0] == 403
+        assert {name for _, _, name in api.counts.by_labels()} == {*known, "oidc"}
+        [trouble] = api.counts.troubles()
+        assert "example.com" not in f"{trouble.text} {trouble.subject}"
+
+
 async def test_few_requests_of_strangers_are_no_problem(api: Api) -> None:
     """Six in half an hour are, at all workers together, as in the alert. One request of a known token is."""
     api.tokens = TOKENS

@@ -16,6 +16,7 @@ from typing import Any
 from notifier import __version__
 from notifier.feature import WorkerView
 from notifier.features.console.recent import Recent
+from notifier.model import json_size
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import format_optional_moment
@@ -33,6 +34,7 @@ NAME = "console"
 ANSWER_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 0.5  # during which states and overviews are reused
 CLIENTS_PER_STEP = 250  # 3,000 clients at a time would block the event loop for 60 ms
+MAX_PART_BYTES = 768 * 1024  # of the states, rows or lines of an answer: the side channel drops answers above 1 MiB
 CACHE_PER_COST = 10  # an overview is cached for this multiple of the time that its merge took
 
 
@@ -63,7 +65,8 @@ class LocalAnswers:
             answer["answers"] = [row.document() for row in recent.answers(key)]
             answer["minutes"] = recent.minutes(key)
         if "acts" in parts:
-            answer["acts"] = [{**line, "at": format_optional_moment(line["at"])} for line in recent_lines()]
+            lines = [{**line, "at": format_optional_moment(line["at"])} for line in recent_lines()]
+            answer["acts"] = _keep_newest(lines)
         if "after" in parts or "find" in parts:
             async with self._search_lock:
                 await asyncio.sleep(0)  # a search takes milliseconds; deliveries run between two of them
@@ -77,21 +80,15 @@ class LocalAnswers:
         """
         async with self._state_lock:
             if time.monotonic() >= self._troubled_states_until:
-                states = list[str]()
-                for state in self._view.states(CLIENTS_PER_STEP):
-                    states.append(state.decode())
-                    await asyncio.sleep(0)
+                states = await _collect_states(self._view.states(CLIENTS_PER_STEP))
                 self._troubled_states, self._troubled_states_until = states, time.monotonic() + FRESH_SECONDS
             return self._troubled_states
 
     async def _read_states(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
         """Return this worker's state with the clients `keys`, in documents of CLIENTS_PER_STEP clients."""
-        states = list[str]()
-        for start in range(0, len(keys), CLIENTS_PER_STEP):
-            step = [(str(iss), str(client_id)) for iss, client_id in keys[start : start + CLIENTS_PER_STEP]]
-            states.append(self._view.state(step).decode())
-            await asyncio.sleep(0)
-        return states
+        starts = range(0, len(keys), CLIENTS_PER_STEP)
+        steps = ([(str(iss), str(id_)) for iss, id_ in keys[start : start + CLIENTS_PER_STEP]] for start in starts)
+        return await _collect_states(map(self._view.state, steps))
 
     def _search(self, parts: Members) -> Members:
         """Return the recent entries after a number, or those of an event or a user. Scans up to 7,000 entries.
@@ -102,10 +99,27 @@ class LocalAnswers:
         if "after" in parts:
             number = int(parts["after"].get(self._view.name, 0))
             rows = recent.after(number, well=bool(parts.get("well")), issuers=issuers)
-            return {"rows": [row.document() for row in rows], "last": recent.last}
+            return {"rows": _keep_newest([row.document() for row in rows]), "last": recent.last}
         event_id, subject = parts["find"].get("event_id"), parts["find"].get("subject")
         matches = recent.find_rows(event_id=event_id, subject=subject, issuers=issuers)
-        return {"rows": [row.document() for row in matches], "since": recent.since}
+        return {"rows": _keep_newest([row.document() for row in matches]), "since": recent.since}
+
+
+async def _collect_states(documents: Iterable[bytes]) -> Sequence[str]:
+    """Return as many of the first documents as fit into an answer. Yield to the event loop after each."""
+    states, free_bytes = list[str](), MAX_PART_BYTES
+    for document in documents:
+        free_bytes -= json_size.size(text := document.decode())
+        if free_bytes < 0:
+            break
+        states.append(text)
+        await asyncio.sleep(0)
+    return states
+
+
+def _keep_newest(rows: Sequence[Members]) -> Sequence[Members]:
+    """Return as many of the last rows as fit into an answer."""
+    return json_size.take_fitting(reversed(rows), MAX_PART_BYTES)[::-1]
 
 
 @record
@@ -137,7 +151,8 @@ class AllWorkers:
             if self._overview is None or time.monotonic() >= self._overview_until:
                 seen, answers = await self._ask_all("the console", clients=None, steps=0)
                 states = await self._states_in(answers)
-                states += await self._read_other_states(states)
+                # The last state of each worker has the number of omitted clients.
+                states = [*await self._read_other_states(states), *states]
                 merge_began = time.monotonic()  # excludes the wait for an unresponsive worker
                 status = await run_in_thread(partial(self._merge_states, states), "merge of states")
                 self._overview = Overview(

@@ -5,8 +5,9 @@ for publishers, and of a POST to a missing path, is logged and becomes a problem
 other routes an operator reads the response.
 
 Strangers can reach the listener, so a few refusals without a token are no problem. Labels are from closed sets: a route
-under `/v1/` or `other`, a class of status, and a token of the tokens file or `none`. All series without a token exist
-from the start, so a stranger adds none. All requests without a token share one log line a minute.
+under `/v1/` or `other`, a class of status, and a token of the tokens file, `none`, or `oidc` for all who are signed in
+at a provider. All series without a token exist from the start, so a stranger adds none. All requests without a token
+share one log line a minute.
 """
 
 import json
@@ -28,6 +29,7 @@ from notifier.network.listeners.openapi import description_of
 from notifier.network.listeners.problem import Refusal
 
 NO_TOKEN = "none"  # noqa: S105  a label
+SIGNED_IN = "oidc"  # tokens of a provider, which name users
 OTHER_ROUTE = "other"
 BUSY = "429"  # a class of its own, since publishers repeat the request
 STATUS_CLASSES = ("2xx", "3xx", "4xx", BUSY, "5xx")
@@ -102,8 +104,9 @@ class RequestCounts:
         match = request.match_info
         resource = match.route.resource
         route = OTHER_ROUTE if resource is None else _name_route(match.route.method, resource.canonical)
-        token = bearer_of(request, self._tokens() or ())
-        name = NO_TOKEN if token is None else token.name
+        tokens = tuple(self._tokens() or ())
+        token = bearer_of(request, tokens)
+        name = NO_TOKEN if token is None else token.name if token in tokens else SIGNED_IN
         key = (route, BUSY if status == HTTPStatus.TOO_MANY_REQUESTS else f"{status // 100}xx", name)
         self._counts[key] = self._counts.get(key, 0) + 1
         if 400 <= status < 500 and status not in _REPEATED_STATUSES:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.durations import parse_duration
 from notifier.model.errors import InputIssue, UnknownVersion
@@ -28,9 +29,9 @@ class FilterMembers(TypedDict, total=False):
     """The members that select dead letters or pending deliveries, in requests and as options. All must match."""
 
     id: Annotated[list[str], Field(max_length=1000, description="Only with these IDs.")]
-    client_id: Annotated[str, Field(min_length=1, description="Only of this client.")]
-    iss: Annotated[str, Field(min_length=1, description="Only of this issuer.")]
-    event_id: Annotated[str, Field(min_length=1, description="Only of this event.")]
+    client_id: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Only of this client.")]
+    iss: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Only of this issuer.")]
+    event_id: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Only of this event.")]
     subject: Annotated[str, Field(min_length=1, description="Only of this sub or sid.")]
     since: Annotated[
         str,
@@ -46,7 +47,9 @@ class DeadLetterFilterMembers(FilterMembers, total=False):
     """The members that select dead letters."""
 
     reason: Annotated[list[DeadReason], Field(description=REASON_DESCRIPTION)]
-    source: Annotated[str, Field(min_length=1, description="Only from messages of this source.")]
+    source: Annotated[
+        str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Only from messages of this source.")
+    ]
     given_up_since: Annotated[str, Field(description="Only if given up at or after this time, in the same form.")]
     given_up_until: Annotated[str, Field(description="Only if given up at or before this time, in the same form.")]
 

@@ -15,6 +15,7 @@ import structlog
 from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError, QueueUnavailable, describe_error
 from notifier.model.ids import new_id
+from notifier.model.json_size import take_fitting
 from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.authorization import name_of_caller
@@ -34,6 +35,7 @@ JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
 SHOW_JOB, END_JOB = "job", "end_job"  # names of worker requests
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})
 MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
+MAX_LISTED_BYTES = 768 * 1024  # of a worker's list, running jobs first: the side channel drops answers above 1 MiB
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
 END_REQUESTED_TEXT = "an operator ended it; the rest is unchanged"
@@ -226,7 +228,12 @@ class Jobs:
         token_issuers = None if issuers is None else frozenset(issuers)
         if request.name == LIST_JOBS:
             jobs = [job for job in self._jobs.values() if _covers(token_issuers, job.work.issuers)]
-            return {"jobs": [job.document(names_holder=token_issuers is None) for job in jobs]}
+            jobs.sort(key=lambda job: job.ended_at is None)  # the running ones last
+            return {
+                "jobs": take_fitting(
+                    (job.document(names_holder=token_issuers is None) for job in reversed(jobs)), MAX_LISTED_BYTES
+                )[::-1]
+            }
         job = self._jobs.get(str(request.members.get("id")))
         if job is None or not _covers(token_issuers, job.work.issuers):
             return {}

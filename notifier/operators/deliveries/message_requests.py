@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import InputIssue, QueueBusy, QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Message
@@ -71,8 +72,8 @@ class SearchBody(TypedDict, total=False):
 
     subject: Annotated[str, Field(min_length=1, max_length=1000, description="A sub or a sid.")]
     event_id: Annotated[str, Field(min_length=1, max_length=1000, description="An event.")]
-    client_id: Annotated[str, Field(min_length=1, description="Only at this client.")]
-    iss: Annotated[str, Field(min_length=1, description="Only at this issuer.")]
+    client_id: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Only at this client.")]
+    iss: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Only at this issuer.")]
 
 
 def conditions_of(request: ApiRequest) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from notifier.model.documents.dead_letter import load_dead_letter
 from notifier.model.documents.documents import add_due
 from notifier.model.message import Message, Transfer
 from notifier.model.moment import format_moment
+from notifier.model.printable import excerpt
 from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, DeadLetterSummary
@@ -34,6 +35,7 @@ from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries
 
 MAX_LOGGED_IDS = 20  # IDs in one audit line
+MAX_LOGGED_NAME_CHARACTERS = 300  # of each ID
 DISCARDED_ONE, CANCELLED_ONE = REMOVALS = ("dead_letter_discarded", "waiting_cancelled_one")
 """The actions of the lines that name one removed message. The lines of one repair by the API share a `repair_id`."""
 MAX_DUE_PER_SECOND = shared_bound(1000.0)  # a quarter of what a worker can start: retries of other clients continue
@@ -130,7 +132,7 @@ def _format_condition(name: str, value: object) -> object:
     """Return a condition for the log: a set as a sorted list, with MAX_LOGGED_IDS IDs at most, and a time as text."""
     match value:
         case frozenset():
-            listed = sorted(value)
+            listed = [excerpt(each, MAX_LOGGED_NAME_CHARACTERS) for each in sorted(value)]
             return listed if name != "ids" or len(listed) <= MAX_LOGGED_IDS else [*listed[:MAX_LOGGED_IDS], "…"]
         case float():
             return format_moment(value)

@@ -17,6 +17,7 @@ from notifier.delivery.facts import (
     LogoutDelivered,
     Skipped,
 )
+from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.moment import Clock
 from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.retry_request import RetryAccount
@@ -26,6 +27,7 @@ from notifier.telemetry.observers import Observers
 FOLLOW_REPLAY = "follow_replay"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which a replay is forgotten
 MAX_REPLAYS = shared_bound(20)  # replays that a worker follows; a new one replaces the oldest
+MAX_FOLLOWED_MESSAGES = shared_bound(10_000)  # dead letters of one replay; anyone who may use the queue can send more
 IDS_PER_REQUEST = 2500  # IDs in one request: 90 KB
 
 
@@ -166,13 +168,14 @@ class ReplayAccounts:
             self._observers.add(self.observe)
         replay = self._replays[id_]
         replay.asked_at = now
-        replay.deliveries |= dict.fromkeys(deliveries, False)
-        replay.events |= dict.fromkeys(events, False)
+        for ids, followed in ((deliveries, replay.deliveries), (events, replay.events)):
+            free_count = MAX_FOLLOWED_MESSAGES - len(replay.deliveries) - len(replay.events)
+            followed.update(dict.fromkeys(ids[:free_count], False))
         return replay.account.to_answer()
 
 
 def _read_ids(ids: object) -> Sequence[str]:
-    return [str(id_) for id_ in ids[:IDS_PER_REQUEST]] if isinstance(ids, Sequence) else ()
+    return [str(id_)[:MAX_ID_BYTES] for id_ in ids[:IDS_PER_REQUEST]] if isinstance(ids, Sequence) else ()
 
 
 def make_follow_requests(

@@ -14,13 +14,17 @@ from typing import Any
 from notifier.model.errors import QueueError
 from notifier.model.message import Kind
 from notifier.model.printable import counted
-from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.readmission import Readmission, ReplayRules
 from notifier.operators.deliveries.repair import RepairPace, repair_at_rate, replay, time_passes
 from notifier.operators.deliveries.repair_pass import RepairResult
-from notifier.operators.deliveries.replay_account import ReplayAccount, make_follow_requests, make_results_request
+from notifier.operators.deliveries.replay_account import (
+    MAX_FOLLOWED_MESSAGES,
+    ReplayAccount,
+    make_follow_requests,
+    make_results_request,
+)
 from notifier.operators.deliveries.retry_now import QUERY_INTERVAL_SECONDS
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
@@ -31,7 +35,6 @@ from notifier.operators.status.worker_requests import (
 from notifier.queues.passes import RepairOptions, no_progress
 from notifier.queues.queue_port import DeadLetters, Queue
 
-MAX_FOLLOWED_MESSAGES = shared_bound(10_000)  # dead letters of one replay
 QUIET_SECONDS = 3.0  # seconds without new results after which `watch` ends, once every dead letter has a result
 UNREPORTED_SECONDS = 15.0  # likewise, while some have none: other messages may be before them in the queue
 NO_WORKER_TEXT = "no worker consumes the queue: they wait until one does; start one: notifier run"

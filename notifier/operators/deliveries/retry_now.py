@@ -15,6 +15,7 @@ from typing import Annotated, Any, Required
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import PassStopped, QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
@@ -40,8 +41,13 @@ NO_WORKER_TEXT = "no worker consumes the queue, so nothing would be attempted; s
 class RetryMembers(TypedDict, total=False):
     """The members of a retry, in a request and as options."""
 
-    client_id: Annotated[Required[str], Field(min_length=1, description="The client whose deliveries are attempted.")]
-    iss: Annotated[str, Field(min_length=1, description="Its issuer. Needed if there are several.")]
+    client_id: Annotated[
+        Required[str],
+        Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="The client whose deliveries are attempted."),
+    ]
+    iss: Annotated[
+        str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Its issuer. Needed if there are several.")
+    ]
     dry_run: Annotated[bool, Field(description="Show the pending deliveries; attempt none.")]
     force: Annotated[
         bool, Field(description="Do not wait for the end of a pause that the client requested (Retry-After).")

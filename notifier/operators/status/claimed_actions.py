@@ -36,7 +36,9 @@ MAX_LINE_CHARACTERS = 16_384
 MAX_CONTAINERS = 100  # lists and objects: the console cannot read lines that are nested more than 190 deep
 MAX_NAME_CHARACTERS = 200
 CONNECT_TIMEOUT_SECONDS = 5.0
-_RESERVED_MEMBERS = frozenset({"action", "at", "audit", "event", "level", "self", "time", "who", "worker"})
+_RESERVED_MEMBERS = frozenset(
+    {"action", "at", "audit", "event", "level", "method_name", "self", "time", "who", "worker"}
+)
 _REPAIRS = ("replayed", "discarded", "cancelled", "shown", "exported", "looked_for")
 ACTIONS = frozenset({"retried_now", *(f"{queue}_{verb}" for queue in ("dead_letters", "waiting") for verb in _REPAIRS)})
 

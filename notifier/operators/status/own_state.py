@@ -1,6 +1,7 @@
 """Builds the state that this worker reports, and queries all workers for the status of the service."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from notifier import __version__
@@ -68,18 +69,19 @@ class OwnState:
         return dump_state(self._state_with_clients(which))
 
     def split_document(self, size: int) -> Iterator[bytes]:
-        """Yield the state without clients, then with `size` clients in trouble at a time.
+        """Yield the state without clients, then `size` clients in trouble at a time, and the number of further ones.
 
-        The caller can yield to the event loop after each part, which takes a few milliseconds to build.
+        The caller can yield to the event loop after each part, which takes a few milliseconds to build, and may stop.
         """
-        state = self._state(())
-        yield dump_state(state)
         scheduler = self._worker.scheduler
-        clients, _ = self._clients(
-            troubled_clients_of(self._health, scheduler.clients.circuits(), scheduler.unresponsive())
-        )
+        keys = troubled_clients_of(self._health, scheduler.clients.circuits(), scheduler.unresponsive())
+        state, left_out = self._state((), len(keys)), len(keys)
+        yield dump_state(state)
+        clients, _ = self._clients(keys)
+        part_of = partial(copy_record, state, registry=(), bindings_missing=(), troubles=(), keys=())
         while part := list(islice(clients, size)):
-            yield dump_state(copy_record(state, clients=part))
+            left_out -= len(part)
+            yield dump_state(part_of(clients=part, left_out=left_out))
 
     def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientStatus], int]:
         """Return the states of these clients or of at most `which` clients, and the number of the clients left out."""

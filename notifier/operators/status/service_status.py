@@ -18,6 +18,7 @@ from notifier.model.trouble import SharedTrouble, Trouble, TroubleKind, merge_tr
 from notifier.operators.status.client_status import ClientStatus, merge_states
 from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
+MAX_STATE_BYTES = 384 * 1024  # at most doubled in an answer to the console: the side channel drops 1 MiB
 SMALL_SHARE = 0.2  # of a source's clients, by which workers may differ while they read it; the guard's share too
 
 
@@ -70,8 +71,23 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def dump_state(state: WorkerState) -> bytes:
-    """Return the document with which a worker answers."""
-    return _DOCUMENT.dump_json({"v": 1, "stands": state}, exclude_defaults=True)
+    """Return the document with which a worker answers, in MAX_STATE_BYTES at most.
+
+    Publishers choose the names of clients. Beyond the limit, the last clients and the longest troubles are omitted.
+    """
+    while True:
+        document = _DOCUMENT.dump_json({"v": 1, "stands": state}, exclude_defaults=True)
+        clients, troubles = state.clients, state.troubles
+        if len(document) <= MAX_STATE_BYTES or not (clients or troubles):
+            return document
+        kept_clients = clients[: len(clients) // 2]
+        shortest = sorted(troubles, key=lambda trouble: len(trouble.text) + len(trouble.client_id))
+        state = copy_record(
+            state,
+            clients=kept_clients,
+            left_out=state.left_out + len(clients) - len(kept_clients),
+            troubles=shortest[: len(troubles) // 2],
+        )
 
 
 def load_state(body: bytes) -> WorkerState | None:
@@ -111,7 +127,7 @@ def status_of(
     blocked: str = "",
     dead_letters_held: bool = False,
 ) -> ServiceStatus:
-    """Merge the workers' answers. A worker may report its clients in several answers.
+    """Merge the workers' answers. A worker may report its clients in several answers, of which the first has the rest.
 
     `depths`, `oldest` and `seen` are reported by the queue: the number of messages, the time of the oldest message, and
     the number of workers.
@@ -119,8 +135,10 @@ def status_of(
     """
     states: dict[str, WorkerState] = {}
     for state in filter(None, map(load_state, answers)):
-        earlier_clients = states[state.worker].clients if state.worker in states else ()
-        states[state.worker] = copy_record(state, clients=[*earlier_clients, *state.clients])
+        first = states.setdefault(state.worker, state)
+        if first is not state:
+            clients = [*first.clients, *state.clients]
+            states[state.worker] = copy_record(first, clients=clients, left_out=state.left_out)
     workers = [states[worker] for worker in sorted(states)]
     oldest_by_queue = dict(oldest or {})
     for queue in {queue for worker in workers for queue in worker.held}:

@@ -17,7 +17,7 @@ from notifier import __version__
 from notifier.model.durations import format_in_words
 from notifier.model.errors import NotifierError, QueueError, describe_error
 from notifier.model.moment import MinuteLimit
-from notifier.model.printable import printable
+from notifier.model.printable import excerpt
 from notifier.model.record import record
 from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
 
@@ -139,14 +139,14 @@ async def name_holder(
     `report` receives the name, too.
     """
     request, name = WorkerRequest(name=LIST_JOBS, who=who, members={"issuers": None}), ANOTHER_HOLDER
-    with suppress(QueueError):
+    with suppress(QueueError, LookupError, TypeError, ValueError, AttributeError):  # another release, or a forgery
         _, answers = await send_to_workers(queue, request, ANSWER_TIMEOUT_SECONDS)
         for answer in answers:
             for job in answer.result.get("jobs", ()):
                 if job["kind"] in kinds and job.get("holds"):
                     left = job.get("seconds_left")
                     duration = "" if left is None else f", about {format_in_words(left)} more"
-                    name = printable(f"worker {answer.worker} (job {job['id']}, {job['kind']}{duration})")
+                    name = excerpt(f"worker {answer.worker} (job {job['id']}, {job['kind']}{duration})", 300)
     report(name)
     return name
 

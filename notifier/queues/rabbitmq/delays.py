@@ -30,7 +30,7 @@ DELAY_QUEUES: Mapping[str, int] = {f"delay.{2**power}s": 2**power for power in r
 
 HOP_SECONDS = tuple(DELAY_QUEUES.values())
 MAX_HOPS = 3
-# Powers of two by which the delays of neighbours differ. Odd ones, since the channel of a queue has the parity of its power.
+# Powers of two by which the delays of neighbours differ: odd, since the parity of its power decides a queue's channel.
 NEIGHBOUR_POWERS = (1, 3)
 _TAIL_BYTES = 512  # bytes at the end of a document that contain its schedule
 _SCHEDULE = re.compile(rb'("schedule":\{"due":[^][{},]+)(?:,"hops":\[([0-9,]+)\])?\}\}\Z')

@@ -1,6 +1,7 @@
 """Routes of operators: the scopes that they declare, and what many requests cost a worker."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -200,13 +201,13 @@ class Remembering:
     last = 0
     since = 0.0
 
-    def __init__(self, log: list[str]) -> None:
-        self._log = log
+    def __init__(self, log: list[str], rows: Sequence[RecentEntry] = ()) -> None:
+        self._log, self._rows = log, rows
 
     def after(self, *_number: int, **_narrowing: object) -> list[RecentEntry]:
         """As of a worker's memory."""
         self._log.append("rows")
-        return []
+        return list(self._rows)
 
     find_rows = after
 
@@ -253,6 +254,20 @@ async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
     assert [count for count in log if count] == [CLIENTS_PER_STEP] * 5
     steps = [place for place, count in enumerate(log) if count]
     assert all(later - before > 1 for before, later in pairwise(steps)), "others had their turn"
+
+
+@pytest.mark.parametrize("size", [1000, 300_000])
+async def test_answer_is_bounded(size: int) -> None:
+    """The side channel drops larger answers: then all that the worker knows would be missing at the others."""
+    given = SimpleNamespace(name="w", states=lambda _: (b'"' * size for _ in range(20)), state=lambda _: b'"' * size)
+    rows = [RecentEntry(number, 0.0, "failed", "i", "c", 0, text="x" * (size // 10)) for number in range(100)]
+    part = LocalAnswers(cast("Any", given), cast("Any", Remembering([], rows)))
+    for members in ({"clients": None}, {"clients": [["i", "c"]] * 5000}, {"after": {}}, {"find": {"event_id": "e"}}):
+        answer = await part.act(WorkerRequest(name=NAME, who="eyes", members=members))
+        assert len(json.dumps(answer)) < 1024 * 1024
+        assert not answer.get("rows") or answer["rows"][-1]["n"] == 99  # the newest
+        whole = len(answer.get("states", ())) == 20 or len(answer.get("rows", ())) == 100
+        assert whole == (size == 1000)
 
 
 # ── The process in which the doctor looks for the console: it ends in an account, whatever becomes of it ──────────

@@ -399,6 +399,9 @@ async def test_discard_lists_each_dead_letter(api: Api) -> None:
         ("POST", "/replay", [], ""),
         ("POST", "/replay", {"all": "yes"}, "all"),
         ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
+        ("POST", "/replay", {"client_id": "x" * 1025}, "client_id"),
+        ("POST", "/find", {"event_id": "e", "iss": "x" * 1025}, "iss"),
+        ("POST", "/../retry", {"client_id": "x" * 1025, "iss": ISS}, "client_id"),
     ],
 )
 async def test_invalid_filters_are_refused_without_effect(

@@ -17,6 +17,7 @@ from notifier.operators.deliveries import jobs as jobs_module
 from notifier.operators.deliveries.jobs import SHOW_JOB, Job, JobKind, Jobs
 from notifier.operators.deliveries.repair_jobs import RetryWork
 from notifier.operators.deliveries.replay_account import (
+    MAX_FOLLOWED_MESSAGES,
     MAX_REPLAYS,
     ReplayAccount,
     ReplayAccounts,
@@ -148,6 +149,21 @@ async def test_job_that_waits_for_messages_ends_at_once(jobs: Jobs) -> None:
     await settled(jobs, "ended")
 
 
+async def test_list_of_jobs_with_long_conditions_is_bounded(jobs: Jobs) -> None:
+    """The side channel drops larger answers. The oldest ended jobs are omitted."""
+    ended = [FakeWork(issuers=frozenset({ISS})) for _ in range(5)]
+    for work in ended:
+        work.conditions = {"client_id": "x" * 200_000}
+        work.go_on.set()
+        jobs.begin(work, None)
+    await settled(jobs, *["ended"] * 3)
+    running = jobs.begin(FakeWork("discard"), None)["id"]
+    known = await states(jobs)
+    assert len(known) == 4
+    assert known.keys() > {running}
+    assert known[running] != "ended"
+
+
 class Workers(SqliteQueue):
     """A queue whose workers have these jobs."""
 
@@ -178,6 +194,12 @@ async def test_holder_of_messages_is_named(tmp_path: Path) -> None:
         "worker w-2 (job j-2, replay, about 90 s more)"
     )
     assert reported == ["another command or request", "worker w-2 (job j-2, replay, about 90 s more)"]
+    wrong_jobs: Sequence[Any] = (5, {}, {"kind": []}, {"kind": "replay", "holds": 1}, holder | {"seconds_left": "soon"})
+    for wrong in wrong_jobs:
+        queue.jobs = {"w-1": [wrong]}  # of another release, or of anyone who may use the queue
+        assert await name_holder(queue, "sre", DEAD_LETTER_JOBS) == "another command or request"
+    queue.jobs = {"w-1": [holder | {"id": 9000 * "x"}]}
+    assert len(await name_holder(queue, "sre", DEAD_LETTER_JOBS)) == 300
 
 
 async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +327,17 @@ async def test_delivery_that_had_succeeded_is_not_pending() -> None:
     accounts.observe(replace(taken("e-9", 3), copies=2))
     known = await account(accounts)
     assert (known.results.delivered, known.count_waiting(1, 1), known.reported) == (2, 0, 2)
+
+
+async def test_a_bounded_number_of_dead_letters_is_followed() -> None:
+    """Anyone who may use the queue can send requests of one replay again and again."""
+    accounts = ReplayAccounts(lambda: 0.0, Observers())
+    ids = [f"d-{number}" for number in range(MAX_FOLLOWED_MESSAGES + 1)]
+    for request in make_follow_requests("r", "eve", ids, []):
+        await accounts.act(request)
+    for delivery_id in (ids[0], ids[-1]):
+        accounts.observe(delivered(replace(DELIVERY, id=delivery_id)))
+    assert (await account(accounts)).reported == 1
 
 
 async def test_a_bounded_number_of_replays_is_followed() -> None:

@@ -36,6 +36,7 @@ async def test_claimed_name_is_marked(who: str) -> None:
         ("retried_now", {"action_id": 3}),
         ("retried_now", {"action_id": ["a1"]}),
         ("retried_now", {"self": "x"}),
+        ("retried_now", {"method_name": "x"}),  # it would be kept without being logged
     ],
 )
 async def test_other_lines_are_refused(action: object, details: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from notifier.operators.status.client_status import ClientStatus, list_client_st
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import (
+    MAX_STATE_BYTES,
     LaneState,
     WorkerState,
     dump_state,
@@ -56,6 +57,30 @@ def all_of(*known: Any, **more: Any) -> tuple[list[ClientStatus], int]:
 def stands(client_id: str, **more: object) -> ClientStatus:
     """Return the state of a client."""
     return ClientStatus(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
+
+
+def test_state_of_clients_with_long_names_is_bounded() -> None:
+    """The side channel drops larger answers, and the worker would be missing. The clients in the worst state remain."""
+    name = "\N{GRINNING FACE}" * 1000
+    clients = [stands(f"{name}{number}") for number in range(500)]
+    short = Trouble(kind=TroubleKind.CLOCK, text="the clock is ahead")
+    unknown = Trouble(kind=TroubleKind.UNKNOWN_CLIENT, text=f"no client {name}", iss=ISS, client_id=name)
+    document = worker("a", *clients, left_out=7, troubles=[unknown] * 500 + [short])
+    assert len(document) <= MAX_STATE_BYTES
+    status = status_of({}, [document], now=NOW)
+    kept = len(status.clients)
+    assert 0 < kept < 500
+    assert status.left_out == 7 + 500 - kept
+    assert {client.client_id for client in status.clients} == {client.client_id for client in clients[:kept]}
+    assert short in status.workers[0].troubles
+
+
+def test_parts_of_a_state_are_merged() -> None:
+    """The first part has all but the clients, and the last part has the number of the omitted clients."""
+    trouble = Trouble(kind=TroubleKind.CLOCK, text="the clock is ahead")
+    parts = [worker("a", left_out=5, troubles=[trouble]), worker("a", stands("b"), left_out=4)]
+    status = status_of({}, parts, now=NOW)
+    assert (len(status.clients), status.left_out, list(status.workers[0].troubles)) == (1, 4, [trouble])
 
 
 def test_worker_that_is_not_ready_is_shown() -> None:
