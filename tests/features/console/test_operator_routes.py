@@ -262,7 +262,8 @@ async def test_answer_is_bounded(size: int) -> None:
     given = SimpleNamespace(name="w", states=lambda _: (b'"' * size for _ in range(20)), state=lambda _: b'"' * size)
     rows = [RecentEntry(number, 0.0, "failed", "i", "c", 0, text="x" * (size // 10)) for number in range(100)]
     part = LocalAnswers(cast("Any", given), cast("Any", Remembering([], rows)))
-    for members in ({"clients": None}, {"clients": [["i", "c"]] * 5000}, {"after": {}}, {"find": {"event_id": "e"}}):
+    asked: list[dict[str, Any]] = [{"clients": None}, {"clients": [["i", "c"]] * 5000}, {"after": {}}]
+    for members in (*asked, {"find": {"event_id": "e"}}):
         answer = await part.act(WorkerRequest(name=NAME, who="eyes", members=members))
         assert len(json.dumps(answer)) < 1024 * 1024
         assert not answer.get("rows") or answer["rows"][-1]["n"] == 99  # the newest
