@@ -31,6 +31,12 @@ def operating_user() -> str:
     return f"{name}@{socket.gethostname()}{suffix}{CLAIMED_SUFFIX}"
 
 
+def mark_claimed(who: str) -> str:
+    """Return a name from a request between workers, of which anyone who may use the queue may be the sender."""
+    return who.removesuffix(CLAIMED_SUFFIX)[:MAX_NAME_CHARACTERS] + CLAIMED_SUFFIX
+
+
+MAX_NAME_CHARACTERS = 200
 MAX_LINES_PER_KIND = 20  # for each user and action, so that frequent actions do not displace others
 MAX_BYTES_PER_KIND = 16_384  # of these lines; the oldest are dropped
 MAX_KINDS = shared_bound(100)  # pairs of user and action; a new pair replaces the least recent

@@ -129,8 +129,10 @@ async def test_http_reload_reaches_all_workers_and_guards_each(tmp_path: Path, a
             assert await ask("?accept_loss=true") == (True, [(True, "", 1)] * 2)
             for each in (first, second):
                 line = await each.until_logged("reload_loss_accepted")
-                assert (line["who"], line["audit"]) == ("sre", True)
+                assert (line["who"], line["audit"]) == ("sre (claimed)", True)
                 await each.until_metric(1, "config_last_reload_success")
+            assert [line["who"] for line in first.logged("reload_asked")].count("sre") == 3
+            assert [line["who"] for line in second.logged("reload_asked")] == ["sre (claimed)"] * 3
 
 
 @pytest.mark.full

@@ -1,7 +1,7 @@
 """Has the workers log what operators do by commands, so that it is in the service's log and the console's audit log.
 
 A command works on the queue itself. It sends its audit line to all workers, and each logs it. `who` is as the command
-claims it, and ends with CLAIMED_SUFFIX, unlike the name of an API token, which is proven. Anyone who may use the queue
+claims it (`mark_claimed`), unlike the name of an API token, which is proven. Anyone who may use the queue
 can send such a line, so its size, its actions and the number of lines are limited, and it replaces no other line of the
 audit log. A command writes a line itself that no worker has logged.
 """
@@ -28,13 +28,12 @@ from notifier.operators.status.worker_requests import (
 )
 from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
-from notifier.telemetry.audit import CLAIMED_SUFFIX, write_audit
+from notifier.telemetry.audit import mark_claimed, write_audit
 
 RECORD_ACTION = "record_action"
 MAX_LINES_PER_MINUTE = shared_bound(120)
 MAX_LINE_CHARACTERS = 16_384
 MAX_CONTAINERS = 100  # lists and objects: the console cannot read lines that are nested more than 190 deep
-MAX_NAME_CHARACTERS = 200
 CONNECT_TIMEOUT_SECONDS = 5.0
 _RESERVED_MEMBERS = frozenset(
     {"action", "at", "audit", "event", "level", "method_name", "self", "time", "who", "worker"}
@@ -59,8 +58,7 @@ class ActionRecorder:
                 structlog.get_logger().warning("claimed_actions_limited", per_minute=MAX_LINES_PER_MINUTE)
             raise RequestRefused(f"it logs {MAX_LINES_PER_MINUTE} lines of commands a minute")
         action, details = _read_line(request.members)
-        who = request.who.removesuffix(CLAIMED_SUFFIX)[:MAX_NAME_CHARACTERS] + CLAIMED_SUFFIX
-        write_audit(action, who=who, **details)
+        write_audit(action, who=mark_claimed(request.who), **details)
         return {}
 
 

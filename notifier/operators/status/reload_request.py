@@ -10,6 +10,7 @@ from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.record import record
 from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
+from notifier.telemetry.audit import mark_claimed
 
 RELOAD_REQUEST = "reload"
 RELOAD_TIMEOUT_SECONDS = 60.0  # enough for 100,000 clients and the timeout of a registry source
@@ -111,7 +112,7 @@ def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
         source = request.members.get("drop")
         reload = ReloadRequest(
-            who=request.who,
+            who=mark_claimed(request.who),
             accept_loss=request.members.get("accept_loss") is True,
             dropped_source=source if isinstance(source, str) else None,
         )

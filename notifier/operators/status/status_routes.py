@@ -20,6 +20,7 @@ from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResults
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_document import document_of
+from notifier.telemetry.audit import write_audit
 
 MAX_AGE_SECONDS = 1.0  # for which a status is reused
 
@@ -79,7 +80,10 @@ class ReloadQuery(TypedDict, total=False):
 
 
 class ReloadRoutes:
-    """The reload route. It requires a token with scope `repair` and without issuers."""
+    """The reload route. It requires a token with scope `repair` and without issuers.
+
+    The worker that receives the request logs the proven name of the token. All workers log the name as claimed.
+    """
 
     def __init__(self, reload: Callable[[ReloadRequest], Awaitable[ReloadResults]]) -> None:
         self._reload = reload
@@ -101,10 +105,9 @@ class ReloadRoutes:
     )
     async def _post(self, request: ApiRequest) -> Document:
         """Reload all workers, and return their results. Raises Refusal (503)."""
-        members = request.members
-        reload_request = ReloadRequest(
-            who=request.who, accept_loss=members.get("accept_loss", False), dropped_source=members.get("drop")
-        )
+        accept_loss, drop = request.members.get("accept_loss", False), request.members.get("drop")
+        reload_request = ReloadRequest(who=request.who, accept_loss=accept_loss, dropped_source=drop)
+        write_audit("reload_asked", who=request.who, accept_loss=accept_loss, drop=drop)
         try:
             return (await self._reload(reload_request)).document()
         except QueueError:
