@@ -99,7 +99,8 @@ class FeatureRuntime:
     `families` returns metrics at a scrape. `readers` parse the messages of sources, by source name. `list_sources`
     returns the names of the configured sources, whose counters start at zero. `acts` execute requests of other workers,
     by request name. `page`: the logout page. `authenticate_bearer` accepts bearer tokens of
-    the API that are not in its tokens file. `lifespan` is entered before the listeners open, and left after the drain.
+    the API that are not in its tokens file. `stays_ready` returns whether the worker is needed while only its queue is
+    unreachable, so that it must stay ready. `lifespan` is entered before the listeners open, and left after the drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -111,6 +112,7 @@ class FeatureRuntime:
     acts: Mapping[str, Act] = field(default_factory=dict)
     page: Page | None = None
     authenticate_bearer: AuthenticateBearer | None = None
+    stays_ready: Callable[[], bool] = lambda: False
     lifespan: AbstractAsyncContextManager[object] | None = None
 
 

@@ -27,7 +27,7 @@ class FeaturePart:
 
     `secrets`: files with secrets, by the setting that names each. `fixed`: values that need a restart to change, by
     setting. `bindings`: the exchanges of other applications to bind the queue to. `senders`: the senders whose events
-    arrive through this feature.
+    arrive through this feature. `jti_prefixes`: by issuer, the first characters of the `jti` of its logout tokens.
     """
 
     mistakes: Sequence[InputIssue] = ()
@@ -36,6 +36,7 @@ class FeaturePart:
     fixed: Mapping[str, object] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     senders: Sequence[Sender] = ()
+    jti_prefixes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,11 @@ class ConfiguredFeature:
     read_again: Callable[[Settings | None], Mapping[str, ReadAgain]] = lambda _settings: {}
     registry_kinds: Mapping[str, BuildReader] = field(default_factory=dict)
     key_kinds: Callable[[], Mapping[str, KeyKind]] = dict
+
+
+def merge_jti_prefixes(parts: Sequence[FeaturePart]) -> Mapping[str, str]:
+    """Return the first characters of the `jti` of logout tokens, by issuer."""
+    return {iss: prefix for part in parts for iss, prefix in part.jti_prefixes.items()}
 
 
 def settings_model(features: Sequence[ConfiguredFeature]) -> type[Settings]:

@@ -18,7 +18,7 @@ from notifier.configuration.clients.clients_file import pause_garbage_collection
 from notifier.configuration.clients.guard import guard_answer
 from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import find_excessive_loss, keep_followers, record_losses
-from notifier.configuration.configured_feature import key_kinds_of, reader_builder
+from notifier.configuration.configured_feature import key_kinds_of, merge_jti_prefixes, reader_builder
 from notifier.configuration.loading import MAX_LOGGED, LoadedConfiguration, load, log_faults, log_ignored_values
 from notifier.configuration.reload_state import ReloadState
 from notifier.model.api_token import ApiToken
@@ -54,6 +54,8 @@ class LiveConfiguration:
         self.configured_files: set[Path] = set()
         """The files that the last reload found in the configuration, even if the reload failed or was refused."""
         self.reloads = ReloadState(loaded, time.time)
+        self.jti_prefixes = dict(merge_jti_prefixes(loaded.parts))
+        """The first characters of the `jti` of logout tokens, by issuer. A reload changes it in place."""
 
     def registry(self) -> Registry:
         """Return the current registry of clients."""
@@ -113,6 +115,9 @@ class LiveConfiguration:
             loaded = replace(loaded, tokens=self.current.tokens)
         old_clients = list_clients(self.current.registry)
         self.current, self.answers = loaded, answers
+        self.jti_prefixes |= (jti_prefixes := merge_jti_prefixes(loaded.parts))
+        for iss in self.jti_prefixes.keys() - jti_prefixes.keys():
+            del self.jti_prefixes[iss]
         free_clients(old_clients)
         self.reloads.on_applied(loaded)
         client_count = sum(map(len, loaded.registry.clients.values()))

@@ -55,7 +55,9 @@ class BackChannel:
         new_jti: Callable[[], str],
         unverifiable: Callable[[Client], str | None] = lambda _client: None,
         encrypter: Encrypter | None = None,
+        jti_prefixes: Mapping[str, str] | None = None,
     ) -> None:
+        self._jti_prefixes = jti_prefixes
         self._signer = signer
         self._clock = clock
         self._new_jti = new_jti
@@ -68,6 +70,8 @@ class BackChannel:
         Raises InternalFault if the token cannot be signed or encrypted now.
         """
         jti = self._new_jti()
+        if self._jti_prefixes:
+            jti = self._jti_prefixes.get(delivery.iss, "") + jti
         claims = build_claims(delivery, client, now=self._clock(), jti=jti)
         if isinstance(claims, DeadReason):
             return Dead(reason=claims, text=_NO_TOKEN[claims])
@@ -140,8 +144,9 @@ def build_channels(
 ) -> Mapping[str, Channel]:
     """Return all channels by their kind (`Client.channel_kind`). `further`: other channels, by their kind."""
     back = BackChannel(
-        tools.signer, clock=tools.clock, new_jti=tools.new_jti, unverifiable=tools.unverifiable, encrypter=encrypter
-    )
+        tools.signer, clock=tools.clock, new_jti=tools.new_jti, unverifiable=tools.unverifiable, encrypter=encrypter,
+        jti_prefixes=tools.jti_prefixes,
+    )  # fmt: skip
     channels: dict[str, Channel] = {BACK_CHANNEL: back, FRONT_CHANNEL: FrontChannel(tools.clock)}
     for classes in further:
         channels |= {kind: make(tools) for kind, make in classes.items()}

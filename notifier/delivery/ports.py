@@ -4,6 +4,7 @@ Each is a protocol of a few methods. Other rooms have these methods; `notifier/s
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field
 from typing import Protocol, runtime_checkable
 
 from notifier.delivery.facts import Observer
@@ -92,7 +93,7 @@ class CanaryChannel(Protocol):
 
 @record
 class ChannelTools:
-    """What channels make requests with. `new_jti` never returns the same id twice.
+    """What channels make requests with. `new_jti` never returns the same id twice. `jti_prefixes`: by issuer.
 
     `unverifiable` returns why a client cannot verify our signatures, None if no reason is known; it is called only
     after a client rejected a signature.
@@ -102,6 +103,7 @@ class ChannelTools:
     clock: Clock
     new_jti: Callable[[], str]
     unverifiable: Callable[[Client], str | None] = lambda _client: None
+    jti_prefixes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Transport(Protocol):

@@ -141,7 +141,7 @@ class Service:
         tracing = self._tracing
         tools = ChannelTools(
             signer=self._live if tracing is None else tracing.signer(self._live), clock=time.time, new_jti=new_id,
-            unverifiable=self._watches.signing_keys.explain_refused_token,
+            unverifiable=self._watches.signing_keys.explain_refused_token, jti_prefixes=self._live.jti_prefixes,
         )  # fmt: skip
         encrypter = self._encryption if tracing is None else tracing.encrypter(self._encryption)
         return build_channels(tools, encrypter, [feature.channels for feature in features])
@@ -196,6 +196,7 @@ class Service:
             **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, LIST_JOBS), self._jobs.act),
             **{name: act for feature in self._features for name, act in feature.acts.items()},
         }
+        self._watches.stay_ready_while([feature.stays_ready for feature in self._features])
         channel = self.queue.side_channel
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts).carry_out)
@@ -274,6 +275,7 @@ class Service:
         gc.collect()
         gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
         await self.queue.consume(self.worker)
+        self._watches.has_consumed.set()
         structlog.get_logger().info("consuming")
         await self._watches.deferral_release.run(self.worker.scheduler, self.worker.delayed)
 

@@ -7,7 +7,7 @@ watches are constructed before the worker and its features, which use them.
 import asyncio
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -186,8 +186,9 @@ class Watches:
         self._queue = queue
         self._metrics = metrics
         self._blocked = False
+        self._needs: Sequence[Callable[[], bool]] = ()
         self.depths: Mapping[str, Depth] = {}
-        self.draining = asyncio.Event()
+        self.draining, self.has_consumed = asyncio.Event(), asyncio.Event()
         self.health = HealthObserver(
             clock=time.time,
             monotonic=time.monotonic,
@@ -209,6 +210,10 @@ class Watches:
         self.self_watch = SelfWatch(live)
         self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
 
+    def stay_ready_while(self, conditions: Sequence[Callable[[], bool]]) -> None:
+        """Stay ready without a queue while a condition holds, once the worker has consumed."""
+        self._needs = conditions
+
     def readiness(self) -> Readiness:
         """Return the readiness that `/readyz` shows."""
         status = self._queue.status()
@@ -217,6 +222,7 @@ class Watches:
             consuming=status.consuming,
             blocked=status.blocked,
             draining=self.draining.is_set(),
+            needed=self.has_consumed.is_set() and any(need() for need in self._needs),
             problem=status.problem or self.registry.refresh.problem(),
         )
 

@@ -181,6 +181,8 @@ class Settings(Section):
     """Pages for browsers. Left out: no listener."""
     upstreams: dict[SourceName, FeatureSection] = Field({})
     """OpenID Providers that users sign in at and that report ended sessions, by name."""
+    relays: dict[SourceName, FeatureSection] = Field({})
+    """Identity servers of `issuers` whose logout tokens notifier delivers to their clients, by name."""
     log: LogSettings = LogSettings()
     """Logs."""
     metrics: MetricsSettings = MetricsSettings()

@@ -4,13 +4,13 @@ import base64
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 from notifier.model.client import Algorithm
 from notifier.model.record import record
 from notifier.tokens.jws import is_signed_by
 from notifier.tokens.security_event_token import KeysUnavailable
-from notifier.tokens.transmitter_keys import MAX_TRIED_KEYS, TransmitterKeys
+from notifier.tokens.transmitter_keys import MAX_TRIED_KEYS, VerifyingKey
 
 MAX_TOKEN_BYTES = 16_384  # decoding an unauthenticated token of 128 KiB would block the event loop for 20 ms
 
@@ -40,6 +40,15 @@ class SignedClaims:
     alg: str
 
 
+class IssuerKeys(Protocol):
+    """The published keys of one issuer."""
+
+    async def matching_keys(
+        self, kid: str | None, alg: str, *, reread: bool = False, may_wait: Callable[[], bool] = lambda: True
+    ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
+        """Return the keys that may verify a token with this header. See `TransmitterKeys`."""
+
+
 class SignedContent:
     """Verifies tokens with the published keys of one issuer. Other algorithms than `algorithms` are refused.
 
@@ -51,7 +60,7 @@ class SignedContent:
 
     def __init__(
         self,
-        keys: TransmitterKeys,
+        keys: IssuerKeys,
         algorithms: Collection[str],
         types: Sequence[str],
         title: str,

@@ -62,7 +62,7 @@ class VerifyingKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PublishedSet:
+class PublishedSet:
     """A JWK Set that was read. `began_at`: when the reading began.
 
     `advertised`: the algorithms that the transmitter states for its tokens. If it is empty, any algorithm is accepted.
@@ -76,11 +76,14 @@ class _PublishedSet:
     prepared: dict[int, VerifyingKey | None] = field(default_factory=dict)
     missing_kids: set[str | None] = field(default_factory=set)
 
-    def matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
-        """Yield the keys that can verify `alg` and have this `kid`.
+    def matching_keys(self, kid: str | None, alg: str) -> tuple[VerifyingKey, ...]:
+        """Return the first MAX_TRIED_KEYS keys that can verify `alg` and have this `kid`.
 
         Without a `kid` in the token, all keys match. If no key of the set has the `kid`, the keys without `kid` match.
         """
+        return tuple(islice(self._matching_keys(kid, alg), MAX_TRIED_KEYS))
+
+    def _matching_keys(self, kid: str | None, alg: str) -> Iterator[VerifyingKey]:
         if self.advertised and alg not in self.advertised:
             return
         accepted_kids = {kid} if any(key.kid == kid for key in self.published) else {None}
@@ -114,7 +117,7 @@ class TransmitterKeys:
         self._pause = pause
         self._pauses: set[asyncio.Future[None]] = set()
         self._waiting = 0
-        self._set: _PublishedSet | None = None
+        self._set: PublishedSet | None = None
         self._unused: str | None = None
         self._reading = shared_lock()
         self._due = float("-inf")
@@ -137,7 +140,7 @@ class TransmitterKeys:
             await self._refresh(unknown=False)
         if self._set is None:
             return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
-        keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
+        keys = self._set.matching_keys(kid, alg)
         if keys and not reread:
             return keys
         if self._is_just_read(kid, arrived_at):
@@ -146,7 +149,7 @@ class TransmitterKeys:
         if not may_wait():
             return () if reread else keys
         await self._refresh(unknown=True)
-        keys = tuple(islice(self._set.matching_keys(kid, alg), MAX_TRIED_KEYS))
+        keys = self._set.matching_keys(kid, alg)
         if keys:
             return keys
         if self._is_just_read(kid, arrived_at):
@@ -217,7 +220,7 @@ class TransmitterKeys:
         if isinstance(published, str):
             return published
         advertised = expand_names(document.algorithms or ())
-        self._set = _PublishedSet(published=published, began_at=began_at, advertised=advertised)
+        self._set = PublishedSet(published=published, began_at=began_at, advertised=advertised)
         self._unused = find_unused_keys(published)
         return None
 

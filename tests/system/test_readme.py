@@ -301,8 +301,10 @@ def delivery() -> Delivery:
 OF_SOURCES = "registry.sources[]."
 QUEUE_URL = "queue.url"
 _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
-_NAMED = ("sources", "upstreams", "check_session")
-_IN_PARTS = ("sources.<name>.", "upstreams.<name>.", "web.", "issuers.<iss>.keys[].", "api.console.oidc.")
+_NAMED = ("sources", "upstreams", "relays", "check_session")
+_IN_PARTS = (
+    "sources.<name>.", "upstreams.<name>.", "relays.<name>.", "web.", "issuers.<iss>.keys[].", "api.console.oidc.",
+)  # fmt: skip
 """Members of lists and maps, which no document can set alone."""
 _DERIVED = ("by preset", "by formula", "the only issuer", "the user's own", "the ARN's", "the metadata's")
 

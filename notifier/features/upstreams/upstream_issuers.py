@@ -6,6 +6,13 @@ from importlib.util import find_spec
 from notifier.configuration.configured_feature import FeaturePart
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.feature import FeatureReport
+from notifier.features.upstreams.relay_settings import (
+    JTI_PREFIX,
+    check_relays,
+    relay_warnings,
+    relayed_issuers,
+    report_relays,
+)
 from notifier.features.upstreams.upstream_settings import (
     SameSubSettings,
     SessionsSqlSettings,
@@ -18,9 +25,13 @@ from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
 
-def read_upstreams(settings: Settings, _registry: Registry, invalid_sections: frozenset[str]) -> FeaturePart:
-    """Return all errors and warnings. `invalid_sections`: settings sections with an error."""
-    return FeaturePart(mistakes=check_upstreams(settings, invalid_sections), warnings=upstream_warnings(settings))
+def read_upstreams(settings: Settings, registry: Registry, invalid_sections: frozenset[str]) -> FeaturePart:
+    """Return all errors and warnings, also those of relays. `invalid_sections`: settings sections with an error."""
+    return FeaturePart(
+        mistakes=[*check_upstreams(settings, invalid_sections), *check_relays(settings, invalid_sections)],
+        warnings=[*upstream_warnings(settings), *relay_warnings(settings, registry)],
+        jti_prefixes=dict.fromkeys(relayed_issuers(settings), JTI_PREFIX),
+    )
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
@@ -132,7 +143,7 @@ def _find_warnings(name: str, upstream: UpstreamSettings, settings: Settings) ->
 
 
 def report_upstreams(loaded: LoadedConfiguration) -> FeatureReport:
-    """Return each upstream's paths and its way to find sessions, for `notifier check`."""
+    """Return the paths of each upstream and relay, and an upstream's way to find sessions, for `notifier check`."""
     members, lines, settings = {}, [], loaded.settings
     for name, upstream in upstreams_of(settings).items():
         iss, resolve = local_issuer(upstream, settings), next(iter(upstream.resolve.model_fields_set), None)
@@ -148,4 +159,5 @@ def report_upstreams(loaded: LoadedConfiguration) -> FeatureReport:
         back_channel = f"{upstream.issuer}, as {', '.join(upstream.client_id)}: posts to {path}"
         front_channel = f"; browsers may call {browser_path}" if upstream.front_channel else ""
         lines.append(f"upstream {name}: {back_channel}, sessions at {iss} by {resolve}{front_channel}")
-    return FeatureReport(members={"upstreams": members}, lines=lines)
+    relays = report_relays(settings)
+    return FeatureReport(members={"upstreams": members, **relays.members}, lines=[*lines, *relays.lines])

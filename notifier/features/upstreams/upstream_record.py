@@ -8,6 +8,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 
 from notifier.delivery.facts import FactHandlers
+from notifier.features.upstreams.server_keys import JwksResult
 from notifier.features.upstreams.upstream import SessionsLookedUp
 from notifier.features.upstreams.upstream_token import UpstreamResult
 from notifier.model.moment import MinuteLimit
@@ -23,6 +24,7 @@ class UpstreamRecord:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
+        self._jwks: dict[tuple[str, str], int] = {}
         self._log_limit = MinuteLimit(monotonic)
         self.observe = FactHandlers({SessionsLookedUp: self._on_look_up})
         """Count a look-up, and log it if it found no session or failed."""
@@ -34,6 +36,18 @@ class UpstreamRecord:
                 self._requests.setdefault((name, result.value), 0)
             for look_up_result in _LOOK_UP_RESULTS:
                 self._look_ups.setdefault((name, look_up_result), 0)
+
+    def create_relay_series(self, relays: Iterable[str]) -> None:
+        """Start the series of each relay at zero."""
+        for name in relays:
+            for result in UpstreamResult:
+                self._requests.setdefault((name, result.value), 0)
+            for jwks_result in JwksResult:
+                self._jwks.setdefault((name, jwks_result.value), 0)
+
+    def on_jwks(self, relay: str, result: JwksResult) -> None:
+        """Count a request of a relay's joined JWK Set."""
+        self._jwks[relay, result.value] += 1
 
     def on_request(self, upstream: str, result: UpstreamResult, reason: str = "") -> None:
         """Count a request of a configured upstream, and log it unless it succeeded, at most once a minute per result.
@@ -72,6 +86,9 @@ class UpstreamRecord:
         labels = ("upstream", "result")
         text = "Requests of upstream providers to sign a user out."
         yield labelled_family(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
+        if self._jwks:
+            text = "Requests of the joined JWK Set of a relay."
+            yield labelled_family(CounterMetricFamily, "relay_jwks_requests_total", text, labels, self._jwks)
         text = "Questions which sessions here ended with one at an upstream."
         yield labelled_family(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 

@@ -1,7 +1,7 @@
-"""Serve `POST /upstreams/{upstream}/backchannel-logout`: accept logout tokens of upstream OpenID Providers.
+"""Accepts logout tokens at `POST /upstreams/{upstream}/backchannel-logout` and `/relays/{upstream}/backchannel-logout`.
 
-Most upstreams send a token only once. The verified claims are therefore published durably before the response 200, and
-the local sessions are looked up later by a worker. The token is never stored.
+Most senders send a token only once. The verified claims are therefore published durably before the response 200, and
+the local sessions of an upstream are looked up later by a worker. The token is never stored.
 
 Each response closes its connection. On a connection that is reused, an upstream may send the next token just when the
 worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lost.
@@ -10,8 +10,8 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TypeAlias, assert_never
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Generic, Protocol, TypeAlias, TypeVar, assert_never
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -40,22 +40,34 @@ from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
-PUBLISH_TIMEOUT_SECONDS = 5.0  # until a token's claims are durable
+ANSWER_TIMEOUT_SECONDS = 4.5  # for keys and queue together: most servers give up after 5 s
 MAX_SEEN_TOKENS = shared_bound(10_000)  # the oldest are dropped; the event of a dropped one has the same id again
 RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
+_TEMPORARY = frozenset(
+    {UpstreamResult.KEYS_AWAY, UpstreamResult.QUEUE_AWAY, UpstreamResult.DEAD_LETTERS, UpstreamResult.BUSY}
+)
 
 PublishOutgoing: TypeAlias = Callable[[Lane, MessageDraft], Awaitable[None]]
 """Returns once a message is durable. Raises QueueError."""
 RecordResult: TypeAlias = Callable[[str, UpstreamResult, str], None]
 """Counts a request of an upstream by result, and logs failures."""
+SenderT = TypeVar("SenderT", bound="TokenSender")
+SenderT_contra = TypeVar("SenderT_contra", bound="TokenSender", contravariant=True)
 
 
-async def publish_all(publish: PublishOutgoing, messages: Iterable[MessageDraft]) -> bool:
-    """Publish the messages durably. Return False if the queue is unavailable."""
+async def publish_all(
+    publish: PublishOutgoing, messages: Iterable[MessageDraft], deadline: float | None = None
+) -> bool:
+    """Publish the messages durably. Return False if the queue is unavailable.
+
+    `deadline`: by the clock of the event loop. None: in ANSWER_TIMEOUT_SECONDS.
+    """
+    if deadline is None:
+        deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
     try:
-        async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+        async with asyncio.timeout_at(deadline):
             for message in messages:
                 await publish(Lane.EVENTS, message)
     except (QueueError, TimeoutError):
@@ -81,27 +93,50 @@ class _SeenTokens:
             self._expires_at.popitem(last=False)
 
 
-class UpstreamRoutes:
-    """The routes that upstream providers themselves call. `find_upstream` returns None for an unknown upstream."""
+class TokenVerifier(Protocol):
+    """Verifies the tokens of one sender."""
+
+    async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysUnavailable:
+        """Verify a token. Never raises."""
+
+
+class TokenSender(Protocol):
+    """A sender of logout tokens. `name` is in metrics and logs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def verifier(self) -> TokenVerifier: ...
+
+
+class LogoutMessages(Protocol[SenderT_contra]):
+    """Makes the messages of verified tokens."""
+
+    def id_of(self, sender: SenderT_contra, logout: VerifiedLogout) -> str:
+        """Return an id that is the same for copies of a token."""
+
+    def to_message(self, sender: SenderT_contra, logout: VerifiedLogout) -> MessageDraft | UnacceptedLogout:
+        """Return the message to publish for a new token, or why none may be published now."""
+
+
+class LogoutTokenRoute(Generic[SenderT]):
+    """The route by which senders report ended sessions. `find_sender` returns None for an unknown sender."""
 
     def __init__(
         self,
-        find_upstream: Callable[[str], Upstream | None],
+        find_sender: Callable[[str], SenderT | None],
+        messages: LogoutMessages[SenderT],
         publish: PublishOutgoing,
         record: RecordResult,
         clock: Clock = time.time,
-        new_id: Callable[[], str] = new_id,
     ) -> None:
-        self._find_upstream = find_upstream
+        self._find_sender = find_sender
+        self._messages = messages
         self._publish = publish
         self._record = record
         self._clock = clock
-        self._new_id = new_id
         self._seen = _SeenTokens()
-
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Return the routes for the web listener's application."""
-        yield web.post(BACK_CHANNEL_PATH, self.post_logout)
+        self._publishing: dict[str, asyncio.Task[bool]] = {}
 
     async def post_logout(self, request: web.Request) -> web.Response:
         """Accept one logout token. The response follows Back-Channel Logout 1.0 §2.8."""
@@ -111,51 +146,93 @@ class UpstreamRoutes:
 
     async def _handle_logout(self, request: web.Request) -> web.Response:
         """Process a logout token, record the result, and return the response for the result."""
-        upstream = self._find_upstream(request.match_info["upstream"])
-        if upstream is None:
-            return problem_response(404, "There is no such upstream")
-        result, text = await self._accept_token(request, upstream)
-        self._record(upstream.name, result, text)
-        match result:
-            case UpstreamResult.ACCEPTED | UpstreamResult.REPLAYED:
-                return web.Response(status=200, headers=_NO_STORE_HEADERS)
-            case UpstreamResult.KEYS_AWAY | UpstreamResult.QUEUE_AWAY:
-                document = {"error": "temporarily_unavailable", "error_description": text}
-                headers = {**_NO_STORE_HEADERS, "Retry-After": RETRY_AFTER_SECONDS}
-                return web.json_response(document, status=503, headers=headers, dumps=json_text)
-            case _:
-                document = {"error": "invalid_request", "error_description": text}
-                return web.json_response(document, status=400, headers=_NO_STORE_HEADERS, dumps=json_text)
+        sender = self._find_sender(request.match_info["upstream"])
+        if sender is None:
+            return problem_response(404, "There is no such address")
+        result, text = await self._accept_token(request, sender)
+        self._record(sender.name, result, text)
+        return to_logout_response(result, text)
 
-    async def _accept_token(self, request: web.Request, upstream: Upstream) -> tuple[UpstreamResult, str]:
+    async def _accept_token(self, request: web.Request, sender: SenderT) -> tuple[UpstreamResult, str]:
         """Verify and publish the token of a request. Return the result and the error text."""
         token = await _read_token(request)
         if token is None:
             fields = f"one logout_token, at most {_MAX_FORM_FIELDS} fields, not compressed"
             return UpstreamResult.MALFORMED, f"the body must be {FORM_TYPE} with {fields}"
-        logout = await upstream.verifier.verify(token)
+        deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
+        try:
+            async with asyncio.timeout_at(deadline):
+                logout = await sender.verifier.verify(token)
+        except TimeoutError:
+            return UpstreamResult.KEYS_AWAY, "the keys of the issuer cannot be read in time; send the token again"
         match logout:
             case UnacceptedLogout():
                 return logout.result, logout.description
             case KeysUnavailable():
                 return UpstreamResult.KEYS_AWAY, logout.text
             case VerifiedLogout():
-                return await self._accept_logout(upstream, logout)
+                return await self._accept_logout(sender, logout, deadline)
             case _:
                 assert_never(logout)
 
-    async def _accept_logout(self, upstream: Upstream, logout: VerifiedLogout) -> tuple[UpstreamResult, str]:
-        """Publish the token's claims durably, unless the token was accepted before. Return result and error text."""
-        session_end = _to_session_end(upstream, logout)
-        if self._seen.is_seen(session_end.id, self._clock()):
+    async def _accept_logout(
+        self, sender: SenderT, logout: VerifiedLogout, deadline: float
+    ) -> tuple[UpstreamResult, str]:
+        """Publish the token's claims durably, unless the token was accepted before. Return result and error text.
+
+        Copies of a token share one publication. `deadline`: by the clock of the event loop.
+        """
+        token_id = self._messages.id_of(sender, logout)
+        if self._seen.is_seen(token_id, self._clock()):
             return UpstreamResult.REPLAYED, ""
-        if not await publish_all(self._publish, [self._to_message(upstream, session_end)]):
+        publishing = self._publishing.get(token_id)
+        if publishing is None:
+            message = self._messages.to_message(sender, logout)
+            if isinstance(message, UnacceptedLogout):
+                return message.result, message.description
+            publishing = asyncio.create_task(self._publish_until(message, token_id, logout.until, deadline))
+            self._publishing[token_id] = publishing
+        left = deadline - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({publishing}, timeout=left)
+        if not done or not publishing.result():
             return UpstreamResult.QUEUE_AWAY, "the queue is unavailable; send the token again"
-        self._seen.add(session_end.id, logout.until)
         return UpstreamResult.ACCEPTED, ""
 
-    def _to_message(self, upstream: Upstream, session_end: UpstreamSessionEnd) -> MessageDraft:
-        """Return the event of the local session, or a message by which a worker looks up the sessions."""
+    async def _publish_until(self, message: MessageDraft, token_id: str, expires_at: float, deadline: float) -> bool:
+        try:
+            is_durable = await publish_all(self._publish, [message], deadline)
+            if is_durable:
+                self._seen.add(token_id, expires_at)
+            return is_durable
+        finally:
+            del self._publishing[token_id]
+
+
+def to_logout_response(result: UpstreamResult, text: str) -> web.Response:
+    """Return the response for a result. `text`: the error."""
+    if result in (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED):
+        return web.Response(status=200, headers=_NO_STORE_HEADERS)
+    status, error, headers = 400, "invalid_request", _NO_STORE_HEADERS
+    if result in _TEMPORARY:
+        status, error, headers = 503, "temporarily_unavailable", {**headers, "Retry-After": RETRY_AFTER_SECONDS}
+    document = {"error": error, "error_description": text}
+    return web.json_response(document, status=status, headers=headers, dumps=json_text)
+
+
+class UpstreamMessages:
+    """Makes the messages of upstreams: the event of the local session, or a message by which a worker looks it up."""
+
+    def __init__(self, clock: Clock = time.time, new_id: Callable[[], str] = new_id) -> None:
+        self._clock = clock
+        self._new_id = new_id
+
+    def id_of(self, upstream: Upstream, logout: VerifiedLogout) -> str:
+        """Return the id of the session end. It is the same at all workers."""
+        return _to_session_end(upstream, logout).id
+
+    def to_message(self, upstream: Upstream, logout: VerifiedLogout) -> MessageDraft:
+        """Return the message of a token."""
+        session_end = _to_session_end(upstream, logout)
         same_sub = upstream.settings.resolve.same_sub
         if same_sub is not None:
             session = to_local_session(session_end.upstream_session, same_sub.prefix)

@@ -8,18 +8,17 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
-from notifier.features.upstreams.upstream_settings import UpstreamSettings
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.moment import is_in_milliseconds
 from notifier.tokens.foreign_keys import expand_names
 from notifier.tokens.security_event_token import KeysUnavailable, has_audience, is_claim_time
-from notifier.tokens.signed_content import SignedContent, TokenFault, UnverifiedToken
-from notifier.tokens.transmitter_keys import TransmitterKeys
+from notifier.tokens.signed_content import IssuerKeys, SignedContent, TokenFault, UnverifiedToken
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+MAX_AUDIENCES = 100  # of a token of a relay; servers send one
 CLOCK_SKEW_SECONDS = 60.0  # between the clocks of the upstream and this worker
 TOKEN_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
 _FORBIDDEN_CHARACTERS = re.compile(
@@ -43,6 +42,9 @@ class UpstreamResult(StrEnum):
     SESSIONS_AWAY = "sessions_away"
     QUEUE_AWAY = "queue_away"
     OFF = "off"
+    LOOP = "loop"
+    DEAD_LETTERS = "dead_letters"
+    BUSY = "busy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class VerifiedLogout:
     """The claims of a verified token. Times are epoch seconds. After `until`, the token is refused for its age."""
 
     iss: str
+    audiences: tuple[str, ...]
     sub: str | None = field(repr=False)
     sid: str | None = field(repr=False)
     jti: str
@@ -65,13 +68,32 @@ class UnacceptedLogout:
     description: str
 
 
-def check_logout(
-    claims: Mapping[str, object], settings: UpstreamSettings, now: float
-) -> VerifiedLogout | UnacceptedLogout:
+class TokenRules(Protocol):
+    """The rules for tokens of one sender. `max_age`: seconds. `client_id`: None accepts the tokens of any client.
+
+    `algorithms`: None accepts all.
+    """
+
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def client_id(self) -> tuple[str, ...] | None: ...
+    @property
+    def algorithms(self) -> tuple[Algorithm, ...] | None: ...
+    @property
+    def max_age(self) -> float: ...
+
+
+def check_logout(claims: Mapping[str, object], rules: TokenRules, now: float) -> VerifiedLogout | UnacceptedLogout:
     """Return the claims of a token whose signature is verified, or why it is not accepted."""
-    if claims.get("iss") != settings.issuer:
+    if claims.get("iss") != rules.issuer:
         return UnacceptedLogout(result=UpstreamResult.ISSUER, description="iss is another issuer")
-    if not has_audience(claims.get("aud"), settings.client_id):
+    audiences = _read_audiences(claims.get("aud"))
+    if rules.client_id is None:
+        if not 0 < len(audiences) <= MAX_AUDIENCES:
+            text = f"aud must name 1 to {MAX_AUDIENCES} clients, each as plain text"
+            return UnacceptedLogout(result=UpstreamResult.AUDIENCE, description=text)
+    elif not has_audience(claims.get("aud"), rules.client_id):
         return UnacceptedLogout(result=UpstreamResult.AUDIENCE, description="aud does not name this client")
     error = _find_claims_error(claims)
     if error is not None:
@@ -81,7 +103,7 @@ def check_logout(
     if not is_claim_time(iat) or not is_claim_time(exp) or not is_claim_time(nbf):
         text = "iat, exp and nbf must be numbers of seconds"
         return UnacceptedLogout(result=UpstreamResult.CLAIMS, description=text)
-    until = iat + settings.max_age
+    until = iat + rules.max_age
     if "exp" in claims:
         until = min(until, float(exp))
     wrong_time = UpstreamResult.EXPIRED
@@ -94,13 +116,21 @@ def check_logout(
     if now > until + CLOCK_SKEW_SECONDS:
         return UnacceptedLogout(result=wrong_time, description="exp has passed, or iat is too old")
     return VerifiedLogout(
-        iss=settings.issuer,
+        iss=rules.issuer,
+        audiences=audiences,
         sub=text_or_none(claims.get("sub")),
         sid=text_or_none(claims.get("sid")),
         jti=str(claims["jti"]),
         iat=float(iat),
         until=until + CLOCK_SKEW_SECONDS,
     )
+
+
+def _read_audiences(aud: object) -> tuple[str, ...]:
+    """Return the clients that `aud`, a text or a list, names, sorted; empty if an item is not plain text."""
+    items = aud if isinstance(aud, list) else [aud]
+    names = {item for item in items if is_plain_text(item)}
+    return tuple(sorted(names)) if all(map(is_plain_text, items)) else ()
 
 
 def is_plain_text(value: object) -> TypeGuard[str]:
@@ -132,16 +162,16 @@ def text_or_none(value: object) -> str | None:
 
 
 class LogoutTokenVerifier:
-    """Verifies the tokens of one upstream. `clock` returns epoch seconds."""
+    """Verifies the tokens of one sender. `clock` returns epoch seconds."""
 
-    def __init__(self, keys: TransmitterKeys, settings: UpstreamSettings, clock: Callable[[], float]) -> None:
-        algorithms = expand_names(settings.algorithms or Algorithm)
+    def __init__(self, keys: IssuerKeys, rules: TokenRules, clock: Callable[[], float]) -> None:
+        algorithms = expand_names(rules.algorithms or Algorithm)
         self._signed = SignedContent(keys, algorithms, TOKEN_TYPES, "logout_token", accepts=self._accepts)
-        self._settings = settings
+        self._rules = rules
         self._clock = clock
 
     def _accepts(self, claims: Mapping[str, object]) -> bool:
-        return isinstance(check_logout(claims, self._settings, self._clock()), VerifiedLogout)
+        return isinstance(check_logout(claims, self._rules, self._clock()), VerifiedLogout)
 
     async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysUnavailable:
         """Verify a token. Never raises."""
@@ -152,4 +182,4 @@ class LogoutTokenVerifier:
             is_malformed = content.fault is TokenFault.MALFORMED
             result = UpstreamResult.MALFORMED if is_malformed else UpstreamResult.SIGNATURE
             return UnacceptedLogout(result=result, description=content.text)
-        return check_logout(content.claims, self._settings, self._clock())
+        return check_logout(content.claims, self._rules, self._clock())

@@ -1,39 +1,62 @@
-"""The feature `upstreams`: ends the local sessions of users who signed out at an upstream OpenID Provider."""
+"""The feature `upstreams`: ends sessions by logout tokens of upstream OpenID Providers and of relayed servers."""
 
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from notifier.feature import Feature, FeatureContext, FeatureRuntime, late
 from notifier.model.ids import new_id
 
+if TYPE_CHECKING:
+    from notifier.features.upstreams.configured_relays import ConfiguredRelays
+    from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
+
+
+@asynccontextmanager
+async def _run_both(upstreams: ConfiguredUpstreams, relays: ConfiguredRelays) -> AsyncIterator[None]:
+    async with aclosing(upstreams), relays.running():
+        yield
+
 
 def _run(context: FeatureContext) -> FeatureRuntime:
+    from aiohttp import web
+
+    from notifier.features.upstreams.configured_relays import ConfiguredRelays
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
+    from notifier.features.upstreams.relay_routes import RelayRoutes
+    from notifier.features.upstreams.relay_tokens import RelayMessages
     from notifier.features.upstreams.upstream_intake import UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
-    from notifier.features.upstreams.upstream_routes import UpstreamRoutes
+    from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute, UpstreamMessages
     from notifier.features.upstreams.upstream_sign_outs import UpstreamSignOutRoutes
 
     record = UpstreamRecord()
-    upstreams = ConfiguredUpstreams(context.live, record)
+    upstreams, relays = ConfiguredUpstreams(context.live, record), ConfiguredRelays(context.live, record)
     find, publish, registry = upstreams.find_upstream, context.queue.publish, context.live.registry
-    routes = UpstreamRoutes(find, publish, record.on_request)
+    tokens = LogoutTokenRoute(find, UpstreamMessages(), publish, record.on_request)
+    relayed = LogoutTokenRoute(relays.find_relay, RelayMessages(registry), publish, record.on_request)
+    relay_routes = RelayRoutes(relays.find_relay, relayed, record.on_request, record.on_jwks)
     sign_outs = UpstreamSignOutRoutes(find, publish, record.on_request, context.page, registry)
     intake = UpstreamIntake(find, registry, clock=time.time, new_id=new_id, observe=context.observe)
     return FeatureRuntime(
-        pages=[*routes.routes(), *sign_outs.routes()],
+        pages=[web.post(BACK_CHANNEL_PATH, tokens.post_logout), *sign_outs.routes(), *relay_routes.routes()],
         observe=record.observe,
         families=record.families,
         readers={"upstream": intake},
-        lifespan=aclosing(upstreams),
+        lifespan=_run_both(upstreams, relays),
+        stays_ready=relays.can_serve,
     )
 
 
 UPSTREAMS = Feature(
     name="upstreams",
-    sections={"upstreams": "notifier.features.upstreams.upstream_settings:UpstreamSettings"},
+    sections={
+        "upstreams": "notifier.features.upstreams.upstream_settings:UpstreamSettings",
+        "relays": "notifier.features.upstreams.relay_settings:RelaySettings",
+    },
     read=late("notifier.features.upstreams.upstream_issuers:read_upstreams"),
     read_again=lambda _settings: {"upstream": late("notifier.features.upstreams.upstream_intake:read_again")},
     run=_run,

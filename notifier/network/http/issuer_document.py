@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from notifier.model.client import EgressPolicy
 from notifier.model.origins import origin_of
 
+LOOP_STATUS = 508
 _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
@@ -31,9 +32,21 @@ class IssuerDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentIssue:
-    """The document could not be read, but may be published. `text`: the reason."""
+    """The document could not be read, but may be published. `text`: the reason.
+
+    `status`: the status of the response; 0 if the server is unreachable. None for an unusable response or address.
+    """
 
     text: str
+    status: int | None = None
+
+    @property
+    def is_outage(self) -> bool:
+        """Return whether the server is unreachable or fails, so that nothing is known about the document.
+
+        508 is no outage: the address leads back to the reader (RFC 5842 §7.2).
+        """
+        return self.status == 0 or (self.status is not None and self.status >= 500 and self.status != LOOP_STATUS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from notifier.network.http.issuer_document import (
     parse_remaining_freshness,
     present_members,
 )
-from notifier.network.http.json_client import JsonAnswer, JsonClient, NoAnswer
+from notifier.network.http.json_client import BeyondBounds, JsonAnswer, JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.policies import TlsSettings
 
@@ -29,10 +29,11 @@ _JSON = {"Accept": "application/json, application/jwk-set+json"}
 
 
 class DocumentReader:
-    """Reads documents of at most `max_bytes`. It must be closed."""
+    """Reads documents of at most `max_bytes`. It must be closed. `headers`: further headers of each reading."""
 
-    def __init__(self, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BODY_BYTES, headers: Mapping[str, str] | None = None) -> None:
         self._bounds = Bounds(answer=max_bytes)
+        self._headers = {**_JSON, **(headers or {})}
         self._tls = TlsContexts()
 
     async def close(self) -> None:
@@ -46,11 +47,11 @@ class DocumentReader:
 
         A `proxy` resolves names, so `egress` checks only the URI itself.
         """
-        answer = await self._request(uri, _JSON, egress=egress, tls=tls, within=within, proxy=proxy)
+        answer = await self._request(uri, self._headers, egress=egress, tls=tls, within=within, proxy=proxy)
         if isinstance(answer, DocumentIssue):
             return answer
         if answer.status != 200:
-            return DocumentIssue(text=f"answered {answer.status}")
+            return DocumentIssue(text=f"answered {answer.status}", status=answer.status)
         if answer.content is None:
             return DocumentIssue(text="the answer is not JSON")
         headers = answer.headers
@@ -101,7 +102,8 @@ class DocumentReader:
             sent = {} if form is None else {"data": form}
             return await client.ask("POST" if sent else "GET", uri, headers, within=within, whole=whole, **sent)
         except NoAnswer as fault:
-            return DocumentIssue(text=str(fault))
+            is_unreachable = not fault.lasting and not isinstance(fault, BeyondBounds)
+            return DocumentIssue(text=str(fault), status=0 if is_unreachable else None)
         finally:
             await client.close()
 
@@ -119,7 +121,8 @@ class Discovery:
         """Return the metadata. An issue if they cannot be read, or name another issuer. Never raises."""
         document = await reader.read(self.metadata, egress=issuer_egress(egress), tls=self.tls, within=self.within)
         if isinstance(document, DocumentIssue):
-            return DocumentIssue(text=f"its metadata at {self.metadata} could not be read: {document.text}")
+            text = f"its metadata at {self.metadata} could not be read: {document.text}"
+            return DocumentIssue(text=text, status=document.status)
         metadata = present_members(document.content) if isinstance(document.content, dict) else {}
         issuer = metadata.get("issuer")
         if issuer != self.issuer:
@@ -145,7 +148,7 @@ class Discovery:
         if isinstance(document, DocumentIssue):
             remedy = "; if you mean that address, write it as jwks_uri" if policy is egress else ""
             text = f"the jwks_uri of its metadata at {self.metadata}, {uri!r:.200}: {document.text}{remedy}"
-            return DocumentIssue(text=text)
+            return DocumentIssue(text=text, status=document.status)
         algorithms = metadata.get(algorithms_in or "")
         return replace(document, algorithms=tuple(map(str, algorithms)) if isinstance(algorithms, list) else None)
 

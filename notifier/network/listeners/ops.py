@@ -24,6 +24,7 @@ SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds to read a page; the default scrape time
 class Readiness:
     """The worker's readiness. `queue`: connected, topology in place. `blocked`: the queue accepts no messages now.
 
+    `needed`: it has consumed before, and clients of a relayed identity server can read their keys from it.
     `problem` is the reason if it is not ready or blocked, or names a queue that refuses messages for long.
     """
 
@@ -31,6 +32,7 @@ class Readiness:
     consuming: bool
     blocked: bool = False
     draining: bool = False
+    needed: bool = False
     problem: str | None = None
 
     @property
@@ -41,8 +43,10 @@ class Readiness:
         once. If they were unready, all would leave their Service, so that `POST /v1/events` could not explain its 503,
         and a rollout that may be the remedy would stop. The same holds for a queue that refuses messages: it
         refuses those of all workers, and only affects some clients if it is a bucket.
+
+        A worker that is needed without its queue is ready too: if all left their Service, sign-ins would fail.
         """
-        return self.queue and self.consuming and not self.draining
+        return ((self.queue and self.consuming) or self.needed) and not self.draining
 
 
 class Exposition(Protocol):

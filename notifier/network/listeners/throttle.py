@@ -6,8 +6,9 @@ read. Requests to `/v1/events/{source}` have no token: these routes have separat
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -16,6 +17,13 @@ from notifier.network.listeners.authorization import Tokens, bearer_of
 from notifier.network.listeners.problem import Refusal, problem_response
 
 RETRY_AFTER_SECONDS = "1"  # seconds
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+
+def with_own_slots(handler: HandlerT) -> HandlerT:
+    """Mark a handler that limits its concurrent requests by itself, so that requests of other routes never delay it."""
+    handler.__dict__["has_own_slots"] = True
+    return handler
 
 
 class RequestSlots:
@@ -53,7 +61,10 @@ class RequestSlots:
 
 
 class Throttle:
-    """Limits the concurrent requests of an application, and the time of a body to `body_within` seconds."""
+    """Limits the concurrent requests of an application, and the time of a body to `body_within` seconds.
+
+    Handlers marked by `with_own_slots` take none of its slots.
+    """
 
     def __init__(self, tokens: Tokens, max_total: int, max_of_token: int, body_within: float) -> None:
         self._tokens = tokens
@@ -63,8 +74,7 @@ class Throttle:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve the request. Return 408 if its body was cut off. Raises Refusal (429)."""
-        token = bearer_of(request, self._tokens() or ())
-        with self._slots.hold_slot(None if token is None else token.name):
+        with self._hold_slot(request):
             timer = asyncio.get_running_loop().call_later(self._body_within, _abort_slow_body, request)
             try:
                 return await handler(request)
@@ -72,6 +82,12 @@ class Throttle:
                 return problem_response(408, "The body did not come")
             finally:
                 timer.cancel()
+
+    def _hold_slot(self, request: web.Request) -> AbstractContextManager[None]:
+        if getattr(request.match_info.handler, "has_own_slots", False):
+            return nullcontext()
+        token = bearer_of(request, self._tokens() or ())
+        return self._slots.hold_slot(None if token is None else token.name)
 
 
 def _abort_slow_body(request: web.Request) -> None:

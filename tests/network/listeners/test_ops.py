@@ -170,6 +170,8 @@ async def test_livez_answers_whatever_the_queue_does(
         (Readiness(queue=False, consuming=False, problem="connection refused"), 503),
         (Readiness(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
         (Readiness(queue=True, consuming=True, draining=True), 503),
+        (Readiness(queue=False, consuming=False, problem="connection refused", needed=True), 200),
+        (Readiness(queue=False, consuming=False, problem="connection refused", needed=True, draining=True), 503),
         (Readiness(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
         (Readiness(queue=True, consuming=True, problem="the broker refuses messages for a bucket"), 200),
     ],
@@ -179,7 +181,7 @@ async def test_readyz_names_the_missing_condition(
 ) -> None:
     """Ready means connected, consuming and not draining; else 503 with the missing condition. Blocked is ready.
 
-    So is a worker of which one queue refuses messages.
+    So is a worker of which one queue refuses messages, and a worker that serves JWK Sets of relays.
     """
     worker.health = health
     async with http.get(f"{ops.url}/readyz") as answer:
@@ -190,6 +192,7 @@ async def test_readyz_names_the_missing_condition(
             "consuming": health.consuming,
             "blocked": health.blocked,
             "draining": health.draining,
+            "needed": health.needed,
             "problem": health.problem,
         }
 

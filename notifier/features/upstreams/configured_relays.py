@@ -1,0 +1,120 @@
+"""Builds the relays of the current configuration: their keys, and the rules for their tokens."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
+
+from notifier.configuration.live_configuration import LiveConfiguration
+from notifier.configuration.loading import LoadedConfiguration
+from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, join_keys
+from notifier.features.upstreams.relay_settings import RelaySettings, relayed_issuer, relays_of
+from notifier.features.upstreams.relay_tokens import DeadLetterBudget, Relay, RelayRules, RelayVerifier
+from notifier.features.upstreams.server_keys import KEEP_INTERVAL_SECONDS, ServerKeys
+from notifier.features.upstreams.upstream_record import UpstreamRecord
+from notifier.features.upstreams.upstream_token import LogoutTokenVerifier
+from notifier.model.client import TlsFiles
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress, metadata_uri
+from notifier.network.http.issuer_documents import Discovery, DocumentReader
+from notifier.settings.service_settings import Settings
+
+LOOP_NAME = "notifier"
+LOOP_HEADERS = {"CDN-Loop": LOOP_NAME}  # RFC 8586
+DOCUMENT_TIMEOUT_SECONDS = 1.5  # a token may need metadata and keys, and servers wait 5 s for the answer
+KEYS_TIMEOUT_SECONDS = 3.0  # of `jwks_uri`: Hydra makes its keys when they are first read, in 2 to 5 s
+MAX_AGE_SECONDS = 600.0  # of a token, by its `iat`
+
+
+class ConfiguredRelays:
+    """Returns the current relays."""
+
+    def __init__(self, live: LiveConfiguration, record: UpstreamRecord) -> None:
+        self._live = live
+        self._record = record
+        self._reader = DocumentReader(headers=LOOP_HEADERS)
+        self._loaded: LoadedConfiguration | None = None
+        self._relays: Mapping[str, Relay] = {}
+        self._current_relays()  # starts the metrics of each relay at zero
+
+    def find_relay(self, name: str) -> Relay | None:
+        """Return the relay of a name; None if it is not configured."""
+        return self._current_relays().get(name)
+
+    def can_serve(self) -> bool:
+        """Return whether there are relays, and the JWK Set of each can be served."""
+        relays = self._current_relays().values()
+        return bool(relays) and all(relay.keys.held is not None for relay in relays)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Read the keys from time to time while entered, so that a set is held when a server fails."""
+        keeping = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+            for relay in self._relays.values():
+                await relay.keys.close()
+            await self._reader.close()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.gather(*(relay.keys.current(None) for relay in self._current_relays().values()))
+            await asyncio.sleep(KEEP_INTERVAL_SECONDS)
+
+    def _current_relays(self) -> Mapping[str, Relay]:
+        """Return the relays by name. Build them again after a reload; keep those with unchanged settings."""
+        current = self._live.current
+        if current is not self._loaded:
+            configured, previous = relays_of(current.settings), self._relays
+            self._loaded = current
+            self._record.create_relay_series(configured)
+            self._relays = {
+                name: self._build(name, relay, relayed_issuer(relay, current.settings), previous.get(name))
+                for name, relay in configured.items()
+            }
+            for name, relay in previous.items():
+                if self._relays.get(name) is not relay:
+                    relay.keys.cancel()
+        return self._relays
+
+    def _build(self, name: str, settings: RelaySettings, iss: str | None, previous: Relay | None) -> Relay:
+        assert iss is not None, "`check_relays` refuses a configuration without it"
+        if previous is not None and previous.settings == settings and previous.iss == iss:
+            return previous
+        keys = ServerKeys(name, partial(self._read_keys, settings, iss), partial(self._join, iss), time.monotonic)
+        server = LogoutTokenVerifier(keys, RelayRules(issuer=iss, max_age=MAX_AGE_SECONDS), time.time)
+        return Relay(
+            name=name,
+            settings=settings,
+            iss=iss,
+            verifier=RelayVerifier(server, lambda: self._live.current.keys.jwks(iss)["keys"]),
+            keys=keys,
+            dead_letters=DeadLetterBudget(time.monotonic),
+        )
+
+    async def _read_keys(self, settings: RelaySettings, iss: str) -> IssuerDocument | DocumentIssue:
+        return await read_relay_keys(settings, iss, self._live.current.settings, self._reader)
+
+    def _join(self, iss: str, server: ServerSet) -> JoinedSet:
+        return join_keys(server, self._live.current.keys.jwks(iss)["keys"])
+
+
+async def read_relay_keys(
+    relay: RelaySettings, iss: str, settings: Settings, reader: DocumentReader
+) -> IssuerDocument | DocumentIssue:
+    """Return the JWK Set of a relay from `jwks_uri`, otherwise from the `jwks_uri` of its metadata. Never raises.
+
+    `reader` must send LOOP_HEADERS. `egress.allow_http` permits nothing here, as clients verify ID tokens by the set.
+    """
+    egress, issuer = settings.template().route.egress, settings.issuers.get(iss)
+    tls = TlsFiles() if issuer is None or issuer.tls is None else issuer.tls.files()
+    if relay.jwks_uri is not None:
+        policy = replace(issuer_egress(egress), allow_http=True)  # `RelaySettings` refuses http unless it is allowed
+        return await reader.read(relay.jwks_uri, egress=policy, tls=tls, within=KEYS_TIMEOUT_SECONDS)
+    discovery = Discovery(issuer=iss, metadata=metadata_uri(iss), tls=tls, within=DOCUMENT_TIMEOUT_SECONDS)
+    return await discovery.read_keys(reader, replace(egress, allow_http=relay.allow_http))

@@ -1,0 +1,182 @@
+"""Holds the JWK Set of a relayed identity server. The same set verifies its logout tokens and is served to clients.
+
+notifier never answers more than the server itself would. In doubt nothing is served, and the proxy asks the server:
+
+- After a successful reading the set is served for FRESH_SECONDS, then read again.
+- While a reading takes longer than MAX_WAIT_SECONDS, or the server is unreachable (connection, timeout, 5xx), the set
+  is held, for MAX_HELD_SECONDS since it was read.
+- A reading that finds no usable set (another status, no key, a key beyond the bounds), or that leads to notifier
+  itself, drops the set at once.
+
+Servers sign with a key as soon as they publish it, and many send a token once. So a token with an unknown `kid` waits
+for a reading that began after its arrival. All tokens and requests share one reading.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+
+import structlog
+
+from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, is_joined_set, read_server_set
+from notifier.model.record import copy_record, record
+from notifier.network.http.issuer_document import LOOP_STATUS, DocumentIssue, IssuerDocument
+from notifier.tokens.security_event_token import KeysUnavailable
+from notifier.tokens.transmitter_keys import PublishedSet, ReadKeySet, VerifyingKey
+
+FRESH_SECONDS = 2.0  # after a reading, in which the set is not read again
+RETRY_SECONDS = 1.0  # the same after a failed reading: few tokens may meet unread keys
+UNKNOWN_INTERVAL_SECONDS = 0.5  # between readings for tokens with unknown keys, which strangers can invent
+MAX_WAIT_SECONDS = 0.3  # for a reading, from its begin: some clients wait 0.5 s for a JWK Set (Nimbus)
+MAX_HELD_SECONDS = 300.0  # after which a set that cannot be read again is not used: a key may have been revoked
+MAX_CACHED_SECONDS = 300  # of Cache-Control; no longer than the server allows, so that no cache hides a new key
+KEEP_INTERVAL_SECONDS = 60.0  # between readings without a request, so that a set is held when the server fails
+_LOOP_TEXT = "leads to notifier itself; it must be the server's own address"
+
+
+class JwksResult(StrEnum):
+    """The results of a request of the joined set: the `result` label of `relay_jwks_requests_total`."""
+
+    FRESH = "fresh"
+    HELD = "held"
+    AWAY = "away"
+    UNUSABLE = "unusable"
+    LOOP = "loop"
+
+
+@record
+class HeldKeys:
+    """A set that was read. `max_age`: seconds for which a client may cache it. `is_fresh`: the last reading succeeded.
+
+    The keys verify tokens. `joined`: what clients get.
+    """
+
+    keys: PublishedSet
+    joined: JoinedSet
+    max_age: int
+    is_fresh: bool = True
+
+
+class ServerKeys:
+    """The JWK Set of one server. It must be closed. `read` fetches it, `join` adds notifier's keys.
+
+    `name`: of the relay. `monotonic`: a clock that never jumps.
+    """
+
+    def __init__(
+        self, name: str, read: ReadKeySet, join: Callable[[ServerSet], JoinedSet], monotonic: Callable[[], float]
+    ) -> None:
+        self._name = name
+        self._read = read
+        self._join = join
+        self._monotonic = monotonic
+        self._held: HeldKeys | None = None
+        self._began_at = self._due = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+        self._reason: str | None = None
+        self.failure = JwksResult.AWAY
+        """Why no set is held."""
+
+    @property
+    def held(self) -> HeldKeys | None:
+        """The set, unless it was dropped or is too old."""
+        held = self._held
+        return None if held is None or self._monotonic() - held.keys.began_at > MAX_HELD_SECONDS else held
+
+    async def current(self, within: float | None = MAX_WAIT_SECONDS) -> HeldKeys | None:
+        """Return the set, read again if that is due; wait until `within` seconds after the reading began.
+
+        None: until it ends.
+        """
+        if self._reading is None and self._monotonic() >= self._due:
+            self._begin_reading()
+        if self._reading is not None:
+            left = None if within is None else max(self._began_at + within - self._monotonic(), 0.0)
+            await asyncio.wait({self._reading}, timeout=left)
+        return self.held
+
+    async def matching_keys(
+        self, kid: str | None, alg: str, *, reread: bool = False, may_wait: Callable[[], bool] = lambda: True
+    ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
+        """Return the keys that may verify a token with this header. The caller limits the time. See `TransmitterKeys`.
+
+        Without a set it waits for the whole reading, since the server may make its keys only then (Hydra).
+        """
+        arrived_at = self._monotonic()
+        held = await self.current(MAX_WAIT_SECONDS if self.held is not None else None)
+        if held is None:
+            return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
+        keys = held.keys.matching_keys(kid, alg)
+        if keys and not reread:
+            return keys
+        if held.keys.began_at < arrived_at and may_wait():
+            await self._read_after(arrived_at)
+            held = self.held
+            if held is None or held.keys.began_at < arrived_at:
+                return KeysUnavailable(text="The key of the token is not known yet; send the token again")
+            return held.keys.matching_keys(kid, alg)
+        return () if reread else keys
+
+    def cancel(self) -> None:
+        """Cancel the reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def close(self) -> None:
+        """Cancel the reading, and wait for its end."""
+        if (reading := self._reading) is not None:
+            reading.cancel()
+            await asyncio.wait({reading})
+
+    async def _read_after(self, moment: float) -> None:
+        """Wait for a reading that began after `moment`."""
+        while self._reading is not None or self._began_at < moment:
+            if self._reading is not None:
+                await asyncio.wait({self._reading})
+            elif (pause := self._began_at + UNKNOWN_INTERVAL_SECONDS - self._monotonic()) > 0:
+                await asyncio.sleep(pause)
+            else:
+                self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        self._began_at = self._monotonic()
+        self._reading = asyncio.create_task(self._read_set(self._began_at))
+
+    async def _read_set(self, began_at: float) -> None:
+        seconds = RETRY_SECONDS
+        try:
+            reason = self._store(await self._read(), began_at)
+            if self._held is not None and self._held.is_fresh:
+                seconds = FRESH_SECONDS
+            if reason is not None and reason != self._reason:
+                structlog.get_logger().warning(
+                    "relay_keys_fault", upstream=self._name, reason=reason,
+                    help="notifier explain NotifierUpstreamRefused",
+                )  # fmt: skip
+            self._reason = reason
+        finally:
+            self._due = self._monotonic() + seconds
+            self._reading = None
+
+    def _store(self, document: IssuerDocument | DocumentIssue, began_at: float) -> str | None:
+        """Hold the set of the document, or drop the one that is held. Return the reason, or a fault of the new set."""
+        if isinstance(document, DocumentIssue):
+            is_held = document.is_outage and self._held is not None
+            self._held = copy_record(self._held, max_age=0, is_fresh=False) if is_held else None
+            self.failure = JwksResult.AWAY if document.is_outage else JwksResult.UNUSABLE
+            if document.status != LOOP_STATUS:
+                return document.text
+            self.failure = JwksResult.LOOP
+            return f"{document.text}: jwks_uri {_LOOP_TEXT}"
+        server = _LOOP_TEXT if is_joined_set(document.content) else read_server_set(document.content)
+        if isinstance(server, str):
+            self._held = None
+            self.failure = JwksResult.LOOP if server is _LOOP_TEXT else JwksResult.UNUSABLE
+            return f"the server's JWK Set {server}"
+        joined = self._join(server)
+        max_age = int(min(document.fresh_seconds or 0, MAX_CACHED_SECONDS))
+        keys = PublishedSet(published=server.published, began_at=began_at)
+        self._held = HeldKeys(keys=keys, joined=joined, max_age=max_age)
+        if server.has_secrets:
+            return "the server's JWK Set has private keys, which are not passed on: have them replaced"
+        return "; ".join(f"key {kid} is left out: {why}" for kid, why in joined.left_out.items()) or None

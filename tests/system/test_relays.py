@@ -1,0 +1,257 @@
+"""Logout tokens of an identity server, relayed to its clients; and the JWK Set that the clients read."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from tests.features.upstreams.upstream_provider import logout_token
+from tests.system.clients import Clients, verify_all
+from tests.system.loopback import LoopbackServer
+from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+from tests.tokens.transmitter import key, public
+
+
+class IdentityServer:
+    """Publishes keys. Its proxy passes the clients' path on to notifier, with or without CDN-Loop."""
+
+    def __init__(self, *keys: Mapping[str, Any]) -> None:
+        self.keys = list(keys or [public(key("P-256", "op"), "op-1")])
+        self.web = ""
+        self.is_misled = False  # its own address leads to notifier, too
+        self.drops: tuple[str, ...] = ()
+        self.silent = 0  # readings without an answer yet
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer with the server's own keys, or by notifier."""
+        if request.path == "/keys" and not self.is_misled:
+            self.silent += not self.answering.is_set()
+            await self.answering.wait()
+            return web.json_response({"keys": self.keys})
+        headers = {name: value for name, value in request.headers.items() if name not in self.drops}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.web}/relays/op/jwks", headers=headers) as answer,
+        ):
+            return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+
+
+def token(aud: object, kid: str = "op-1", of: str = "op", **claims: Any) -> str:
+    """A token of this moment, by the server's key."""
+    now = int(time.time())
+    members = {"iss": ISSUER, "iat": now, "exp": now + 120, "aud": aud, **claims}
+    return logout_token(key("P-256", of), {"kid": kid}, **members).decode()
+
+
+async def send(running: WorkerProcess, logout: str, **headers: str) -> tuple[int, str]:
+    """Status and error of a token's answer."""
+    url = f"{await running.at('web')}/relays/op/backchannel-logout"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data={"logout_token": logout}, headers=headers) as answer,
+    ):
+        text = await answer.text()
+        return answer.status, json.loads(text)["error_description"] if text else ""
+
+
+async def jwks(running: WorkerProcess) -> tuple[int, Mapping[str, str], Sequence[Mapping[str, Any]]]:
+    """Status, headers and keys of the joined set."""
+    async with aiohttp.ClientSession() as session, session.get(f"{await running.at('web')}/relays/op/jwks") as answer:
+        document = await answer.json(content_type=None)
+        return answer.status, answer.headers, document.get("keys", ())
+
+
+def installation(folder: Path, place: tuple[str, str], jwks_uri: str, *rows: Mapping[str, Any]) -> Site:
+    """A site with a relay."""
+    site = Site(folder, *place)
+    site.serve_web()
+    site.config["relays"] = {"op": {"issuer": ISSUER, "jwks_uri": jwks_uri}}
+    site.write_clients(rows)
+    site.write()
+    return site
+
+
+def embedded(folder: Path) -> tuple[str, str]:
+    """The place of an embedded queue."""
+    return f"sqlite:{folder}/q.db", "notifier"
+
+
+async def test_a_token_reaches_the_client_in_its_aud(tmp_path: Path, place: tuple[str, str]) -> None:
+    """As a token of notifier, with the `sub` and `sid` of the server's, which may be pairwise. No other client does."""
+    server = IdentityServer()
+    async with Clients() as clients, LoopbackServer(server.handle) as upstream:
+        shop, mail = (client(name, clients.url(name)) for name in ("shop", "mail"))
+        site = installation(tmp_path, place, f"{upstream.base}/keys", {**shop, "subject_type": "pairwise"}, mail)
+        async with worker(site) as running:
+            await running.until_ready()
+            logout = token("shop", sub="pairwise-1", sid="s1")
+            assert await send(running, logout) == (200, "")
+            await clients.until_notified("shop", ["s1"])
+            assert await send(running, logout) == (
+                200,
+                "",
+            )  # a server that sends a token again, perhaps with another signature
+            assert await send(running, token("shop", sub="pairwise-1", sid="s1", iat=int(time.time()) - 3)) == (200, "")
+            assert (await send(running, token(["shop", "mail"], sid="s2", jti="j2")))[0] == 200
+            await clients.until_notified("shop", ["s1", "s2"])
+            await clients.until_notified("mail", ["s2"])
+            assert (await send(running, token("museum", sid="s3", jti="j3")))[0] == 200
+            await running.until_logged("dead_letter", lambda line: line["reason"] == "unknown_client")
+            assert (await send(running, token(["shop", 5])))[0] == 400
+            assert (await send(running, token([f"c{nth}" for nth in range(101)])))[0] == 400
+            await running.until_metric(3, "upstream_requests_total", upstream="op", result="accepted")
+            await running.until_metric(2, "upstream_requests_total", upstream="op", result="replayed")
+            await running.until_metric(2, "upstream_requests_total", upstream="op", result="audience")
+            assert await running.stop() == 0
+        verify_all(clients.hits, site.jwks)
+        assert [hit.claims["sub"] for hit in clients.at("shop")][:1] == ["pairwise-1"]
+        assert (len(clients.at("shop")), len(clients.at("mail"))) == (2, 1)
+        assert all(hit.claims["jti"].startswith("nfr-") for hit in clients.hits)
+
+
+async def test_clients_verify_both_by_one_set(tmp_path: Path) -> None:
+    """It has the server's public keys unchanged, then notifier's, also before a key is due."""
+    server = IdentityServer(
+        public(key("P-256", "op"), "op-1", x5t="odd"), public(key("P-256", "former"), "op-0", d="s3cret")
+    )
+    async with LoopbackServer(server.handle) as upstream:
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys")
+        later = site.add_key(ISSUER, "later.pem", not_before="2099-01-01T00:00:00Z")
+        site.write()
+        async with worker(site) as running:
+            await running.until_ready()
+            status, headers, keys = await jwks(running)
+            assert (status, headers["Access-Control-Allow-Origin"], headers["Cache-Control"]) == (200, "*", "no-cache")
+            assert [jwk["kid"] for jwk in keys][:2] == ["op-1", "op-0"]
+            assert (keys[0]["x5t"], "d" in keys[1], len(keys)) == ("odd", False, 4)
+            assert keys[-1]["kid"] == later
+            await running.until_logged("relay_keys_fault", lambda line: "private keys" in line["reason"])
+            assert await running.stop() == 0
+        assert "s3cret" not in running.log
+
+
+async def test_jwks_uri_leads_to_the_joined_set_through_a_proxy_that_drops_cdn_loop_with_a_held_set(
+    tmp_path: Path,
+) -> None:
+    """notifier does not take its own answer for the server's, with or without the header: nothing is served."""
+    server = IdentityServer()
+    async with LoopbackServer(server.handle) as upstream:
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys")
+        async with worker(site) as running:
+            await running.until_ready()
+            server.web = await running.at("web")
+            assert (await jwks(running))[0] == 200
+            site.config["relays"]["op"]["jwks_uri"] = f"{upstream.base}/jwks"  # first with the header
+            site.write()
+            await running.until_logged("reloaded")
+            assert (await jwks(running))[0] == 503
+            await running.until_logged("relay_keys_fault", lambda line: "508" in line["reason"])
+            await running.until_metric(1, "relay_jwks_requests_total", upstream="op", result="loop")
+            site.config["relays"]["op"]["jwks_uri"] = f"{upstream.base}/keys"
+            site.write()
+            await running.until_logged("reloaded", lambda _: running.log.count('"reloaded"') == 2)
+            assert (await jwks(running))[0] == 200
+            server.drops, server.is_misled = ("CDN-Loop",), True  # then without: it finds the set that is held
+            await until(lambda: jwks(running), lambda answer: answer[0] == 503)
+            await running.until_logged("relay_keys_fault", lambda line: "JWK Set leads to notifier" in line["reason"])
+            server.is_misled = False
+            await until(lambda: jwks(running), lambda answer: answer[0] == 200)
+            assert await running.stop() == 0
+
+
+async def test_at_most_100_dead_letters_an_hour_per_relay_beyond_503_with_retry_after(tmp_path: Path) -> None:
+    """Nothing is answered 200 without a durable result. Tokens for known clients are accepted. One line is logged."""
+    server = IdentityServer()
+    async with Clients() as clients, LoopbackServer(server.handle) as upstream:
+        shop = client("shop", clients.url("shop"))
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys", shop)
+        async with worker(site) as running:
+            await running.until_ready()
+            unknown = [f"c{nth}" for nth in range(100)]
+            assert (await send(running, token(unknown, jti="j0")))[0] == 200
+            await running.until_metric(100, "dead_letters_total")
+            for nth in range(1, 20):
+                status, text = await send(running, token(unknown, jti=f"j{nth}"))
+                assert (status, "too many clients are unknown" in text) == (503, True)
+            assert (await send(running, token(["shop", "c7"], jti="mixed")))[0] == 503
+            assert (await send(running, token("shop", sid="s1", jti="known")))[0] == 200
+            await clients.until_notified("shop", ["s1"])
+            assert len(running.logged("upstream_refused")) == 1
+            assert await running.metric("dead_letters_total") == 100
+            assert await running.stop() == 0
+
+
+async def test_jwks_and_tokens_have_own_slots(tmp_path: Path) -> None:
+    """JWKS is served beside 256 unfinished posts at notifier's port, and 900 requests while the server hangs."""
+    server = IdentityServer()
+    async with Clients() as clients, LoopbackServer(server.handle) as upstream:
+        shop = client("shop", clients.url("shop"))
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys", shop)
+        login = {
+            "issuer": "https://other.op",
+            "client_id": "us",
+            "iss": OTHER,
+            "resolve": {"same_sub": {"prefix": "o|"}},
+        }
+        site.config["upstreams"] = {"login": login}
+        site.write()
+        async with worker(site) as running:
+            await running.until_ready()
+            assert (await jwks(running))[0] == 200
+            web = URL(await running.at("web"))
+            async with unfinished_posts(web, "/upstreams/login/backchannel-logout"):
+                await until(lambda: post_to(web / "upstreams/login/backchannel-logout"), lambda status: status == 429)
+                assert (await jwks(running))[0] == 200
+                assert (await send(running, token("shop", sid="s1")))[0] == 200
+            async with unfinished_posts(web, "/relays/op/backchannel-logout"):
+                await until(lambda: send(running, token("shop", sid="s1")), lambda answer: answer[0] == 503)
+                assert (await jwks(running))[0] == 200
+            server.answering.clear()
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+                await until(lambda: status_of(session, web / "relays/op/jwks"), lambda _: server.silent > 0)
+                answers = await asyncio.gather(*(status_of(session, web / "relays/op/jwks") for _ in range(900)))
+            assert set(answers) == {200}
+            server.answering.set()
+            await running.until_logged("upstream_refused", lambda line: line["result"] == "busy")
+            assert await running.stop() == 0
+
+
+async def post_to(url: URL) -> int:
+    """The status of a POST without a token."""
+    async with aiohttp.ClientSession() as session, session.post(url) as answer:
+        return answer.status
+
+
+async def status_of(session: aiohttp.ClientSession, url: URL) -> int:
+    """The status of a GET."""
+    async with session.get(url) as answer:
+        return answer.status
+
+
+@asynccontextmanager
+async def unfinished_posts(web: URL, path: str) -> AsyncIterator[None]:
+    """256 connections whose bodies do not come."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {web.authority}\r\nContent-Length: 9\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    writers = []
+    for _ in range(256):
+        reader, writer = await asyncio.open_connection(web.host, web.port)
+        writer.write(head.encode() + b"log")
+        await writer.drain()
+        writers.append((reader, writer))
+    try:
+        yield
+    finally:
+        for _, writer in writers:
+            writer.close()
