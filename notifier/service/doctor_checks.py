@@ -256,7 +256,8 @@ class _WorkerStatus:
     async def findings(self) -> Sequence[Finding]:
         """Return the findings about the workers; none if they cannot be queried."""
         status = await self._status()
-        return [] if status is None else list(judge_workers(status, self._known, time.time()))
+        relays = self._loaded.settings.relays
+        return [] if status is None else list(judge_workers(status, self._known, time.time(), relays))
 
     async def client_states(self) -> Statuses:
         """Return the state of each client at the workers."""

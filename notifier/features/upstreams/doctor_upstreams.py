@@ -11,6 +11,7 @@ from notifier.features.upstreams.configured_upstreams import (
     create_session_lookups,
     read_upstream_keys,
 )
+from notifier.features.upstreams.doctor_relays import relay_checks
 from notifier.features.upstreams.upstream import SessionsUnavailable, UpstreamSession
 from notifier.features.upstreams.upstream_settings import UpstreamSettings, upstreams_of
 from notifier.model.errors import InputIssue
@@ -27,7 +28,8 @@ _MAX_ANSWER_SECONDS = 30.0  # for a look-up of sessions
 
 
 def upstream_checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterator[Check]:
-    """Yield a check of the keys of each upstream, and one of each look-up of sessions."""
+    """Yield a check of the keys of each upstream, one of each look-up of sessions, and those of relays."""
+    yield from relay_checks(loaded, reader)
     egress = loaded.settings.template().route.egress
     for name, upstream in upstreams_of(loaded.settings).items():
         setting = f"upstreams.{name}"

@@ -3,7 +3,7 @@
 A client that accepts connections may still answer 400 to every token, or hang. Only workers detect that.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from notifier.model.durations import format_in_words
 from notifier.model.library_hooks import Hook
@@ -23,10 +23,13 @@ EXPIRY_WARNING_SECONDS = 14 * DAY_SECONDS
 RENEW_ADVICE = "renew its certificate"
 
 
-def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], now: float) -> Iterator[Finding]:
+def judge_workers(
+    status: ServiceStatus, examined: Container[tuple[str, str]], now: float, relays: Iterable[str] = ()
+) -> Iterator[Finding]:
     """Yield findings about the workers, the problems that they report, and clients whose circuit is not closed.
 
-    `examined` has the clients of this configuration, which have separate checks and are left out here.
+    `examined` has the clients of this configuration, which have separate checks and are left out here. `relays`: the
+    names of the relays, which need a second worker.
     """
     answered_count, worker_count = len(status.workers), status.seen
     if answered_count == worker_count:
@@ -44,6 +47,9 @@ def judge_workers(status: ServiceStatus, examined: Container[tuple[str, str]], n
         )
         advice = "check whether they are busy or run an older release"
         yield warning(Area.WORKER, "workers", text, advice)
+    for name in relays if worker_count == 1 else ():
+        text = "has one worker only: while it restarts, tokens that the server sends once are lost"
+        yield warning(Area.WORKER, f"relays.{name}", text, "run two")
     for shared_trouble in troubles_of(status):
         trouble = shared_trouble.trouble
         subject = " ".join(filter(None, (trouble.client_id, trouble.iss or trouble.subject)))

@@ -362,6 +362,10 @@ def test_problems_that_workers_report() -> None:
     assert "since the queue takes no message" in bad(blocked)
     assert "failed: full" in bad(blocked)
     assert levels(list(judge_workers(status_of({}, [], now=NOW), known, NOW))) == {Severity.OK}
+    alone = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW, seen=1), known, NOW, ["op"]))
+    assert "tokens that the server sends once are lost" in bad(alone)
+    two = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW, seen=2), known, NOW, ["op"]))
+    assert bad(two) == bad(found)
 
 
 def test_registrations() -> None:
