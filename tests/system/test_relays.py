@@ -7,18 +7,22 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import pytest
 from aiohttp import web
+from joserfc.jwk import OctKey
 from yarl import URL
 
 from tests.features.upstreams.upstream_provider import logout_token
-from tests.system.clients import Clients, verify_all
+from tests.system.clients import Clients, Hit, verify_all
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.tcp_proxy import Ending, TcpProxy, Way
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
-from tests.tokens.transmitter import key, public
+from tests.tokens.transmitter import key, public, segments, signed
 
 
 class IdentityServer:
@@ -255,3 +259,151 @@ async def unfinished_posts(web: URL, path: str) -> AsyncIterator[None]:
     finally:
         for _, writer in writers:
             writer.close()
+
+
+async def test_with_a_shared_key_and_another_user_agent_notifiers_token_does_not_return_endlessly(
+    tmp_path: Path,
+) -> None:
+    """The relay refuses it by its `jti`, which the signature covers. So it does with a key that only notifier has."""
+    server = IdentityServer()
+    async with LoopbackServer(server.handle) as upstream, Clients() as clients:
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys")
+        async with worker(site) as running:
+            await running.until_ready()
+            relay = f"{await running.at('web')}/relays/op/backchannel-logout"
+
+            async def forward(hit: Hit) -> int:
+                """Be a proxy that rewrites the User-Agent."""
+                status, text = await send(running, hit.token, **{"User-Agent": "proxy/1"})
+                assert "notifier sent this token" in text
+                return status
+
+            clients.judge = forward
+            site.write_clients([client("shop", clients.url("shop")), client("mail", relay)])
+            await running.until_logged("reloaded", lambda line: line["clients"] == 2)
+            assert (await send(running, token(["shop", "mail"], sid="s1")))[0] == 200
+            await running.until_metric(2, "dead_letters_total")
+            server.keys += site.jwks(ISSUER)["keys"]  # now the server has notifier's key, too
+            await until(lambda: jwks(running), lambda answer: len(answer[2]) == 2 and answer[2][1] == server.keys[1])
+            assert (await send(running, token(["shop", "mail"], sid="s2", jti="j2")))[0] == 200
+            await running.until_metric(4, "dead_letters_total")
+            assert await running.metric("upstream_requests_total", result="accepted") == 2
+            assert {line["result"] for line in running.logged("upstream_refused")} == {"loop"}
+            assert await running.stop() == 0
+
+
+async def test_a_strangers_cdn_loop_user_agent_kid_or_jti_causes_no_false_loop_log(tmp_path: Path) -> None:
+    """A token is a loop only if notifier's key or the server's verifies it, and only the reading side logs."""
+    server = IdentityServer()
+    async with LoopbackServer(server.handle) as upstream:
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys")
+        kid = site.jwks(ISSUER)["keys"][0]["kid"]
+        async with worker(site) as running:
+            await running.until_ready()
+            url = f"{await running.at('web')}/relays/op/jwks"
+            async with aiohttp.ClientSession(headers={"CDN-Loop": "notifier"}) as session:
+                assert await status_of(session, URL(url)) == 508
+            for named in (kid, "op-1"):
+                forged = token("shop", named, "stranger", jti="nfr-1")
+                assert (await send(running, forged, **{"User-Agent": "notifier/9"}))[0] == 400
+            refused = await running.until_logged("upstream_refused")
+            assert refused["result"] == "signature"
+            assert await running.metric("relay_jwks_requests_total", result="loop") == 0
+            assert await running.metric("upstream_requests_total", result="loop") == 0
+            assert running.logged("relay_keys_fault") == []
+            assert await running.stop() == 0
+
+
+async def test_nothing_forged_is_accepted(tmp_path: Path) -> None:
+    """No variant of a token without the server's signature, nor a token of another issuer, age or kind."""
+    server = IdentityServer()
+    async with LoopbackServer(server.handle) as upstream:
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys")
+        async with worker(site) as running:
+            await running.until_ready()
+            now, good = int(time.time()), token("shop")
+            head, _, rest = good.partition(".")
+            none = segments(b'{"alg":"none","typ":"logout+jwt"}').decode()
+            hs256 = signed(
+                {"iss": ISSUER, "aud": "shop"}, OctKey.import_key(json.dumps(server.keys[0])), "HS256", "op-1"
+            )
+            variants = [
+                f"{none}.{rest}", f"{none}.{rest.partition('.')[0]}.", hs256.decode(), f"{good}.a.b", good[:-8], "",
+                token("shop", of="stranger"), token("shop", "op-9"), "x" * 40_000,
+                token("shop", iss="https://evil.example"), token("shop", nonce="n"), token("shop", events={}),
+                token("shop", iat=now - 3600, exp=now - 3000), token("shop", iat=now + 3600, exp=now + 7200),
+                token({"a": "b"}), token([]), token(""), f"{head}.{rest[:-4]}AAAA",
+            ]  # fmt: skip
+            for variant in variants:
+                assert (await send(running, variant))[0] == 400, variant
+            assert await running.metric("upstream_requests_total", result="accepted") == 0
+            assert await running.stop() == 0
+
+
+@pytest.mark.full
+async def test_jwks_is_served_while_tokens_and_copies_of_one_wait_for_a_frozen_broker(
+    tmp_path: Path, amqp_url: str, prefix: str
+) -> None:
+    """Copies of a token share one publication: 503 in 4.5 s, and one delivery after the thaw."""
+    server, broker = IdentityServer(), urlsplit(amqp_url)
+    assert broker.hostname
+    async with (
+        Clients() as clients,
+        LoopbackServer(server.handle) as upstream,
+        TcpProxy(broker.hostname, broker.port or 5672) as network,
+    ):
+        through = amqp_url.replace(f"{broker.hostname}:{broker.port}", f"127.0.0.1:{network.port}")
+        shop = client("shop", clients.url("shop"))
+        site = installation(tmp_path, (through, prefix), f"{upstream.base}/keys", shop)
+        async with worker(site) as running:
+            await running.until_ready()
+            network.stall(Way.UP)
+            began_at = time.monotonic()
+            copy = token("shop", sid="s1")
+            sent = [asyncio.create_task(send(running, copy)) for _ in range(300)]
+            sent += [asyncio.create_task(send(running, token("shop", jti=f"j{nth}"))) for nth in range(20)]
+            await running.until_metric(64, "upstream_requests_total", result="busy")
+            assert (await jwks(running))[0] == 200
+            assert {status for status, _ in await asyncio.gather(*sent)} == {503}
+            assert time.monotonic() - began_at < 15
+            network.flow()
+            await until(lambda: send(running, copy), lambda answer: answer[0] == 200)
+            await clients.until(lambda: "s1" in clients.notified("shop"))
+            assert await running.stop() == 0
+        assert clients.notified("shop").count("s1") == 1
+
+
+@pytest.mark.full
+async def test_a_worker_that_serves_jwk_sets_stays_ready_while_only_the_broker_is_unreachable(
+    tmp_path: Path, amqp_url: str, prefix: str
+) -> None:
+    """Sign-ins go on through a proxy without a fallback. A worker that never reached its broker is not ready."""
+    server, broker = IdentityServer(), urlsplit(amqp_url)
+    assert broker.hostname
+    async with LoopbackServer(server.handle) as upstream, TcpProxy(broker.hostname, broker.port or 5672) as network:
+        through = amqp_url.replace(f"{broker.hostname}:{broker.port}", f"127.0.0.1:{network.port}")
+        site = installation(tmp_path, (through, prefix), f"{upstream.base}/keys")
+        async with worker(site) as running:
+            await running.until_ready()
+            answers = list[tuple[int, bool, str | None]]()
+
+            async def probe() -> tuple[int, bool, str | None]:
+                status, text = await running.get("/readyz")
+                assert (await jwks(running))[0] == 200
+                document = json.loads(text)
+                answers.append((status, document["consuming"], document["problem"]))
+                return answers[-1]
+
+            network.refuse()
+            network.end(Ending.RESET)
+            await until(probe, lambda answer: not answer[1] and answer[2] is not None)
+            async with worker(site, ready=False) as late:
+                await late.at("web")
+                await until(lambda: jwks(late), lambda answer: answer[0] == 200)
+                assert (await late.get("/readyz"))[0] == 503
+                await network.accept()
+                await late.until_ready()
+                assert await late.stop() == 0
+            await until(probe, lambda answer: answer[1])
+            assert {status for status, *_ in answers} == {200}
+            assert await running.stop() == 0
