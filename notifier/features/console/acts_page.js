@@ -60,7 +60,7 @@ async function endJob(job) {
 
 const JOBS = [
   { head: "Started", cell: (job) => html`<${Clock} at=${job.began_at} />` },
-  { head: "Who", cell: (job) => html`<${SafeText} text=${job.who} limit=${60} />` },
+  { head: "Who", cell: (job) => html`<${SafeText} text=${job.who} limit=${60} middle />` },
   { head: "Job", cell: (job) => job.kind },
   { head: "State", cell: (job) => html`<span class="chip ${toneOf(job) || "warn"}">${job.state}</span>` },
   { head: "Result", wide: true, cell: (job) => html`<${SafeText} text=${summarize(job)} limit=${400} />` },
@@ -71,7 +71,7 @@ const End = ({ job }) => html`<button type="button" class="danger-quiet" onClick
 
 const ACTS = [
   { head: "When", cell: (act) => html`<${Clock} at=${act.at} />` },
-  { head: "Who", cell: (act) => html`<${SafeText} text=${act.who} limit=${60} />` },
+  { head: "Who", cell: (act) => html`<${SafeText} text=${act.who} limit=${60} middle />` },
   { head: "Action", cell: (act) => html`<${SafeText} text=${act.action.replaceAll("_", " ")} />` },
   { head: "Details", wide: true, cell: (act) => html`<${Details} act=${act} />` },
   { head: "Worker", cell: (act) => html`<${SafeText} text=${act.worker} limit=${40} className="dim" />` },

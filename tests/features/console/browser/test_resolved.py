@@ -4,6 +4,7 @@ from playwright.async_api import expect
 
 from tests.features.console.browser.conftest import BOUND, SRE, NewWindow, Service
 from tests.features.console.browser.window import Window
+from tests.system.command import notifier_at
 from tests.system.site import ISSUER
 from tests.system.worker_process import WorkerProcess
 
@@ -109,6 +110,19 @@ async def test_a_job_continues_when_the_tab_is_closed(
     [repair_id] = {line["repair_id"] for line in running.logged("dead_letters_replayed")}
     await expect(act).to_contain_text(f"""jq -c 'select(.audit and .repair_id == "{repair_id}")' notifier.log""")
     await expect(act).to_contain_text("filter: client_id payroll")  # words, and no JSON
+
+
+async def test_a_long_claimed_name_is_shown_as_claimed(
+    service: Service, running: WorkerProcess, new_window: NewWindow
+) -> None:
+    """A command may claim the name of a token, and anything after it."""
+    search = ("dead-letters", "list", "--event-id", "e-1")
+    await notifier_at(service.site, *search, settings={"LOGNAME": f"alice{150 * ' '}x"})
+    await running.until_logged("dead_letters_looked_for")
+    window = await new_window(running)
+    await window.sign_in(SRE)
+    await window.go("acts")
+    await expect(window.row("dead letters looked for").locator("td", has_text="alice")).to_contain_text("(claimed)")
 
 
 async def test_a_job_whose_worker_has_ended_is_over(
