@@ -34,7 +34,7 @@ NAME = "console"
 ANSWER_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 0.5  # during which states and overviews are reused
 CLIENTS_PER_STEP = 250  # 3,000 clients at a time would block the event loop for 60 ms
-MAX_PART_BYTES = 768 * 1024  # of the states, rows or lines of an answer: the side channel drops answers above 1 MiB
+MAX_PART_BYTES = 896 * 1024  # of the states, rows or lines of an answer: the side channel drops answers above 1 MiB
 CACHE_PER_COST = 10  # an overview is cached for this multiple of the time that its merge took
 
 

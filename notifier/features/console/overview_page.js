@@ -191,7 +191,9 @@ function TroubledClients({ service }) {
     <${Table} caption="Clients with problems" keyOf=${clientKey} rows=${rows}
       columns=${[...CLIENT_COLUMNS, NEXT_ATTEMPT, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
     ${unmet > MAX_UNRECORDED && html`<p class="dim note">${number(unmet)} more are pending for clients without an attempt since the workers
-      started: see <a href="#/waiting">Pending</a>.</p>`}</section>`;
+      started: see <a href="#/waiting">Pending</a>.</p>`}
+    ${service.clients_left_out > 0 && html`<p class="dim note">More clients are in trouble: the workers have omitted
+      ${" "}${number(service.clients_left_out)} states, which their answers have no room for.</p>`}</section>`;
 }
 
 function noneInTrouble(service) {

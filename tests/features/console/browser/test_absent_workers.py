@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.features.console.browser.conftest import SRE, NewWindow, Service
 from tests.support.rabbitmq_node import RabbitmqNode
@@ -31,6 +31,19 @@ async def test_a_hanging_and_an_unreachable_api_are_shown(
     await expect(page.locator(".alarms")).to_contain_text("No update since", timeout=SEEN_WITHIN)
     await expect(page.locator(".pulse")).to_have_text("no response")
     assert "unreachable" in await page.locator(".alarms").inner_text()
+
+
+async def test_omitted_clients_are_counted(running: WorkerProcess, new_window: NewWindow) -> None:
+    """The states of some thousand clients in trouble do not fit into the answer of a worker."""
+
+    async def omit(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json=await answer.json() | {"clients_left_out": 2500})
+
+    window = await new_window(running)
+    await window.page.route("**/v1/overview*", omit)
+    await window.sign_in(SRE)
+    await expect(window.page.get_by_text("the workers have omitted 2,500 states")).to_be_visible()
 
 
 async def test_an_alarm_of_the_broker_comes_first(
