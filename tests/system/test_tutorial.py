@@ -53,7 +53,7 @@ async def test_tutorial_works_as_printed(shell: Shell) -> None:
     publish, status, come_back, refused, replay, clean_up = blocks("docs/tutorial.md", "sh")
     shell.write("clients.yaml", down, "a")
     await shell.until_output(worker, "reloaded")
-    output = await shell.run(publish)
+    output = await shell.run(publish.replace("--wait 5s", "--wait 5s || test $? = 3"))  # `mail` is retried
     assert re.search(r"shop\b.*delivered|delivered.*shop\b", output), output
     assert re.search(r"mail\b.*retrying|retrying.*mail\b", output), output
     output = await shell.run(status)
