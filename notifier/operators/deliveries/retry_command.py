@@ -75,7 +75,8 @@ def retry(
         say(_format_result(request, result, dry_run=dry_run))
     if not result.pending_before and result.unfinished is None:
         end_if_unknown(config, context.obj, client_id, iss)
-    raise typer.Exit(1 if (result.pending_after or result.unknown) and not dry_run else 0)
+    is_open = result.pending_after or result.unknown or (not result.waited and result.unfinished is not None)
+    raise typer.Exit(1 if is_open and not dry_run else 0)
 
 
 def _find_issuer(part: PartialSettings, iss: str | None) -> str:
@@ -93,8 +94,8 @@ def _find_issuer(part: PartialSettings, iss: str | None) -> str:
 def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool) -> str:
     """Return the text that shows the result of the retry, or of its dry run."""
     iss, name = map(printable, request.key)
-    if not result.waited and result.unfinished is None:
-        return (
+    if not result.waited:
+        return result.unfinished or (
             f"nothing is pending for {name} at {iss}; a worker may be delivering some, and dead"
             f" letters are not retried: notifier dead-letters list --client-id {name}"
         )

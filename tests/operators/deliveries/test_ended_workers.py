@@ -1,17 +1,21 @@
 """A worker that stops during a retry or a replay: its last reported counts remain."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
+from notifier.operators.deliveries.repair_pass import STOPPED_TEXT
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.operators.deliveries.retry_now import retry_now
 from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.status.worker_requests import GONE_WORKER_TEXT, Act, Members, RequestHandler, WorkerRequest
-from notifier.queues.passes import RepairOptions
+from notifier.queues.passes import RepairOptions, stopped_by
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.dead_letter_samples import ISS, RULES, course, dead_letter, store_dead_letters
@@ -76,6 +80,17 @@ async def test_worker_that_stops_during_a_retry_stays_counted(
     request = RetryRequest(key=(ISS, "shop"), who="sre")
     result = (await retry_now(queue, queue.waiting(), request, options)).document()
     assert (result["delivered"], result["unfinished"]) == (5, unfinished)
+
+
+async def test_retry_is_stopped_before_it_counts(queue: Workers, options: RepairOptions) -> None:
+    """As Ctrl-C does while another process holds the deliveries. It requests no attempt."""
+    await delayed(queue, delivery("d0"))
+    queue.counts = {"one": [0, 0]}
+    stop = asyncio.Event()
+    stop.set()
+    stopped = replace(options, opening=partial(stopped_by, stop))
+    result = await retry_now(queue, queue.waiting(), RetryRequest(key=(ISS, "shop"), who="sre"), stopped)
+    assert (result.waited, result.unfinished, queue.counts) == (0, STOPPED_TEXT, {"one": [0]})
 
 
 async def test_worker_that_stops_during_a_replay_stays_counted(queue: Workers, options: RepairOptions) -> None:
