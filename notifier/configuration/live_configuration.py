@@ -6,7 +6,7 @@ Changed settings that need a restart (`reload_state.py`) are logged; all others 
 
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,31 @@ CLIENTS_FREED_PER_STEP = 200  # clients; freeing more at a time would block the 
 REFUSED_ADVICE = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
 
 
+@dataclass(frozen=True, slots=True)
+class RouteChanges:
+    """The `client_id` of clients, by issuer: those that are new or have another address, and those with another route.
+
+    It refers to no client: an old registry would take 72 MiB if a list of 200,000 clients changes again meanwhile.
+    """
+
+    moved: dict[str, set[str]] = field(default_factory=dict)
+    rerouted: dict[str, set[str]] = field(default_factory=dict)
+
+    def updated(self, old: Registry, new: Registry) -> "RouteChanges":
+        """Return these changes and those from `old` to `new`, of the clients of `new`."""
+        updated = RouteChanges()
+        for iss, clients in new.clients.items():
+            old_clients, moved_before = old.clients_of(iss), self.moved.get(iss, ())
+            moved, rerouted = updated.moved.setdefault(iss, set()), updated.rerouted.setdefault(iss, set())
+            for client_id, client in clients.items():
+                old_client = old_clients.get(client_id)
+                if client_id in moved_before or old_client is None or old_client.logout_uri != client.logout_uri:
+                    moved.add(client_id)
+                elif client_id in self.rerouted.get(iss, ()) or _is_rerouted(old_client, client):
+                    rerouted.add(client_id)
+        return updated
+
+
 class LiveConfiguration:
     """Holds the last configuration that was read without errors, for signatures and for lookups of clients."""
 
@@ -56,10 +81,21 @@ class LiveConfiguration:
         self.reloads = ReloadState(loaded, time.time)
         self.jti_prefixes = dict(merge_jti_prefixes(loaded.parts))
         """The first characters of the `jti` of logout tokens, by issuer. A reload changes it in place."""
+        self._route_changes: list[RouteChanges] = []  # at most one; two threads use it
 
     def registry(self) -> Registry:
         """Return the current registry of clients."""
         return self.current.registry
+
+    def take_route_changes(self) -> RouteChanges:
+        """Return the changes of clients since the last call."""
+        try:
+            return self._route_changes.pop()
+        except IndexError:
+            return RouteChanges()
+
+    def _record_route_changes(self, old: Registry, new: Registry) -> None:
+        self._route_changes.append(self.take_route_changes().updated(old, new))
 
     def tokens(self) -> tuple[ApiToken, ...] | None:
         """Return the tokens of the API; None if it requires none."""
@@ -113,12 +149,15 @@ class LiveConfiguration:
         loaded = replace(loaded, registry=self._with_losses(_with_grace(loaded.registry, loaded.layers)))
         if loaded.tokens is None:  # the API's listener stays open until a restart, so it still needs the old tokens
             loaded = replace(loaded, tokens=self.current.tokens)
-        old_clients = list_clients(self.current.registry)
+        old = self.current.registry
         self.current, self.answers = loaded, answers
         self.jti_prefixes |= (jti_prefixes := merge_jti_prefixes(loaded.parts))
         for iss in self.jti_prefixes.keys() - jti_prefixes.keys():
             del self.jti_prefixes[iss]
-        free_clients(old_clients)
+        self._record_route_changes(old, loaded.registry)
+        old_clients = _list_clients(old)
+        del old
+        _free_clients(old_clients)
         self.reloads.on_applied(loaded)
         client_count = sum(map(len, loaded.registry.clients.values()))
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=client_count)
@@ -154,10 +193,11 @@ class LiveConfiguration:
         log_ignored_values([*built.registry.newly_ignored(current.registry)])
         self.answers.hold(source, result.answer)
         remaining_faults = _remaining_faults(current.faults, built.registry)
-        old_clients = list_clients(current.registry)
         self.current = replace(current, registry=registry, layers=layers, faults=(*remaining_faults, *new_faults))
+        self._record_route_changes(current.registry, registry)
+        old_clients = _list_clients(current.registry)
         del current, built, guard_result  # references that would keep the old clients
-        free_clients(old_clients)
+        _free_clients(old_clients)
         return result
 
     def drop_former_followers(self, monotonic: float) -> None:
@@ -197,12 +237,16 @@ def _remaining_faults(faults: Sequence[InputIssue], registry: Registry) -> list[
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
 
-def list_clients(registry: Registry) -> list[Client]:
+def _is_rerouted(old: Client, new: Client) -> bool:
+    return old is not new and (old.route, old.paused) != (new.route, new.paused)
+
+
+def _list_clients(registry: Registry) -> list[Client]:
     """Return the clients of all issuers."""
     return [client for clients in registry.clients.values() for client in clients.values()]
 
 
-def free_clients(clients: list[Client]) -> None:
+def _free_clients(clients: list[Client]) -> None:
     """Free the clients that nothing else refers to, in steps. In one, 100,000 would block the event loop for 50 ms."""
     while clients:
         del clients[-CLIENTS_FREED_PER_STEP:]

@@ -21,22 +21,19 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 
 import structlog
 
-from notifier.configuration.live_configuration import LiveConfiguration, free_clients, list_clients
+from notifier.configuration.live_configuration import LiveConfiguration, RouteChanges
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import DelayCounts
 from notifier.delivery.verdict import CLIENT_CAUSES
-from notifier.model.client import Client
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
-from notifier.model.own_thread import run_in_thread
-from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import RepairResult
 from notifier.operators.deliveries.waiting_filter import HasEnded, WaitingFilter
@@ -57,8 +54,6 @@ PAUSE_PER_PASS = 1.0  # pause after a pass, as a multiple of the pass's duration
 DEFERRAL_STORE_SECONDS = 3.0  # after a failed signature, within which the deferral of the delivery is stored
 
 
-ClientChanges = tuple[list[Client], list[Client]]
-"""The moved clients, and those of which another part of the route has changed."""
 _EndedCause = tuple[str, str, str]
 """A cause, its issuer and its client. An empty client means all clients of the issuer."""
 
@@ -70,7 +65,7 @@ class DeferralRelease:
         self._live = live
         self._queue = queue
         self._monotonic = monotonic
-        self._registry, self._keys = live.current.registry, live.current.keys
+        self._issuers, self._keys = live.current.registry.issuers.keys(), live.current.keys
         self._ended: set[_EndedCause] = set()
         self._second_pass_at: dict[_EndedCause, float] = {}
         self._not_before: dict[_EndedCause, float] = {}  # when a client's deliveries may be released again
@@ -92,7 +87,8 @@ class DeferralRelease:
         worker's counts of delayed deliveries, from which released deliveries are removed.
         """
         # The first release, once the workers are counted, covers what changed and ended until now.
-        self._registry, self._keys = self._live.current.registry, self._live.current.keys
+        self._issuers, self._keys = self._live.current.registry.issuers.keys(), self._live.current.keys
+        self._live.take_route_changes()
         self._ended.clear()
         self._second_pass_at.clear()
         release_at, no_release_before, worker_count = math.inf, -math.inf, 0
@@ -121,18 +117,16 @@ class DeferralRelease:
 
     async def _release_after_reload(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
         """Release the deliveries of changed keys, new issuers and changed clients after a reload or refresh."""
-        keys, registry = self._live.current.keys, self._live.current.registry
+        keys, issuers = self._live.current.keys, self._live.current.registry.issuers.keys()
         if keys is not self._keys:
             for iss in self._live.current.settings.issuers:
                 if keys.kids(iss) != self._keys.kids(iss):
                     self.on_cause_end(Cause.SIGNING, iss, "")
             self._keys = keys
-        if registry is not self._registry:
-            for iss in registry.issuers.keys() - self._registry.issuers.keys():
-                self.on_cause_end(Cause.UNKNOWN, iss, "")
-            replaced, self._registry = [self._registry], registry
-            changes = await run_in_thread(partial(_take_changes, replaced, registry), "changed clients")
-            await self._release_clients(changes, scheduler, delayed)
+        for iss in issuers - self._issuers:
+            self.on_cause_end(Cause.UNKNOWN, iss, "")
+        self._issuers = issuers
+        await self._release_clients(self._live.take_route_changes(), scheduler, delayed)
 
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
@@ -168,32 +162,33 @@ class DeferralRelease:
             return False
         return cause != Cause.SIGNING or current.keys.can_sign(iss, client.token.alg)
 
-    async def _release_clients(self, changes: ClientChanges, scheduler: Scheduler, delayed: DelayCounts) -> None:
+    async def _release_clients(self, changes: RouteChanges, scheduler: Scheduler, delayed: DelayCounts) -> None:
         """Probe the changed clients, and release their delayed deliveries.
 
         Only for a moved client, a delay that the client requested ends too.
         """
-        if not any(changes):
-            return
+        both = ((changes.moved, True), (changes.rerouted, False))
+        parts = [(changed, has_moved) for changed, has_moved in both if any(changed.values())]
         probed_count = 0
-        for clients, has_moved in zip(changes, (True, False), strict=True):
-            for number, client in enumerate(clients):
-                if scheduler.deferrals.is_blocked(client.key):
+        for changed, has_moved in parts:
+            keys = ((iss, client_id) for iss, client_ids in changed.items() for client_id in client_ids)
+            for number, key in enumerate(keys):
+                if scheduler.deferrals.is_blocked(key):
                     probed_count += 1
-                    scheduler.probe_now(client.key, force=has_moved)
+                    scheduler.probe_now(key, force=has_moved)
                 if number % CLIENTS_PER_STEP == CLIENTS_PER_STEP - 1:
                     await asyncio.sleep(0)
-        await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret
+        if parts:
+            await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret
         released_count = 0
-        for clients, force in zip(changes, (True, False), strict=True):
-            keys = frozenset(client.key for client in clients)
-            if not keys:
-                continue
-            result = await self._make_due(WaitingFilter(keys=keys, parked=False), force=force)
+        for changed, has_moved in parts:
+            has_ended = partial(_has_changed, changed)
+            result = await self._make_due(WaitingFilter(has_ended=has_ended, parked=False), force=has_moved)
             released_count += result.done
             if result.unfinished is None:
-                for key in keys.intersection([(iss, client_id) for iss, client_id, _, _ in delayed]):
-                    delayed.forget(key)
+                for iss, client_id, _, _ in [*delayed]:
+                    if client_id in changed.get(iss, ()):
+                        delayed.forget((iss, client_id))
         if probed_count or released_count:
             structlog.get_logger().info("clients_freed", clients=probed_count, deliveries=released_count)
 
@@ -216,31 +211,5 @@ class DeferralRelease:
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 
-def _take_changes(replaced: list[Registry], new: Registry) -> ClientChanges:
-    """Return the changed clients, and free those of the replaced registry, to which mostly nothing else refers."""
-    old = replaced.pop()
-    changes, old_clients = find_changes(old, new), list_clients(old)
-    del old
-    free_clients(old_clients)
-    return changes
-
-
-def find_changes(old: Registry, new: Registry) -> ClientChanges:
-    """Return the clients that are new or have another address, and those with another route or pause.
-
-    It makes no object for each client: there may be 200,000, while the rows of two lists are in memory.
-    """
-    moved, rerouted = list[Client](), list[Client]()
-    for iss, clients in new.clients.items():
-        old_clients = old.clients_of(iss)
-        for client_id, client in clients.items():
-            old_client = old_clients.get(client_id)
-            if old_client is None or old_client.logout_uri != client.logout_uri:
-                moved.append(client)
-            elif old_client is not client and _route_of(old_client) != _route_of(client):
-                rerouted.append(client)
-    return moved, rerouted
-
-
-def _route_of(client: Client) -> tuple[object, ...]:
-    return client.logout_uri, client.route, client.paused
+def _has_changed(changed: Mapping[str, Collection[str]], _cause: str, iss: str, client_id: str) -> bool:
+    return client_id in changed.get(iss, ())

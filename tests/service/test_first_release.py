@@ -1,9 +1,14 @@
-"""A worker makes a first release after its start, and another when a worker leaves. In virtual time."""
+"""A worker makes a first release after its start, another when a worker leaves, and one for changed clients.
+
+In virtual time.
+"""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,8 +16,15 @@ import pytest
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
+from notifier.model.client import Client
 from notifier.model.errors import QueueUnavailable
-from notifier.service.deferral_release import FIRST_RELEASE_SECONDS, MIN_REPEAT_SECONDS, DeferralRelease
+from notifier.service.deferral_release import (
+    FIRST_RELEASE_SECONDS,
+    MAX_START_DELAY_SECONDS,
+    MIN_REPEAT_SECONDS,
+    DeferralRelease,
+)
+from tests.configuration.clients.test_guard import Source
 from tests.simulator.virtual_time import VirtualLoop
 from tests.system.site import Site
 
@@ -25,6 +37,7 @@ class Passes:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.fails = False
+        self.hangs = False
         self.began_at: list[float] = []
 
     def worker_count(self) -> int:
@@ -41,6 +54,8 @@ class Passes:
         self.began_at.append(asyncio.get_running_loop().time())
         if self.fails:
             raise QueueUnavailable("another pass runs")
+        if self.hangs:
+            await asyncio.Event().wait()
         yield self
 
     left = 0
@@ -56,7 +71,8 @@ class Workers:
     def __init__(self, live: LiveConfiguration, queues: list[Passes]) -> None:
         loop = asyncio.get_running_loop()
         releases = [DeferralRelease(live, cast("Any", queue), loop.time) for queue in queues]
-        self._tasks = [asyncio.create_task(release.run(cast("Any", None), cast("Any", ()))) for release in releases]
+        scheduler = cast("Any", SimpleNamespace(deferrals=SimpleNamespace(is_blocked=lambda _key: False)))
+        self._tasks = [asyncio.create_task(release.run(scheduler, cast("Any", ()))) for release in releases]
 
     async def end(self) -> None:
         """End the releases."""
@@ -146,3 +162,23 @@ def test_forged_leaves_cause_one_pass_a_minute(live: LiveConfiguration) -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(forge())
+
+
+def test_a_pass_keeps_no_client_of_a_former_registry(tmp_path: Path) -> None:
+    """A pass may take minutes. The clients of a list that changes again meanwhile would take 72 MiB."""
+
+    async def change_twice() -> None:
+        source, queue = Source(tmp_path), Passes(0)
+        source.apply("https://a.example", "shop", "bank")
+        workers, queue.hangs = Workers(source.live, [queue]), True
+        await asyncio.sleep(CHECK_SECONDS)
+        source.apply("https://b.example", "shop", "bank")
+        await asyncio.sleep(CHECK_SECONDS + MAX_START_DELAY_SECONDS)
+        assert len(queue.began_at) == 1
+        source.apply("https://c.example", "shop", "bank")
+        clients = [each for each in gc.get_objects() if type(each) is Client and each.client_id in {"shop", "bank"}]
+        assert {client.logout_uri for client in clients} == {"https://c.example/shop", "https://c.example/bank"}
+        await workers.end()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(change_twice())

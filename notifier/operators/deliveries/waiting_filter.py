@@ -144,12 +144,10 @@ class CancelMembers(WaitingMembers, total=False):
 class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
     """Selects pending deliveries. A member that is None does not restrict the selection.
 
-    `keys` selects clients by (`iss`, `client_id`). `has_ended` selects deliveries whose cause of deferral has ended, by
-    (reason, `iss`, `client_id`). Without `parked`, only delayed deliveries are selected. `get_lifetime` is used
-    for summaries only.
+    `has_ended` selects deliveries whose cause of deferral has ended, by (reason, `iss`, `client_id`). Without `parked`,
+    only delayed deliveries are selected. `get_lifetime` is used for summaries only.
     """
 
-    keys: frozenset[tuple[str, str]] | None = None
     has_ended: HasEnded | None = field(default=None, metadata={"unlogged": True})
     parked: bool = True
     get_lifetime: GetLifetime | None = field(default=None, metadata={"unlogged": True})
@@ -163,8 +161,8 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
         self, messages: WaitingDeliveries, on_wait: OnWait = ignore_holder, *, whole: bool
     ) -> OpenPass[WaitingSummary]:
         """Open a pass over the selected deliveries. If single clients are selected, only their buckets are read."""
-        clients = self.keys
-        if clients is None and self.client_id is not None and self.iss is not None:
+        clients = None
+        if self.client_id is not None and self.iss is not None:
             clients = frozenset({(self.iss, self.client_id)})
         summarise = read_waiting if self.get_lifetime is None else partial(read_waiting, get_lifetime=self.get_lifetime)
         reader = make_pass_reader(summarise, self.matches, whole=whole)
@@ -176,10 +174,8 @@ class WaitingFilter(Filter[WaitingDeliveries, WaitingSummary]):
 
     def matches_summary(self, summary: WaitingSummary) -> bool:
         """Return True if the delivery meets all conditions except `subject`."""
-        return (
-            self._meets_shared_conditions(summary)
-            and (self.keys is None or (summary.iss, summary.client_id) in self.keys)
-            and (self.has_ended is None or self.has_ended(summary.reason, summary.iss, summary.client_id))
+        return self._meets_shared_conditions(summary) and (
+            self.has_ended is None or self.has_ended(summary.reason, summary.iss, summary.client_id)
         )
 
 
