@@ -113,31 +113,40 @@ def _find_error(row: dict[str, Any]) -> str | None:
 class ListAmount:
     """Counts the rows of a source that are kept. The source chooses their number and sizes.
 
-    The values in lists and objects are counted too, since a short text takes 60 bytes.
+    A text takes the bytes of its largest character for each of its characters: 4 with one emoji. The values in lists
+    and objects are counted too, since a short text takes 60 bytes.
     """
 
     def __init__(self) -> None:
         self._row_count = 0
-        self._character_count = 0
+        self._byte_count = 0
         self._value_count = 0
 
     def add(self, row: Row | InputIssue) -> None:
         """Count a row, or an unusable client. Raises SourceFault if the source has more than a list may have."""
         self._row_count += 1
         if isinstance(row, InputIssue):
-            self._character_count += len(row.path) + len(row.text)
+            self._byte_count += _held_bytes(row.path) + _held_bytes(row.text)
         else:
             for value in row.values():
                 text = value if type(value) is str else repr(value)
-                self._character_count += len(text)
+                self._byte_count += _held_bytes(text)
                 if text is not value:
                     self._value_count += text.count(",")
         if self._row_count > MAX_LIST_ROWS:
             raise SourceFault(f"its list has more than {MAX_LIST_ROWS:,} rows")
-        if self._character_count > LIST_BOUNDS.answer:
+        if self._byte_count > LIST_BOUNDS.answer:
             raise SourceFault(f"its list has more than {format_size(LIST_BOUNDS.answer)} of client metadata")
         if self._value_count > LIST_BOUNDS.values:
             raise SourceFault(f"its list has more than {LIST_BOUNDS.values:,} values in lists and objects")
+
+
+def _held_bytes(text: str) -> int:
+    """Return the bytes that the characters of a text take in memory."""
+    if text.isascii():
+        return len(text)
+    largest = max(text)
+    return len(text) * (1 if largest < "\u0100" else 2 if largest < "\U00010000" else 4)
 
 
 class RowCollector:

@@ -12,12 +12,14 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.model.record import record
 
-MAX_PART_BYTES = 256 * 1024  # read within about 5 ms
+MAX_PART_BYTES = 256 * 1024  # read within about 1 ms, if it has few values
+MAX_PART_VALUES = 10_000  # counted by `[`, `{` and `,`; read within about 5 ms, or skipped by their marks
 MAX_MEMBERS = 1000  # of a list or object, read within about 3 ms: each takes a call of the decoder
 MAX_NESTING = 32  # nested lists and objects in a member; deeper ones exhaust the stack of the code that visits them
 MAX_SKIPPED_BYTES = 16 * 1024 * 1024  # of members that are skipped, at up to 1 µs each
@@ -26,6 +28,7 @@ PAUSE_SECONDS = 0.001  # seconds
 _NUMBER_CUT = 2  # characters of a number that its parser leaves if the text ends too early: `1.5e+`
 _CHARACTER_CUT = 3  # bytes of a character that a window would cut
 _BLANKS = re.compile(rb"[ \t\r\n]*")
+_VALUES = re.compile(rb"[\[{,]")
 _MARKS = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -182,9 +185,13 @@ class _PartReader:
                 return await self._skip_value(character, "has a number that is too long")
             if self._is_last_window or end + _NUMBER_CUT < len(self._window):
                 return self._accept(value, end)
-        start = self._position
-        skipped = await self._skip_value(character, f"is larger than {format_size(self._bounds.member)}")
-        if self._position - start < self._bounds.member - _NUMBER_CUT - _CHARACTER_CUT:
+        start, window_bytes = self._position, self._window_end - self._position
+        has_many = window_bytes < self._bounds.member - _CHARACTER_CUT
+        many = f"has more than {MAX_PART_VALUES:,} values"
+        skipped = await self._skip_value(
+            character, many if has_many else f"is larger than {format_size(self._bounds.member)}"
+        )
+        if self._position - start < window_bytes - _NUMBER_CUT:
             raise ValueError("a member that is no JSON")
         return skipped
 
@@ -198,6 +205,10 @@ class _PartReader:
         if self._position:
             await asyncio.sleep(PAUSE_SECONDS)
         end = min(self._position + self._bounds.member, len(self._body))
+        values = _VALUES.finditer(self._body, self._position, end)
+        beyond = next(islice(values, MAX_PART_VALUES, None), None)
+        if beyond is not None:
+            end = beyond.start()
         for _ in range(_CHARACTER_CUT):
             if end < len(self._body) and self._body[end] & 0xC0 == 0x80:  # within a character of UTF-8
                 end -= 1
@@ -222,8 +233,9 @@ class _PartReader:
         depth, quoted = 0, False
         while self._position < len(self._body):
             end = read = min(self._position + MAX_PART_BYTES, len(self._body))
-            for mark in _MARKS.finditer(self._body, self._position, end):
-                read, char = mark.end(), mark[0]
+            count = 0
+            for mark in islice(_MARKS.finditer(self._body, self._position, end), MAX_PART_VALUES):
+                read, char, count = mark.end(), mark[0], count + 1
                 if char == b'"':
                     quoted = not quoted
                 elif not quoted and char in b"[{":
@@ -233,6 +245,8 @@ class _PartReader:
                 if depth == 0 and not quoted:
                     self._skip_to(read)
                     return OutOfBounds(text)
+            if count == MAX_PART_VALUES:
+                end = read
             cut = self._body[end - 1] == ord("\\") and read < end  # what it escapes is in the next part
             self._skip_to(end - 1 if cut and end < len(self._body) else end)
             await asyncio.sleep(PAUSE_SECONDS)

@@ -355,7 +355,7 @@ def test_only_the_used_key_of_a_row_is_kept() -> None:
 
 
 def test_amount_of_a_list_is_bounded() -> None:
-    """In rows, in characters, and in values of lists. Unusable clients count too."""
+    """In rows, in bytes of texts, and in values of lists. Unusable clients count too."""
 
     def refused(row: Any, times: int) -> str:
         """Return the reason why so many rows are refused. One less is not."""
@@ -369,6 +369,9 @@ def test_amount_of_a_list_is_bounded() -> None:
     assert refused({"client_id": "a"}, MAX_LIST_ROWS + 1) == "its list has more than 200,000 rows"
     large = {"client_id": "a" * 1024, "client_name": "b" * 15 * 1024}
     assert refused(large, MAX_LIST_BYTES // 16384 + 1) == "its list has more than 16 MiB of client metadata"
+    for sign, size in (("ÿ", 1), ("€", 2), ("😀", 4)):  # which makes each character of its text as large
+        mixed = {"client_id": "a", "client_name": "b" * 16383 + sign, "issuer": "c" * (16383 - 1)}
+        assert refused(mixed, MAX_LIST_BYTES // (16384 * size + 16383) + 1).endswith("16 MiB of client metadata")
     assert refused(InputIssue("a" * 8192, "b" * 8192), MAX_LIST_BYTES // 16384 + 1).endswith(
         "16 MiB of client metadata"
     )

@@ -25,6 +25,7 @@ from notifier.network.http.json_parts import (
     MAX_MEMBERS,
     MAX_NESTING,
     MAX_PART_BYTES,
+    MAX_PART_VALUES,
     Bounds,
     OutOfBounds,
     read_json,
@@ -248,8 +249,10 @@ async def test_invalid_json_is_reported(bounds: Bounds) -> None:
         ('{"a":' * 300 + "1" + "}" * 300, f"is nested more than {MAX_NESTING} deep"),
         (nested(100_000), f"is nested more than {MAX_NESTING} deep"),
         ('{"a":' + "9" * 5000 + "}", "has a number that is too long"),
+        ("[" + "[]," * MAX_PART_VALUES + "1]", "has more than 10,000 values"),
+        ("[" + '{"a":null},' * MAX_PART_VALUES + "1]", "has more than 10,000 values"),
     ],
-    ids=["a text", "many values", "escapes", "deep", "deep objects", "deepest", "a number"],
+    ids=["a text", "many values", "escapes", "deep", "deep objects", "deepest", "a number", "lists", "objects"],
 )
 async def test_oversized_member_is_omitted_alone(member: str, fault: str) -> None:
     """One oversized client must not remove all others from the list."""
@@ -263,7 +266,7 @@ async def test_oversized_member_is_omitted_alone(member: str, fault: str) -> Non
 
 async def test_depth_limit_of_a_member() -> None:
     """Sibling lists do not add to the depth."""
-    for member in (nested(MAX_NESTING), "[" + "[]," * 1000 + "[]]", json.dumps("[" * 1000)):
+    for member in (nested(MAX_NESTING), "[" + "[]," * (MAX_PART_VALUES // 2 - 2) + "[]]", json.dumps("[" * 1000)):
         assert await read_json(f"[{member}]".encode(), PART_BOUNDS) == [json.loads(member)]
 
 
@@ -302,6 +305,17 @@ async def test_omitted_member_has_a_size_limit() -> None:
 async def test_event_loop_runs_after_each_part(text: str) -> None:
     """A concurrent `/livez` request is answered."""
     assert await turns_of(text) >= len(text) // MAX_PART_BYTES - 1
+
+
+@pytest.mark.parametrize(
+    "member",
+    ["[" + part * 20_000 + "1]" for part in ("[],", '{"":{}},', '"",', '"\\u0000",')]
+    + [nested(100_000), "[" + f"{nested(MAX_NESTING - 2)}," * 1000 + "1]", '"' + "\\n" * 100_000 + '"'],
+)
+async def test_other_tasks_run_after_each_ten_thousand_values(member: str) -> None:
+    """Whatever is in one member: what is not read is skipped sign by sign."""
+    assert len(member) < MAX_PART_BYTES
+    assert await turns_of(f"[{member}]") >= (member.count("[") + member.count("{")) // MAX_PART_VALUES
 
 
 # ── Documents of an issuer, from real sockets: bounded in size and time, over https, without redirects ───────────────
