@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from notifier.network import counted_tls
 from notifier.network.counted_tls import (
     MAX_CLIENT_HANDSHAKE_BYTES,
     MAX_RECORDS_WITHOUT_DATA,
@@ -311,6 +312,41 @@ def test_a_server_may_request_another_curve(ca: Authority, curve: str) -> None:
     server = ca.server()
     server.set_ecdh_curve(curve)
     assert shake_hands(ca, server).version() == "TLSv1.3"
+
+
+class NewerContext(CountedContext):
+    """A context with the method of Python 3.15, which lists the groups by the names of OpenSSL. It records them."""
+
+    groups = ""
+
+    def set_groups(self, groups: str, /) -> None:
+        """Record the groups."""
+        self.groups = groups
+
+
+@pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER])
+def test_a_listener_offers_x25519_where_python_can(monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
+    """From Python 3.15 on. A client's context keeps the groups of OpenSSL."""
+    monkeypatch.setattr(counted_tls, "CountedContext", NewerContext)
+    context = new_context(protocol)
+    assert isinstance(context, NewerContext)
+    assert context.groups == ("X25519:P-256" if protocol == ssl.PROTOCOL_TLS_SERVER else "")
+
+
+@pytest.mark.skipif(hasattr(ssl.SSLContext, "set_groups"), reason="this Python offers X25519 too")
+@pytest.mark.parametrize("curve", ["X25519", "secp384r1", "secp521r1"])
+def test_a_listener_refuses_a_client_of_another_curve(ca: Authority, curve: str) -> None:
+    """Before Python 3.15 a listener has one curve, P-256, as the page of `api.tls` states."""
+    server, client = new_context(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.load_cert_chain(ca.issue("localhost"))
+    client.load_verify_locations(ca.ca_file)
+    client.set_ecdh_curve(curve)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    accepting = server.wrap_bio(to_server, to_client, server_side=True)
+    with suppress(ssl.SSLWantReadError):
+        client.wrap_bio(to_client, to_server, server_hostname="localhost").do_handshake()
+    with pytest.raises(ssl.SSLError, match="(?i)no.(suitable.key.share|shared.(group|cipher))"):
+        accepting.do_handshake()
 
 
 def test_a_listener_computes_in_no_finite_field(ca: Authority) -> None:
