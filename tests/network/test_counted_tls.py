@@ -345,7 +345,7 @@ def test_a_listener_refuses_a_client_of_another_curve(ca: Authority, curve: str)
     accepting = server.wrap_bio(to_server, to_client, server_side=True)
     with suppress(ssl.SSLWantReadError):
         client.wrap_bio(to_client, to_server, server_hostname="localhost").do_handshake()
-    with pytest.raises(ssl.SSLError, match="(?i)no.(suitable.key.share|shared.(group|cipher))"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.(suitable.key.share|shared.(group|cipher))"):
         accepting.do_handshake()
 
 
