@@ -1,4 +1,4 @@
-"""A broker that closes a channel, because the worker does not ack in time, or that refuses messages for buckets."""
+"""A broker that closes a channel, because the worker does not ack in time, or a queue that takes no messages."""
 
 import asyncio
 import json
@@ -10,11 +10,13 @@ import pytest
 
 from tests.faults.conftest import Form, Record
 from tests.faults.parking_rig import Down, sick_in
-from tests.faults.rig import judge, load, rig
+from tests.faults.rig import CLIENTS, judge, kill, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
 from tests.system.worker_process import worker
 
+RATE = 30  # events a second
+GOES_ON = 60.0  # seconds in which a worker must go on, on a busy machine
 BACK = 120.0  # seconds for a worker to come back: its pause between two tries grows to fifteen
 
 
@@ -93,3 +95,42 @@ async def test_buckets_refuse(tmp_path: Path, own_node: RabbitmqNode, queues: st
         assert await running.stop() == 0
         record(await made.account())
         sick.was_served_soon()
+
+
+@asynccontextmanager
+async def suspended(node: RabbitmqNode, queue: str) -> AsyncIterator[None]:
+    """Have this queue answer nothing."""
+    process = f"{{'%2F_{queue}', node()}}"
+    await asyncio.to_thread(node.ctl, "eval", f"sys:suspend({process}).")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(node.ctl, "eval", f"sys:resume({process}).")
+
+
+@pytest.mark.fault("broker", "a delay queue answers nothing, and a worker is killed by SIGKILL meanwhile")
+@pytest.mark.timeout(600)
+async def test_delay_queue_is_silent(tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record) -> None:
+    """More deliveries need it than a worker may hold. The worker names it, and all go on; no token is sent twice."""
+    async with rig(tmp_path, own_node.url, queues) as made:
+        made.site.config["delivery"]["max_in_flight"] = 48
+        made.site.write()
+        async with load(made.publisher, rate=RATE) as end:
+            async with worker(made.site) as killed, suspended(own_node, f"{queues}.delay.1s"):
+                in_silent_queue = set(made.publisher.confirmed)  # at most
+                await made.more(20 * RATE * len(CLIENTS), GOES_ON)
+                await kill(killed)
+                async with worker(made.site) as running:
+                    await made.more(20 * RATE * len(CLIENTS), GOES_ON)
+                    owed = {("/flaky", event) for event in made.publisher.confirmed.keys() - in_silent_queue}
+                    owed |= {("/healthy", event) for event in made.publisher.confirmed}
+                    await made.clients.until(lambda: owed <= made.clients.accepted.keys(), GOES_ON)
+                    status, ready = await running.get("/readyz")
+                    assert (status, f"{queues}.delay." in json.loads(ready)["problem"]) == (200, True)
+                    assert await running.stop() == 0
+            async with worker(made.site) as last:
+                await end()
+                await made.settle(last)
+        tokens = [hit.claims["jti"] for hit in made.clients.hits]
+        assert len(set(tokens)) == len(tokens)
+        record(await made.account(cause="held by a worker that was killed, or copies in the silent queue"))
