@@ -270,7 +270,7 @@ class Watches:
             restart_needed=lambda: reloads.restart_needed,
             clients_expiring=self.health.count_expiring_clients,
             signing_keys=self.signing_keys.published,
-            ready=lambda: self.readiness().ready,
+            ready=lambda: self.readiness().operates,
             loop_lag=lambda: self.self_watch.loop_lag,
             api_requests=self.requests.by_labels,
             workers_vanished=lambda: len(self.presence.list_vanished()),

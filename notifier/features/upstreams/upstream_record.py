@@ -86,9 +86,8 @@ class UpstreamRecord:
         labels = ("upstream", "result")
         text = "Requests of upstream providers to sign a user out."
         yield labelled_family(CounterMetricFamily, "upstream_requests_total", text, labels, self._requests)
-        if self._jwks:
-            text = "Requests of the joined JWK Set of a relay."
-            yield labelled_family(CounterMetricFamily, "relay_jwks_requests_total", text, labels, self._jwks)
+        text = "Requests of the joined JWK Set of a relay."
+        yield labelled_family(CounterMetricFamily, "relay_jwks_requests_total", text, labels, self._jwks)
         text = "Questions which sessions here ended with one at an upstream."
         yield labelled_family(CounterMetricFamily, "upstream_lookups_total", text, labels, self._look_ups)
 

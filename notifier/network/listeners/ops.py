@@ -36,17 +36,20 @@ class Readiness:
     problem: str | None = None
 
     @property
+    def operates(self) -> bool:
+        """True if the worker takes messages now."""
+        return self.queue and self.consuming and not self.draining
+
+    @property
     def ready(self) -> bool:
-        """True if the worker operates now.
+        """True if the worker operates now, or is needed without its queue: if all left, sign-ins would fail.
 
         A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers at
         once. If they were unready, all would leave their Service, so that `POST /v1/events` could not explain its 503,
         and a rollout that may be the remedy would stop. The same holds for a queue that refuses messages: it
         refuses those of all workers, and only affects some clients if it is a bucket.
-
-        A worker that is needed without its queue is ready too: if all left their Service, sign-ins would fail.
         """
-        return ((self.queue and self.consuming) or self.needed) and not self.draining
+        return self.operates or (self.needed and not self.draining)
 
 
 class Exposition(Protocol):

@@ -123,8 +123,8 @@ class OwnState:
             troubles=list(self._sources.troubles()),
             keys=list(self._sources.keys()),
             dead_letters=queue_status.dead_letters,
-            consuming=readiness.ready,
-            problem="" if readiness.ready else readiness.problem or "",
+            consuming=readiness.operates,
+            problem="" if readiness.operates else readiness.problem or "",
         )
 
 
