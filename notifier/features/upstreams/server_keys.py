@@ -19,6 +19,7 @@ from enum import StrEnum
 import structlog
 
 from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, is_joined_set, read_server_set
+from notifier.model.errors import describe_error
 from notifier.model.record import copy_record, record
 from notifier.network.http.issuer_document import LOOP_STATUS, DocumentIssue, IssuerDocument
 from notifier.tokens.security_event_token import KeysUnavailable
@@ -145,7 +146,10 @@ class ServerKeys:
     async def _read_set(self, began_at: float) -> None:
         seconds = RETRY_SECONDS
         try:
-            reason = self._store(await self._read(), began_at)
+            try:
+                reason = self._store(await self._read(), began_at)
+            except Exception as error:  # noqa: BLE001  in doubt nothing is served
+                self._held, self.failure, reason = None, JwksResult.UNUSABLE, describe_error(error)
             if self._held is not None and self._held.is_fresh:
                 seconds = FRESH_SECONDS
             if reason is not None and reason != self._reason:

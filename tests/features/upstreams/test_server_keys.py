@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -166,6 +166,18 @@ async def test_200_tokens_with_invented_kids_do_not_delay_the_first_tokens_of_a_
     assert await asyncio.gather(*tokens) == [["s2"]] * 6
     assert await asyncio.gather(*invented) == [[]] * 200
     assert server.readings == 2
+
+
+async def test_an_error_in_notifier_drops_the_set() -> None:
+    """In doubt nothing is served, and the next reading may succeed."""
+    server = Server()
+    assert await server.kids() == ["s1"]
+    server.answer = cast("IssuerDocument", None)
+    server.monotonic += FRESH_SECONDS
+    assert (await server.kids(), server.keys.failure) == ([], JwksResult.UNUSABLE)
+    server.publish(SERVER)
+    server.monotonic += FRESH_SECONDS
+    assert await server.kids() == ["s1"]
 
 
 async def test_a_token_waits_for_the_first_reading() -> None:
