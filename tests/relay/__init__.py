@@ -1,0 +1,1 @@
+"""The relay with real identity servers, real clients and a real proxy."""

@@ -1,0 +1,185 @@
+"""node-oidc-provider, which sends each token once, within 2.5 s, while the user waits."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import RSAKey
+
+from notifier.model.client import Algorithm
+from tests.relay.lab import CLIENTS, SECRET, Kind, Lab, relay_lab
+from tests.relay.tokens import FORGED, hostile_tokens, logout_token, new_key
+from tests.system.waiting import until
+
+pytestmark = pytest.mark.timeout(400)  # the first run installs the packages
+PROVIDER = Kind(
+    path="",
+    keys="/jwks",
+    algorithm=Algorithm.RS256,
+    answers={"login": "alice", "password": "x", "logout": "yes"},
+)
+OUTAGE_SECONDS = 60.0
+BOTH = range(2)
+
+
+async def run_provider(lab: Lab, *keys: RSAKey) -> None:
+    """Run the server with these keys, the first of which signs."""
+    file = lab.folder / "server-keys.json"
+    file.write_text(json.dumps({"keys": [key.as_dict(private=True) for key in keys]}))
+    clients = [registration(lab, name) for name in CLIENTS]
+    await lab.run_script("server", "provider.mjs", lab.own, KEYS=str(file), CLIENTS=json.dumps(clients))
+
+
+def registration(lab: Lab, name: str) -> Mapping[str, Any]:
+    """Return a client as the server has it. The users of `mail` have other names there."""
+    return {
+        "client_id": name,
+        "client_secret": SECRET,
+        "redirect_uris": [f"{lab.client_url(name)}/callback"],
+        "post_logout_redirect_uris": [lab.client_url(name)],
+        "backchannel_logout_uri": lab.logout_address,
+        "backchannel_logout_session_required": True,
+        "subject_type": "pairwise" if name == "mail" else "public",
+    }
+
+
+@asynccontextmanager
+async def everything(folder: Path, queue: tuple[str, str], key: RSAKey) -> AsyncIterator[Lab]:
+    """Run the server with this key, both workers and both clients."""
+    async with relay_lab(folder, PROVIDER) as lab:
+        await run_provider(lab, key)
+        lab.write_sites(queue, lab.registry(pairwise=("mail",)), jwks_uri=lab.reader.url)
+        async with lab.running_workers():
+            for name in CLIENTS:
+                await lab.run_client(name)
+            yield lab
+
+
+async def test_sign_out_reaches_a_client_that_was_down_and_forged_tokens_reach_none(
+    tmp_path: Path, amqp_url: str, prefix: str
+) -> None:
+    """The client is down for a minute; meanwhile strangers, a loop, copies and unknown clients come."""
+    key = new_key("server-1")
+    async with everything(tmp_path, (amqp_url, prefix), key) as lab, lab.browser() as alice:
+        assert (await lab.read_keys())[0] == "server-1"
+        assert len(await lab.read_keys()) == 2
+        await lab.sign_in(alice, *CLIENTS)
+        await lab.toggle_listener("mail")
+        is_over = asyncio.get_running_loop().time() + OUTAGE_SECONDS
+        await lab.sign_out(alice, "shop")
+        await lab.until_attempts(lambda outcomes: outcomes == ["delivered"], client_id="shop")
+        await refuse_strangers(lab, key)
+        await accept_others(lab, key)
+        await until(later_than(is_over), bool)
+        await lab.toggle_listener("mail")
+        await lab.until_signed_out(alice, *CLIENTS)
+        outcomes = [line["outcome"] for line in lab.attempts(client_id="mail", sub="alice-at-mail")]
+        assert outcomes.count("delivered") == 1
+        assert len(outcomes) > 3
+
+
+def later_than(moment: float) -> Any:
+    """Return a question: whether it is later."""
+
+    async def ask() -> bool:
+        return asyncio.get_running_loop().time() > moment
+
+    return ask
+
+
+async def refuse_strangers(lab: Lab, key: RSAKey) -> None:
+    """No token of a stranger is taken, by neither worker."""
+    before = await lab.metric("upstream_requests_total", result="accepted")
+    for why, token in hostile_tokens(key, lab.issuer):
+        for index in BOTH:
+            status, text = await lab.post_token(token, index)
+            assert status == 400, (why, status, text)
+    assert (await lab.post_token("x" * 100_000, 0))[0] == 413
+    assert await lab.metric("upstream_requests_total", result="accepted") == before
+
+
+async def accept_others(lab: Lab, key: RSAKey) -> None:
+    """Genuine tokens: a copy, two clients at once, an unknown client, and a client whose address is the relay."""
+    copied = logout_token(key, lab.issuer, sid="copied")
+    assert [(await lab.post_token(copied, 0))[0] for _ in range(2)] == [200, 200]
+    assert (await lab.post_token(logout_token(key, lab.issuer, sid="two", aud=["shop", "mail"]), 0))[0] == 200
+    assert (await lab.post_token(logout_token(key, lab.issuer, sid="unknown", aud="nobody"), 1))[0] == 200
+    assert (await lab.post_token(logout_token(key, lab.issuer, sid="looped", aud="looped"), 1))[0] == 200
+    for sid in ("copied", "two"):
+        await lab.until_attempts(lambda outcomes: outcomes == ["delivered"], sid=sid, client_id="shop")
+    await until(lambda: lab.metric("upstream_requests_total", result="loop"), bool)
+    await until(lambda: lab.metric("dead_letters_total", client_id="looped"), bool)
+    await until(lambda: lab.metric("dead_letters_total", reason="unknown_client"), bool)
+
+
+async def test_sign_ins_go_on_whatever_keys_notifier_can_read(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """The server's keys rotate; notifier reads them, or cannot, or is led to itself."""
+    first, second, third = (new_key(f"server-{number}") for number in (1, 2, 3))
+    async with everything(tmp_path, (amqp_url, prefix), first) as lab:
+        own = (await lab.read_keys())[1]
+        await lab.stop("server")
+        await run_provider(lab, second)
+        for index in BOTH:
+            assert (await lab.post_token(logout_token(second, lab.issuer), index))[0] == 200
+            assert (await lab.post_token(logout_token(first, lab.issuer, sid=FORGED), index))[0] == 400
+            assert await lab.read_joined_set(index) == (200, ["server-2", own])
+        await sign_in_and_out(lab)
+
+        for instead in ((404, ""), (200, '{"keys": []}')):
+            lab.reader.instead = instead
+            await until_joined(lab, 503, [])
+            assert await lab.read_keys() == ["server-2"]
+        await lab.stop("server")
+        await run_provider(lab, third)
+        assert await lab.read_keys() == ["server-3"]
+        await sign_in(lab)
+
+        lab.reader.instead = None
+        await until_joined(lab, 200, ["server-3", own])
+        await sign_in_and_out(lab)
+        lab.reader.leads_to = f"http://127.0.0.1:{lab.web[0]}/relays/server/jwks"
+        await until(partial(lab.read_joined_set, 0), lambda answer: answer == (503, []))
+        lab.reader.leads_to = lab.own_jwks_uri
+        await until_joined(lab, 200, ["server-3", own])
+        await lab.reader.refuse()
+        await until_held(lab)
+        assert await lab.read_keys() == ["server-3", own]
+        assert not lab.attempts(sid=FORGED)
+
+
+async def until_joined(lab: Lab, status: int, kids: list[str]) -> None:
+    """Wait until both workers answer this."""
+    for index in BOTH:
+        await until(partial(lab.read_joined_set, index), lambda answer: answer == (status, kids))
+
+
+async def until_held(lab: Lab) -> None:
+    """Wait until a worker answers from its memory."""
+
+    async def ask() -> float:
+        await lab.read_joined_set(0)
+        return await lab.metric("relay_jwks_requests_total", result="held")
+
+    await until(ask, bool)
+
+
+async def sign_in(lab: Lab) -> None:
+    """A new user signs in, at clients that have read no keys yet."""
+    for name in CLIENTS:
+        await lab.stop(name)
+        await lab.run_client(name)
+    async with lab.browser() as alice:
+        await lab.sign_in(alice, *CLIENTS)
+
+
+async def sign_in_and_out(lab: Lab) -> None:
+    """A new user signs in and out."""
+    async with lab.browser() as alice:
+        await lab.sign_in(alice, *CLIENTS)
+        await lab.sign_out(alice, "shop")
+        await lab.until_signed_out(alice, *CLIENTS)
