@@ -197,6 +197,17 @@ WRONG_TOGETHER = [  # refused by the templates
         ],
     ),
     (
+        """
+        relayRoute: {enabled: true}
+        config: {relays: {dex: {jwks_uri: "https://dex.example.com/keys"}}}
+        """,
+        [
+            "relayRoute.parentRefs is empty",
+            "relayRoute.enabled needs config.relays and config.web",
+            'relayRoute needs config.issuers["https://id.example.com"].jwks_uri',
+        ],
+    ),
+    (
         "podSpecExtra: {hostNetwork: true, hostPID: true, hostIPC: true, shareProcessNamespace: true}",
         [
             "podSpecExtra has hostNetwork, with which no NetworkPolicy applies to the pods: leave it out",

@@ -117,6 +117,8 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     assert [port["port"] for port in asked] == [443, 5443, 6443, 7443, 8200, 9444]  # of Vault and the upstream too
     operators = every["api"].one("NetworkPolicy")["spec"]["egress"][2]["ports"]
     assert [port["port"] for port in operators] == [443, 8446]  # where they sign in
+    server = every["relay"].one("NetworkPolicy")["spec"]["egress"][2]["ports"]
+    assert [port["port"] for port in server] == [443, 5556]  # whose keys a relay reads
     tls = every["broker-tls"].one("NetworkPolicy", "n-notifier")["spec"]
     assert [port["port"] for port in tls["egress"][1]["ports"]] == [5671, 5673]
 
@@ -129,6 +131,24 @@ def test_the_console_is_served_only_where_the_values_say_so(every: Mapping[str, 
         assert ("/console" in paths_of(rendered)) is (name == "api")
     assert "/v1/" in paths_of(every["everything"])
     assert paths_of(every["api"]) == ["/v1/", "/console"] * 2
+
+
+def test_each_relay_has_a_route_at_the_host_of_its_keys(every: Mapping[str, Rendered]) -> None:
+    """Two exact paths lead to the Service of `web`, without cookies; all others stay the identity server's."""
+    route = every["relay"].one("HTTPRoute")
+    assert route["metadata"]["name"] == "n-notifier-relay-dex"
+    assert route["spec"]["hostnames"] == ["id.example.com"]
+    found = {}
+    for rule in route["spec"]["rules"]:
+        [match], [rewritten, cookies] = rule["matches"], rule["filters"]
+        assert match["path"]["type"] == "Exact"
+        assert cookies["requestHeaderModifier"] == {"remove": ["Cookie"]}
+        assert rule["backendRefs"] == [{"name": "n-notifier-web", "port": 8090}]
+        found[match["path"]["value"]] = rewritten["urlRewrite"]["path"]["replaceFullPath"]
+    assert found == {
+        "/dex/keys": "/relays/dex/jwks",
+        "/connect/notify/relays/dex/backchannel-logout": "/relays/dex/backchannel-logout",
+    }
 
 
 def paths_of(rendered: Rendered) -> list[str]:

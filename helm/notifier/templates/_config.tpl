@@ -103,7 +103,12 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- toJson (merge (dict "delivery" $delivery) $rest) | sha256sum -}}
 {{- end -}}
 
-{{/* The TCP ports of all that workers ask, beside the broker: clients, JWK Sets, Vault, upstreams, the provider of the console's users. JSON. */}}
+{{/* The issuer of a relay, of (dict "config" … "relay" …): by default the only one. */}}
+{{- define "notifier.relayed" -}}
+{{- default (keys (default dict .config.issuers) | sortAlpha | first) (default dict .relay).issuer -}}
+{{- end -}}
+
+{{/* The TCP ports of all that workers ask, beside the broker: clients, JWK Sets, Vault, upstreams, relays' servers, the provider of the console's users. JSON. */}}
 {{- define "notifier.clientPorts" -}}
 {{- $ports := dict -}}
 {{- $first := list -}}
@@ -125,6 +130,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- range (default dict .Values.config.upstreams) -}}{{- with . -}}
 {{- $uris = concat $uris (list (coalesce .jwks_uri .discovery .issuer) (dig "http" "url" "" (default dict .resolve))) -}}
 {{- end -}}{{- end -}}
+{{- range (default dict .Values.config.relays) -}}{{- with . -}}{{- $uris = append $uris (coalesce .jwks_uri .issuer) -}}{{- end -}}{{- end -}}
 {{- with dig "console" "oidc" dict (default dict .Values.config.api) -}}{{- $uris = append $uris (coalesce .discovery .issuer) -}}{{- end -}}
 {{- range (default dict .Values.config.sources) -}}
 {{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}

@@ -308,6 +308,21 @@
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) -}}
 {{- include "notifier.note" (dict "in" $in "text" "httpRoute.parentRefs is empty: name the Gateway, [{name: …, namespace: …}], preferably with the sectionName of a listener that has TLS") -}}
 {{- end -}}
+{{- if $values.relayRoute.enabled -}}
+{{- $config := $values.config -}}
+{{- if not $values.relayRoute.parentRefs -}}
+{{- include "notifier.note" (dict "in" $in "text" "relayRoute.parentRefs is empty: name the Gateway of the identity server's host, [{name: …, namespace: …}]") -}}
+{{- end -}}
+{{- if not (and $config.relays (hasKey $config "web")) -}}
+{{- include "notifier.note" (dict "in" $in "text" "relayRoute.enabled needs config.relays and config.web, which are what it leads to") -}}
+{{- end -}}
+{{- range $name, $relay := default dict $config.relays -}}
+{{- $iss := include "notifier.relayed" (dict "config" $config "relay" $relay) -}}
+{{- if not (dig $iss "jwks_uri" "" (default dict $config.issuers)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "relayRoute needs config.issuers[%q].jwks_uri, the address at which clients read the keys of the relay %s" $iss $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $_ := pick $values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "podLabels has %s, by which the chart finds its pods: leave it out (nameOverride changes the name)" $name)) -}}
 {{- end -}}
