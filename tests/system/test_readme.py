@@ -175,7 +175,7 @@ def test_readme_files_without_queue_use_sqlite(tmp_path: Path) -> None:
         assert load(path, {}, FEATURES).settings.queue.sqlite_file == tmp_path / "notifier.db"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs/relay.md"], ids=lambda path: path.name)
 def test_printed_configuration_of_each_server_loads(page: Path, tmp_path: Path) -> None:
     """With the files that it names; no server is asked. Addresses that its events bring count."""
     indented = re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
