@@ -44,10 +44,9 @@ def lifetime_of(pending: Delivery | EventDocument, registry: Registry) -> Lifeti
     if taken_at is None or (is_unknown and progress.unknown_since is None):
         return None
     client = client or registry.default_of(pending.iss)
-    waits_end_at = taken_at + progress.waits.seconds  # by the measured waits
     if progress.deferred_for in _INTERNAL_CAUSES:  # further waits do not count as age either, up to `max_paused`
-        progress = copy_record(progress, uncounted_seconds=client.retry.max_paused)
-    expires = expires_at(copy_record(pending, progress=progress), client, waits_end_at)
+        pending = copy_record(pending, progress=copy_record(progress, uncounted_seconds=client.retry.max_paused))
+    expires = expires_at(pending, client, taken_at + progress.waits.seconds)  # when the last wait ends, as measured
     if is_unknown and progress.unknown_since is not None:
         expires = min(expires, progress.unknown_since + registry.grace)
     return Lifetime(expires=max(expires, taken_at), has_sid=has_session(pending, client))
