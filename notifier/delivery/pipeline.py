@@ -172,13 +172,11 @@ class DeliveryPipeline:
             report = await attempt(admitted, self._tools)
         except asyncio.CancelledError:
             cancelled = report_fault(InternalFault(Cause.UNKNOWN, "the attempt was cancelled"), delivery)
-            for started in self._scheduler.on_ended(admitted, cancelled, is_cancelled=True):
-                started.wake()
+            self._scheduler.on_ended(admitted, cancelled, is_cancelled=True)
             raise
         except Exception as error:  # noqa: BLE001  around one delivery: an internal error must not stop the others
             report = self._report_unexpected(admitted, error)
-        for started in self._scheduler.on_ended(admitted, report):
-            started.wake()
+        self._scheduler.on_ended(admitted, report)
         after, fact = delivery, report.fact
         verdict: Verdict = DONE
         if not isinstance(report.outcome, Delivered):  # rarely

@@ -28,7 +28,7 @@ MAX_KNOWN_CLIENTS = shared_bound(20_000)  # clients stored that have no delivery
 CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 OPEN_SECONDS_PER_WAIT = 8.0  # for each second that probes yield to others: then a ninth of them yields at a time
-CLIENTS_PER_START = 8  # of each pool, examined each time that a slot becomes free
+STARTS_PER_TURN = 8  # deliveries of each pool, for each slot that becomes free, in a round of the event loop of its own
 PATIENCE_SECONDS = 5.0  # without an answer, after which an attempt may end early: the default timeout is not shortened
 REPEAT_PATIENCE_SECONDS = 30.0  # … if the delivery's attempt before ended early: a slow client can answer
 
@@ -131,6 +131,8 @@ class Scheduler:
     """Starts the deliveries of one worker, at once or once a slot is free.
 
     A client in `_ready` may have a delivery in memory that can start; a client in `_busy` has deliveries in memory.
+    `start_turns`: how often to call `start_waiting`, each time in another round of the event loop. Many attempts may
+    end in one round, and if deliveries in memory took all their slots at once, they would delay all others.
     """
 
     def __init__(self, tools: Tools, slots: Slots, peers: Peers) -> None:
@@ -141,6 +143,7 @@ class Scheduler:
         self._busy: dict[ClientKey, ClientState] = {}
         self._worker_count = slots.worker_count()  # at the last round of `defer_without_slot`
         self._ready: dict[SlotPool, OrderedDict[ClientKey, ClientState]] = {pool: OrderedDict() for pool in SlotPool}
+        self.start_turns = 0
 
     # ── start, wait or defer ──
 
@@ -177,10 +180,8 @@ class Scheduler:
         self._busy[known.key] = known
         self.slots.count_attempt(admitted.lane, pool, +1)
 
-    def on_ended(
-        self, admitted: AdmittedDelivery, report: AttemptReport, *, is_cancelled: bool = False
-    ) -> list[AdmittedDelivery]:
-        """Free the attempt's slot, update the state of its client, and return the deliveries that start now.
+    def on_ended(self, admitted: AdmittedDelivery, report: AttemptReport, *, is_cancelled: bool = False) -> None:
+        """Free the attempt's slot for `start_waiting`, and update the state of its client.
 
         Unless the attempt succeeded or was cancelled, `Deferrals.decide_verdict` follows, which may request a fetch.
         """
@@ -206,10 +207,10 @@ class Scheduler:
             self._ready[known.pool][known.key] = known
         elif not known.running:
             self._busy.pop(known.key, None)
-        started = self.start_waiting() if any(self._ready.values()) else []
+        if any(self._ready.values()):
+            self.start_turns += 1
         if known.parking.parked and (is_cancelled or isinstance(report.outcome, Delivered)):
             self.deferrals.request_fetch(known, now)
-        return started
 
     def _on_circuit(self, known: ClientState, change: CircuitChange | None) -> None:
         """Report the change. If the client recovered while its bucket is fetched from, request another fetch."""
@@ -218,21 +219,27 @@ class Scheduler:
             self.deferrals.requested[known.key] = None  # the present fetch misses deliveries that were parked since
 
     def start_waiting(self) -> list[AdmittedDelivery]:
-        """Start deliveries in memory while slots are free, for the next few clients of each pool, and return them."""
+        """Take one of the turns: start some deliveries in memory that have a slot, clients by turns. Return them."""
+        self.start_turns -= 1
         now, started = self._tools.monotonic(), list[AdmittedDelivery]()
         for pool, ready in self._ready.items():
-            remaining = min(len(ready), CLIENTS_PER_START)
-            while remaining and self.slots.has_free_slot(pool):
-                remaining -= 1
+            start_count = blocked_count = 0
+            while blocked_count < min(len(ready), STARTS_PER_TURN) and self.slots.has_free_slot(pool):
+                if start_count == STARTS_PER_TURN:
+                    self.start_turns += 1
+                    break
                 key, known = ready.popitem(last=False)
                 if known.pool is not pool:
                     self._ready[known.pool][key] = known
                     continue
-                while known.line.count and known.can_start(
+                if known.line.count and known.can_start(
                     known.line.first.delivery, known.line.first.lane, self.slots, now
                 ):
                     started.append(admitted := known.line.pop())
                     self._start(known, admitted, now)
+                    start_count += 1
+                else:
+                    blocked_count += 1
                 if known.line.count and len(known.running) < known.concurrency:
                     ready[key] = known
         return started
@@ -249,8 +256,8 @@ class Scheduler:
     def defer_without_slot(self) -> Iterator[tuple[AdmittedDelivery, Defer]]:
         """Defer some deliveries whose slot is not expected soon, and yield them. Called 20 times a second.
 
-        Also updates the pools of clients with deliveries in memory, their limits if the number of workers has changed,
-        and forgets unused clients.
+        Adds a turn of `start_waiting`. Also updates the pools of clients with deliveries in memory, their limits if the
+        number of workers has changed, and forgets unused clients.
         """
         now, former_count, self._worker_count = self._tools.monotonic(), self._worker_count, self.slots.worker_count()
         for key, known in self._busy.items():
@@ -260,6 +267,7 @@ class Scheduler:
             if known.line.count:
                 self._ready[known.pool][key] = known
         self.clients.forget(now, busy=len(self._busy))
+        self.start_turns += any(self._ready.values())
         return self._defer(now, DEFERRALS_PER_ROUND, 2 * self.slots.max_wait_seconds())
 
     def free_memory(self) -> Iterator[tuple[AdmittedDelivery, Defer]]:

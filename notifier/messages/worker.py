@@ -156,7 +156,7 @@ class Worker:
             raise self._task_error
 
     async def _tick(self) -> None:
-        """Defer deliveries that waited too long in memory, and start deliveries that have a slot, until cancelled."""
+        """Defer deliveries that waited too long in memory, and end attempts that hang, until cancelled."""
         set_aside_at = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -167,8 +167,6 @@ class Worker:
                 admitted.wake(deferral)
             for admitted in self.scheduler.attempts_to_end():
                 admitted.end_early()
-            for admitted in self.scheduler.start_waiting():
-                admitted.wake()
             self._schedule_round()
 
     def stop(self) -> None:
@@ -211,6 +209,8 @@ class Worker:
         self._round_scheduled = False
         if self._selection.begin_round():
             self._schedule_round()
+        if self.scheduler.start_turns:
+            self._start_waiting()
         effort, clients, closed = 0, self.scheduler.clients, State.CLOSED
         while effort < ROUND_EFFORT:
             if (held := self._selection.choose()) is None:
@@ -235,6 +235,12 @@ class Worker:
             self._fetches.start_batches(fresh_waits=self._selection.has_fresh_events)
         elif not self._fetches.empty_unused() and not self._tasks and not self._selection.has_steps_left:
             self._drained.set()
+
+    def _start_waiting(self) -> None:
+        for admitted in self.scheduler.start_waiting():
+            admitted.wake()
+        if self.scheduler.start_turns:
+            self._schedule_round()
 
     # ── a message: read, plan, start ──
 

@@ -190,11 +190,9 @@ class Watches:
         self.depths: Mapping[str, Depth] = {}
         self.draining, self.has_consumed = asyncio.Event(), asyncio.Event()
         self.health = HealthObserver(
-            clock=time.time,
-            monotonic=time.monotonic,
+            clock=time.time, monotonic=time.monotonic, registry=live.registry,
             get_lifetime=lambda delivery: lifetime_of(delivery, live.registry()),
-            registry=live.registry,
-        )
+        )  # fmt: skip
         self.refused = RefusedEventCounts(time.time)
         self.session_only = SessionOnlyWatch(live.registry, self.health.last_activity_at, time.time)
         one_at_a_time = shared_lock()

@@ -124,11 +124,12 @@ class SchedulerHarness:
         if isinstance(outcome, Failed):
             fact = Attempted(delivery=delivery, number=1, jti="", alg="", outcome=outcome, seconds=0.0, at=self.wall())
             report = report_attempt(delivery, dataclasses.replace(admitted.client, timeout=0.0), fact)
-        for begun in self.scheduler.on_ended(admitted, report):
-            self._begins(begun)
-        if isinstance(outcome, Delivered):
-            return delivery, DONE
-        return self.scheduler.deferrals.decide_verdict(admitted, report)
+        self.scheduler.on_ended(admitted, report)
+        answer: DeliveryVerdict = delivery, DONE
+        if not isinstance(outcome, Delivered):
+            answer = self.scheduler.deferrals.decide_verdict(admitted, report)
+        self._start_waiting()
+        return answer
 
     def fails(self, name: str, outcome: Outcome | None = None, **more: Any) -> tuple[RetryAt, Delivery]:
         """Start and fail an attempt. Return the verdict, and the delivery after it."""
@@ -155,9 +156,14 @@ class SchedulerHarness:
     def tick(self) -> list[tuple[AdmittedDelivery, Defer]]:
         """Call the periodic step of the scheduler, as the worker does many times a second."""
         deferred = list(self.scheduler.defer_without_slot())
-        for begun in self.scheduler.start_waiting():
-            self._begins(begun)
+        self._start_waiting()
         return deferred
+
+    def _start_waiting(self) -> None:
+        """Start deliveries in memory, as the worker does in rounds of the event loop."""
+        while self.scheduler.start_turns:
+            for begun in self.scheduler.start_waiting():
+                self._begins(begun)
 
     @staticmethod
     def key(name: str) -> ClientKey:

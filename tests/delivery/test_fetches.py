@@ -20,6 +20,7 @@ from notifier.delivery.fetches import (
     seconds_until_count,
 )
 from notifier.delivery.ports import ClientReport
+from notifier.delivery.scheduler import STARTS_PER_TURN
 from notifier.messages import worker
 from notifier.messages.selection import GATHER_SECONDS
 from notifier.model.documents.documents import dump_delivery, load_delivery
@@ -210,7 +211,7 @@ async def test_deliveries_of_others_delay_no_other_bucket() -> None:
 
 
 async def test_parked_deliveries_return_quickly_if_each_fetch_takes_long() -> None:
-    """With 0.1 s for a fetch, over 500 deliveries a second start, in the order in which they were parked."""
+    """With 0.1 s for a fetch, over 500 deliveries a second start, nearly in the order in which they were parked."""
     async with down(WorkerHarness(client("shop", max_concurrent=64)), 0) as harness:
         in_bucket(harness, 600)
         slow_fetches(harness, 0.1)
@@ -221,7 +222,7 @@ async def test_parked_deliveries_return_quickly_if_each_fetch_takes_long() -> No
         await until(harness, lambda: len(harness.notified()) > 540)
         assert harness.now - began_at < 480 / 500
         numbers = [int(claims["sub"]) for _, claims in harness.receivers.posts if claims["sub"].isdecimal()]
-        assert numbers == sorted(numbers)
+        assert max(abs(number - place) for place, number in enumerate(numbers)) <= STARTS_PER_TURN
 
 
 async def test_slow_buckets_leave_room_for_others() -> None:

@@ -12,12 +12,13 @@ from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientFailing, ClientRecovered, ClientServed
 from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.ports import ClientReport
+from notifier.delivery.scheduler import STARTS_PER_TURN
 from notifier.delivery.slots import MAX_HANGING_WINDOWS
-from notifier.delivery.verdict import Dead, Defer, RetryAt, WaitKind, report_fault
+from notifier.delivery.verdict import AttemptReport, Dead, Defer, RetryAt, WaitKind, report_fault
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
-from notifier.model.outcome import Cause, Failed, Reason
+from notifier.model.outcome import Cause, Delivered, Failed, Reason, Signal
 from tests.delivery.scheduler_harness import AHEAD, SIZE, SchedulerHarness
 
 AN_HOUR = Failed(reason=Reason.THROTTLED, status=429, retry_after=3600.0)
@@ -342,6 +343,23 @@ def test_the_cause_is_the_rate_only_if_the_registered_one_is_used_up() -> None:
     harness.scheduler.on_peer_report(ClientReport(key=KEY, circuit_closed=True, spacing=10.0))
     assert known.rate.spacing > known.rate.registered_interval
     assert harness.put_off("shop").cause is SLOT
+
+
+def test_deliveries_in_memory_start_by_turns_when_many_attempts_end_at_once() -> None:
+    """Each turn, in a round of the event loop of its own, starts few, so that others are not delayed by all of them."""
+    names = tuple(f"c{number}" for number in range(40))
+    harness = SchedulerHarness(proven=names, max_concurrent=1)
+    for name in names:
+        assert (harness.ask(name), harness.ask(name)) == (Admission.START, Admission.WAIT)
+    for name in names:
+        admitted = harness.running[name].pop()
+        report = AttemptReport(
+            before=admitted.delivery, after=admitted.delivery, outcome=Delivered(status=204), signal=Signal.RESPONSIVE
+        )
+        harness.scheduler.on_ended(admitted, report)
+    assert harness.scheduler.start_turns == len(names)
+    counts = [len(harness.scheduler.start_waiting()) for _ in names]
+    assert counts == [STARTS_PER_TURN] * 5 + [0] * 35
 
 
 def test_a_worker_that_starts_has_no_burst() -> None:
