@@ -16,7 +16,7 @@ HOUSE = ROOT / "notifier"
 PAGE = ROOT / "docs/evidence/shared-resources.md"
 MAKERS = ("model/shared_resources.py", "model/own_thread.py")
 BOUND_MAKERS = {"shared_bound", "shared_slots", "shared_cache", "shared_ring"}  # the size is the first argument
-LOCK_MAKERS = {"shared_lock", "shared_thread_lock", "shared_reentrant_lock"}
+LOCK_MAKERS = {"shared_lock", "shared_event", "shared_thread_lock", "shared_reentrant_lock"}
 THREAD_MAKERS = {"start_thread": 0, "shared_timer": 0, "run_in_thread": 1}  # by the position of the name
 FORBIDDEN = {
     "Lock", "RLock", "Condition", "Barrier", "Semaphore", "BoundedSemaphore", "ThreadPoolExecutor",
@@ -27,6 +27,20 @@ PREFETCHES = {  # the only calls of `basic_qos`, and the bound of each
     "queues/rabbitmq/consuming.py": ("model/defaults.py", "PREFETCH"),
     "queues/rabbitmq/queue_pass.py": ("queues/rabbitmq/queue_pass.py", "MAX_WHOLE_RUN_LENGTH"),
 }
+OF_ONE_TASK = {  # modules whose events and futures one task waits for, or for a bounded time
+    "configuration/clients/registry_refresh.py": 3, "configuration/signer_watch.py": 2,
+    "configuration/signing_keys.py": 1, "delivery/pipeline.py": 1, "features/feed/feed.py": 1,
+    "features/signers/pkcs11_session.py": 2, "features/sources/sns_server.py": 1, "messages/worker.py": 2,
+    "model/own_thread.py": 1, "operators/deliveries/jobs.py": 2, "operators/status/worker_presence.py": 3,
+    "operators/terminal/queue_access.py": 1, "publishing/notice_wait.py": 1, "queues/rabbitmq/acks.py": 2,
+    "queues/rabbitmq/broker_trials.py": 1, "queues/rabbitmq/buckets.py": 2, "queues/rabbitmq/consuming.py": 2,
+    "queues/rabbitmq/event_queue.py": 1, "queues/rabbitmq/feed_target.py": 1, "queues/rabbitmq/link.py": 2,
+    "queues/rabbitmq/publishing.py": 2, "queues/rabbitmq/queue.py": 1, "queues/rabbitmq/queue_pass.py": 1,
+    "queues/rabbitmq/replies.py": 2, "queues/rabbitmq/side_channel.py": 1, "queues/rabbitmq/source_bindings.py": 1,
+    "queues/rabbitmq/topology_watch.py": 1, "queues/rabbitmq/wire/aiormq_hooks.py": 2,
+    "queues/rabbitmq/wire/publish.py": 3, "queues/sqlite/queue.py": 4, "service/deferral_release.py": 1,
+    "service/peer_reports.py": 1, "service/run_command.py": 1, "service/watches.py": 1, "telemetry/log_stream.py": 2,
+}  # fmt: skip
 OF_ONE = {  # limits of one connection, document, search or commit, which nobody else waits for
     "MAX_HEAD_BYTES", "LARGE_BYTES", "_NUMBER_CUT", "_MAX_SHOWN_NAMES", "HEAD", "MAX_CACHED_TEXTS",
 }  # fmt: skip
@@ -95,13 +109,7 @@ def _evaluate(module: str, owner: str, size: ast.expr) -> object:
 
 def find_unregistered(module: str, tree: ast.AST, bounds: set[str]) -> Iterator[str]:
     """Yield the locks, slots, executors, threads and bounded containers that no helper makes. `bounds`: known names."""
-    annotations = {
-        id(part)
-        for node in ast.walk(tree)
-        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
-        if annotation is not None
-        for part in ast.walk(annotation)
-    }
+    annotations = _annotations_in(tree)
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(attr=name) | ast.Name(id=name) | ast.keyword(arg=name) | ast.alias(name=name) if (
@@ -125,6 +133,17 @@ def find_unregistered(module: str, tree: ast.AST, bounds: set[str]) -> Iterator[
                     names = {part for part in _names_in(node) if part.strip("_").isupper()}
                     for unknown in sorted(names - bounds - OF_ONE):
                         yield f"{module}:{node.lineno} a container bounded by {unknown}"
+
+
+def _annotations_in(tree: ast.AST) -> set[int]:
+    """Return the `id` of each node in an annotation."""
+    return {
+        id(part)
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if annotation is not None
+        for part in ast.walk(annotation)
+    }
 
 
 def _names_in(tree: ast.AST) -> Iterator[str]:
@@ -214,6 +233,21 @@ def test_each_prefetch_is_a_registered_bound() -> None:
     )
     assert calls == Counter(PREFETCHES.keys())
     assert set(PREFETCHES.values()) <= set(resources())
+
+
+def find_events(tree: ast.AST) -> int:
+    """Count the events and futures that the module makes. If many parties wait for one, `shared_event` makes it."""
+    annotations = _annotations_in(tree)
+    names = ("Event", "create_future")
+    made = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in names)
+    return sum(id(node) not in annotations for node in made)
+
+
+def test_each_event_is_registered() -> None:
+    """A new event or future fails until it is compared with the table of the page."""
+    counts = {module: find_events(tree) for module, tree in trees().items() if module != MAKERS[0]}
+    assert {module: count for module, count in counts.items() if count} == OF_ONE_TASK
+    assert find_events(ast.parse("wake: asyncio.Event = field(default_factory=asyncio.Event)")) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import structlog
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.model.moment import wait_for_event
+from notifier.model.shared_resources import shared_event
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.tokens.external_key import ExternalKey, SignerFault
 from notifier.tokens.key_ring import KeyRing
@@ -38,7 +39,7 @@ class SignerWatch:
         self._create_counters = create_counters
         self._on_signing = on_signing
         self._keys_changed = asyncio.Event()
-        self._all_checked = asyncio.Event()
+        self._all_checked = shared_event()
         self._unchecked: set[ExternalKey] = set()
         self._expect_checks(self._keys())
 

@@ -31,6 +31,11 @@ def shared_lock() -> asyncio.Lock:
     return asyncio.Lock()
 
 
+def shared_event() -> asyncio.Event:
+    """Return an event that tasks of many parties wait for, and that one party can keep from being set."""
+    return asyncio.Event()
+
+
 def shared_thread_lock() -> "threading.Lock":
     """Return a lock for threads. Its holder must not wait."""
     return threading.Lock()

@@ -14,6 +14,7 @@ from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswe
 from notifier.model.errors import SourceFault, describe_error
 from notifier.model.moment import Clock, wait_for_event
 from notifier.model.record import record
+from notifier.model.shared_resources import shared_event
 from notifier.model.trouble import Trouble, TroubleKind
 
 JITTER_SHARE = 0.1  # share of a pause that is random, so that workers do not read a source at the same time
@@ -88,7 +89,7 @@ class RegistryRefresh:
         self._jitter = jitter
         self._kept: dict[str, _RefreshState] = {}
         self._running = False
-        self._complete = asyncio.Event()
+        self._complete = shared_event()
         self._log = structlog.get_logger()
 
     def watch(self, sources: Sequence[RefreshedSource]) -> None:
@@ -131,8 +132,7 @@ class RegistryRefresh:
             state.waiters.append(done)
             state.accepted_by = accepted_by or state.accepted_by
             state.wake.set()
-        for _, done in waited:
-            await done.wait()
+        await asyncio.gather(*(done.wait() for _, done in waited))
         return self.states()
 
     def drop(self, name: str, *, dropped_by: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 
 from notifier.model.errors import NotifierError, QueueError, QueueUnavailable, describe_error
+from notifier.model.shared_resources import shared_event
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -45,7 +46,7 @@ class Link:
         self._log = structlog.get_logger(__name__).bind(connection=purpose)
         self.connection: Connection | None = None
         self._opened = asyncio.Event()  # there is a connection, usable or not
-        self.connected = asyncio.Event()
+        self.connected = shared_event()
         self.failed = asyncio.Event()  # the last attempt failed, and waiting does not help
         self.failure: NotifierError | None = None
         self._connected_at = 0.0
