@@ -210,14 +210,14 @@ def test_the_guide_installs(tmp_path: Path) -> None:
         textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
     ]
     blocks = [block for block in blocks if "\nkind: " not in block]  # tests/cluster has the API server take those
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)
     run = template(files[0], *(f"--values={file}" for file in files[1:]))
     assert run.returncode == 0, run.stderr
     made = [item for item in yaml.safe_load_all(run.stdout) if item]
-    assert {"ScaledObject", "PodMonitor", "PrometheusRule"} <= {item["kind"] for item in made}
+    assert {"ScaledObject", "PodMonitor", "PrometheusRule", "HTTPRoute"} <= {item["kind"] for item in made}
     for item in made:
         if item["kind"] not in CUSTOM:
             kubernetes_validate.validate(item, "1.34", strict=True)
