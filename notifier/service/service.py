@@ -275,7 +275,7 @@ class Service:
         gc.collect()
         gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
         await self.queue.consume(self.worker)
-        self._watches.has_consumed.set()
+        self._watches.has_consumed = True
         structlog.get_logger().info("consuming")
         await self._watches.deferral_release.run(self.worker.scheduler, self.worker.delayed)
 
