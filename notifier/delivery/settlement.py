@@ -2,8 +2,8 @@
 
 A retry, deferral or dead letter is reported, and its message acked, only after the confirm. While the queue is
 unavailable, deliveries stay in memory; the worker's window bounds their number. A deferral is given up once it is due,
-since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing, the
-delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
+since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing for some
+seconds, the delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
 """
 
 import asyncio

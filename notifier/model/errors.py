@@ -99,7 +99,7 @@ class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
 
 
 class OneQueueUnavailable(QueueUnavailable):
-    """This queue refuses messages, or has confirmed none for some seconds. Another queue may take them."""
+    """This queue has taken no message for some seconds. Another queue may take it."""
 
 
 class QueueFull(OneQueueUnavailable):

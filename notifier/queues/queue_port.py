@@ -45,7 +45,7 @@ class BucketQueues(Protocol):
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
         """Return once the message is durable in the bucket. Raises QueueUnavailable, or OneQueueUnavailable at
-        once if the bucket refuses the message, or has confirmed nothing for some seconds.
+        once if the bucket has taken nothing for some seconds.
 
         It stays there until it is fetched, or until the queue makes it a retry: on RabbitMQ after
         `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).

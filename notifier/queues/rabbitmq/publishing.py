@@ -59,11 +59,14 @@ NO_WORKER_ANSWERS_PROBLEM = (
 class Publishing:
     """Publishes on a channel that `serve` keeps open. Sets `repair_soon` if a queue or exchange may be missing.
 
-    With `patience`, `publish` raises QueueFull if the queue nacks, and OneQueueUnavailable if it has confirmed nothing
-    for this many seconds.
+    With `patience`, `publish` raises OneQueueUnavailable for a queue that has confirmed nothing for this many seconds;
+    with `full_at_once` it raises QueueFull at each nack.
     """
 
-    def __init__(self, repair_soon: asyncio.Event, *, patience: float | None = None) -> None:
+    def __init__(
+        self, repair_soon: asyncio.Event, *, patience: float | None = None, full_at_once: bool = False
+    ) -> None:
+        self._full_at_once = full_at_once
         self._repair_soon = repair_soon
         self._patience = patience
         self._connection: Connection | None = None
@@ -235,7 +238,8 @@ class Publishing:
             assert self._replacing is not None
             if not self._replacing.done():
                 self._replacing.set_result(None)
-        return window.to_error(text) if isinstance(error, DeliveryError) else QueueUnavailable(text)
+        is_full = self._full_at_once and isinstance(error, DeliveryError)
+        return window.to_error(text) if is_full else QueueUnavailable(text)
 
     async def _publish_confirmed(self, publish: Publish, window: QueueWindow) -> None:
         """Publish together with other messages, or singly if that hook is off. Raises aiormq's errors too."""

@@ -32,7 +32,7 @@ from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
-from notifier.queues.rabbitmq.queue_window import describe_refusals
+from notifier.queues.rabbitmq.queue_window import PATIENCE_SECONDS, describe_refusals
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
@@ -40,7 +40,6 @@ from notifier.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.queues.rabbitmq.wire.publish import Publish
 
 FLUSH_TIMEOUT_SECONDS = 1.0  # for the last acks; unacked messages are redelivered
-PATIENCE_SECONDS = 2.0  # after which a message waits elsewhere than in a bucket or delay queue that confirms nothing
 STATUS_CONNECT_TIMEOUT_SECONDS = 1.2  # the command shows an error within 2 s
 
 
@@ -74,8 +73,9 @@ class RabbitQueue(EventPublisher):
             self._lanes.append(LaneConsumer(Lane.EVENTS, queue, options, self._repair_source_queue, name))
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
-        # On 4.x a publish to a queue without a leader blocks its channel, but must not stop publishes to all others.
-        self._parking, *delaying = (Publishing(self._watch.repair_soon, patience=PATIENCE_SECONDS) for _ in range(3))
+        # On 4.x a publish to a queue without a leader blocks its channel: several, so that others continue.
+        self._parking = Publishing(self._watch.repair_soon, patience=PATIENCE_SECONDS)
+        delaying = [Publishing(self._watch.repair_soon, patience=PATIENCE_SECONDS, full_at_once=True) for _ in range(2)]
         self._publishings = self._publishing, self._parking, *delaying
         self._delaying = {queue: delaying[power % 2] for power, queue in enumerate(DELAY_QUEUES)}
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,11 +137,11 @@ class RabbitQueue(EventPublisher):
         await self._watch.prepare(connection)
         link.mark_connected()
         async with asyncio.TaskGroup() as tasks:
-            for run in (self._policies.run, self._overdue.run):
-                tasks.create_task(run())
-            lanes = (lane.run for lane in self._lanes)
-            for serve in (self._watch.run, self._bucket_reader.serve, self._bindings.run, *lanes):
-                tasks.create_task(serve(connection))
+            for run in (self._watch.run, self._bindings.run, *(lane.run for lane in self._lanes)):
+                tasks.create_task(run(connection))
+            tasks.create_task(self._bucket_reader.serve(connection))
+            tasks.create_task(self._policies.run())
+            tasks.create_task(self._overdue.run())
 
     async def _repair_source_queue(self) -> None:
         """Restore a source's queue, and its bindings, which were deleted with it."""

@@ -8,10 +8,9 @@ memory of their callers, in order, only for this queue and for 10 s at most. A p
 s, but keeps its place until the confirm, or until the channel is closed, also if its caller ends. Another channel would
 not help: RabbitMQ stops reading a new channel at its first publish to a queue that does not answer.
 
-A queue refuses if it nacks, or confirms nothing. With `patience`, its messages may go to another queue: a nack raises
-QueueFull, and each publish raises OneQueueUnavailable if the queue has refused for this many seconds, or for half a
-second if 250 wait, except one trial every half second. So callers hold about 300 deliveries at most, of the 1,024 that
-a worker has memory for.
+A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises OneQueueUnavailable if the queue has
+refused for this many seconds, except one trial every half second. It raises after half a second if the queue has nacked
+500 publishes, or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a worker has memory for.
 """
 
 import asyncio
@@ -21,7 +20,8 @@ from notifier.model.errors import OneQueueUnavailable, QueueFull, QueueUnavailab
 from notifier.model.shared_resources import shared_slots
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
-MANY_PUBLISHES = 282  # in the window or waiting for it
+MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting for it
+PATIENCE_SECONDS = 2.0  # after which a message waits elsewhere than in a bucket or delay queue that takes nothing
 PLACE_SECONDS = 10.0  # after which a publish without a place fails, if there is no patience
 SHORT_PATIENCE_SECONDS = 0.5  # for that many
 TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
@@ -57,7 +57,7 @@ class QueueWindow:
         if not self._publish_count and self.refusal is None:
             self._silent_since = now
         elif self._patience is not None:
-            many = self._publish_count >= MANY_PUBLISHES
+            many = self._nacks >= MANY_NACKS or self._publish_count >= MANY_PUBLISHES
             if now - self._silent_since > (SHORT_PATIENCE_SECONDS if many else self._patience):
                 if now < self._next_trial_at:
                     raise self.to_error(self.refusal or "no confirm")

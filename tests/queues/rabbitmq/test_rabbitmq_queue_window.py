@@ -9,6 +9,7 @@ from notifier.model.errors import OneQueueUnavailable, QueueFull, QueueUnavailab
 from notifier.queues.rabbitmq.queue_window import (
     CHANNEL_NACKS,
     LONG_REFUSAL_SECONDS,
+    MANY_NACKS,
     MANY_PUBLISHES,
     MAX_WINDOW,
     MIN_WINDOW,
@@ -133,6 +134,13 @@ async def test_patience_ends_when_a_queue_is_silent() -> None:
 @in_virtual_time
 async def test_patience_ends_early_for_many_publishes() -> None:
     """So that those to one queue cannot fill a worker's memory within the two seconds."""
+    refusing = Broker(QueueWindow(PATIENCE), confirms=False)
+    await asyncio.gather(*refusing.start(MANY_NACKS))
+    await asyncio.sleep(0.5)
+    await refusing.publish()  # the first trial
+    with pytest.raises(QueueFull):
+        await refusing.publish()
+    assert asyncio.get_running_loop().time() < PATIENCE
     silent = Broker(QueueWindow(PATIENCE), round_trip=10)
     publishes = silent.start(MANY_PUBLISHES)
     await asyncio.sleep(0.6)
