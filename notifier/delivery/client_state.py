@@ -181,8 +181,10 @@ class ClientState:
 
     def must_defer(self, slots: Slots, now: float, max_wait: float) -> bool:
         """Return True if the newest delivery in memory has no slot within `max_wait` seconds."""
+        if not self.line.count:
+            return False
         if not self.is_available(now):
-            return self.line.count > 0
+            return True
         exempt_count = 1 if self._needs_first_attempt(now + max_wait) else 0  # it waits for the first attempt
         wait_seconds = self.line.count * self.attempt_interval(slots, now)
         return self.line.count > exempt_count and wait_seconds > max_wait

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from notifier.delivery.circuit import State
 from notifier.delivery.facts import IgnoredOverrides, Skipped
 from notifier.delivery.fetches import BucketFetches
+from notifier.delivery.line_and_parking import AdmittedDelivery
 from notifier.delivery.pipeline import DeliveryPipeline
 from notifier.delivery.ports import Peers, Tools
 from notifier.delivery.scheduler import Scheduler
@@ -29,6 +30,7 @@ from notifier.model.registry import CurrentRegistry
 from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import WorkerQueue
 
+ENDS_PER_ROUND = 2  # attempts that hang, each of which costs a millisecond
 TICK_SECONDS = 0.05
 SET_ASIDE_SECONDS = 0.5  # once or twice as long after its start, an unsettled message leaves the prefetch to others
 MAX_SET_ASIDE_WINDOWS = shared_bound(5)  # × `max_in_flight` late messages are set aside at most …
@@ -71,6 +73,7 @@ class Worker:
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._task_error: BaseException | None = None
+        self._to_end: list[AdmittedDelivery] = []  # attempts that hang and end in the next rounds
         self.given_back = 0
         self.ledger = Ledger(queue, tools.observe, clock=tools.clock, monotonic=tools.monotonic)
         slots = Slots(
@@ -165,8 +168,7 @@ class Worker:
                 self.ledger.set_aside_late(self._max_set_aside)
             for admitted, deferral in self.scheduler.defer_without_slot():
                 admitted.wake(deferral)
-            for admitted in self.scheduler.attempts_to_end():
-                admitted.end_early()
+            self._to_end = self.scheduler.attempts_to_end()
             self._schedule_round()
 
     def stop(self) -> None:
@@ -209,8 +211,8 @@ class Worker:
         self._round_scheduled = False
         if self._selection.begin_round():
             self._schedule_round()
-        if self.scheduler.start_turns:
-            self._start_waiting()
+        if self.scheduler.start_turns or self._to_end:
+            self._use_slots()
         effort, clients, closed = 0, self.scheduler.clients, State.CLOSED
         while effort < ROUND_EFFORT:
             if (held := self._selection.choose()) is None:
@@ -236,10 +238,15 @@ class Worker:
         elif not self._fetches.empty_unused() and not self._tasks and not self._selection.has_steps_left:
             self._drained.set()
 
-    def _start_waiting(self) -> None:
-        for admitted in self.scheduler.start_waiting():
-            admitted.wake()
+    def _use_slots(self) -> None:
+        """Start a few deliveries from memory, and end a few attempts that hang."""
         if self.scheduler.start_turns:
+            for admitted in self.scheduler.start_waiting():
+                admitted.wake()
+        for admitted in self._to_end[:ENDS_PER_ROUND]:
+            admitted.end_early()
+        del self._to_end[:ENDS_PER_ROUND]
+        if self.scheduler.start_turns or self._to_end:
             self._schedule_round()
 
     # ── a message: read, plan, start ──
