@@ -39,7 +39,7 @@ OF_ONE_TASK = {  # modules whose events and futures one task waits for, or for a
     "queues/rabbitmq/replies.py": 2, "queues/rabbitmq/side_channel.py": 1, "queues/rabbitmq/source_bindings.py": 1,
     "queues/rabbitmq/topology_watch.py": 1, "queues/rabbitmq/wire/aiormq_hooks.py": 2,
     "queues/rabbitmq/wire/publish.py": 3, "queues/sqlite/queue.py": 4, "service/deferral_release.py": 1,
-    "service/peer_reports.py": 1, "service/run_command.py": 1, "service/watches.py": 1, "telemetry/log_stream.py": 2,
+    "service/peer_reports.py": 1, "service/run_command.py": 1, "service/watches.py": 2, "telemetry/log_stream.py": 2,
 }  # fmt: skip
 OF_ONE = {  # limits of one connection, document, search or commit, which nobody else waits for
     "MAX_HEAD_BYTES", "LARGE_BYTES", "_NUMBER_CUT", "_MAX_SHOWN_NAMES", "HEAD", "MAX_CACHED_TEXTS",

@@ -277,7 +277,7 @@ class Service:
         gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
         gc.set_threshold(*gc.get_threshold()[:2], YOUNG_COLLECTIONS)
         await self.queue.consume(self.worker)
-        self._watches.has_consumed = True
+        self._watches.has_consumed.set()
         structlog.get_logger().info("consuming")
         await self._watches.deferral_release.run(self.worker.scheduler, self.worker.delayed)
 

@@ -188,7 +188,7 @@ class Watches:
         self._blocked = False
         self._needs: Sequence[Callable[[], bool]] = ()
         self.depths: Mapping[str, Depth] = {}
-        self.draining, self.has_consumed = asyncio.Event(), False
+        self.draining, self.has_consumed = asyncio.Event(), asyncio.Event()
         self.health = HealthObserver(
             clock=time.time, monotonic=time.monotonic, registry=live.registry,
             get_lifetime=lambda delivery: lifetime_of(delivery, live.registry()),
@@ -220,7 +220,7 @@ class Watches:
             consuming=status.consuming,
             blocked=status.blocked,
             draining=self.draining.is_set(),
-            needed=self.has_consumed and any(need() for need in self._needs),
+            needed=self.has_consumed.is_set() and any(need() for need in self._needs),
             problem=status.problem or self.registry.refresh.problem(),
         )
 
