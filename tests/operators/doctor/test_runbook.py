@@ -1,6 +1,5 @@
 """Test the explanations: the runbook, the reference of settings, and `notifier explain`."""
 
-import ast
 import io
 import json
 import re
@@ -14,7 +13,6 @@ from notifier.delivery.facts import Attempted
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.model.trouble import TroubleKind
-from notifier.operators.doctor.explain_command import load_sections
 from notifier.operators.doctor.runbook import load_runbook, parse_sections
 from notifier.operators.doctor.settings_reference import PAGES, find_settings, list_settings, load_reference
 from notifier.operators.status.status_page import STATE_WORDS
@@ -216,52 +214,6 @@ def test_metric_and_member_of_the_log_are_explained(tmp_path: Path) -> None:
     assert "# NotifierQueuePolicy" not in (policy := notifier("explain", "queue_policy", cwd=tmp_path).stdout)
     assert "**Remedy.**" in policy
     assert notifier("explain", "queue", cwd=tmp_path).stdout.startswith("**`queue.url`**")
-
-
-class _Names(ast.NodeVisitor):
-    """Collects the log events, and the members of log lines and JSON documents, that are literals in a module."""
-
-    def __init__(self) -> None:
-        self.events: set[str] = set()
-        self.audits: set[str] = set()
-        self.members: set[str] = set()
-        self._builds_document = False
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        before, self._builds_document = self._builds_document, "document" in node.name or node.name in ("row", "group")
-        self.generic_visit(node)
-        self._builds_document = before
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]  # noqa: N815  a name of ast
-
-    def visit_Call(self, node: ast.Call) -> None:
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        event = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-        if isinstance(event, str) and name in ("debug", "info", "warning", "error", "write_audit", "_write_audit"):
-            (self.audits if name.endswith("audit") else self.events).add(event)
-            self.members |= {keyword.arg for keyword in node.keywords if keyword.arg is not None}
-        elif name in ("log_repair", "log_removal"):
-            self.members |= {keyword.arg for keyword in node.keywords if keyword.arg is not None}
-        self.generic_visit(node)
-
-    def visit_Dict(self, node: ast.Dict) -> None:
-        keys = {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-        self.members |= keys if self._builds_document else set()
-        self.generic_visit(node)
-
-
-def test_each_log_event_and_member_is_explained() -> None:
-    """The table of log events has exactly those of the code; the rest may be a word, a reason or a setting."""
-    found = _Names()
-    for path in (ROOT / "notifier").rglob("*.py"):
-        found.visit(ast.parse(path.read_text()))
-    sections = load_sections()
-    assert len(found.events) > 100
-    assert len(found.members) > 100
-    assert [name for name in sorted(found.events | found.audits | found.members) if name not in sections] == []
-    table = (ROOT / "docs/words.md").read_text().partition("## Log events")[2].partition("## Audit lines")[0]
-    by_fact = {"deferral", "event"}  # written by a method that depends on the fact
-    assert {*re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)} == found.events | by_fact
 
 
 def test_explain_without_a_name_lists_all(tmp_path: Path) -> None:

@@ -149,9 +149,9 @@ async def test_a_number_is_typed_before_something_is_deleted(
     await running.until_metric(5.0, "dead_letters_total")
     delete = window.dialog.get_by_role("button", name="Delete 3 dead letters")
     await expect(delete).to_be_disabled()
-    await window.dialog.locator("input").fill("5")
+    await window.dialog.locator("input[inputmode=numeric]").fill("5")
     await expect(delete).to_be_disabled()
-    await window.dialog.locator("input").fill("3")
+    await window.dialog.locator("input[inputmode=numeric]").fill("3")
     await delete.click()
     await expect(window.dialog).to_contain_text("3 dead letters discarded.")
     await expect(page.locator("main tbody tr")).to_have_count(2)  # without being asked
@@ -166,6 +166,6 @@ async def test_a_number_is_typed_before_something_is_deleted(
     await expect(page.get_by_role("button", name="Cancel these")).to_have_count(0)  # all of it is not offered
     await window.go(f"waiting?client_id=legacy&iss={ISSUER}")
     await page.get_by_role("button", name="Cancel these 2 …").click()
-    await window.dialog.locator("input").fill("2")
+    await window.dialog.locator("input[inputmode=numeric]").fill("2")
     await window.dialog.get_by_role("button", name="Cancel 2 deliveries").click()
     await expect(window.dialog).to_contain_text("2 deliveries cancelled.")
