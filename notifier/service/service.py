@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
 CANCEL_SECONDS = 2.0  # for the broker to stop sending, and for jobs to end; then the drain continues
 DEPTHS_INTERVAL_SECONDS = 5.0  # between two readings of the depths of the queues
-YOUNG_COLLECTIONS = 100  # between two full garbage collections, which took 100 ms while 2,000 attempts hung
 READINGS_PER_CLEANUP = 12  # after so many of these readings, outdated records are dropped
 
 
@@ -275,7 +274,6 @@ class Service:
         await self._watches.signers.wait_for_checks()
         gc.collect()
         gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
-        gc.set_threshold(*gc.get_threshold()[:2], YOUNG_COLLECTIONS)
         await self.queue.consume(self.worker)
         self._watches.has_consumed.set()
         structlog.get_logger().info("consuming")
