@@ -244,8 +244,8 @@ def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
         summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
     )
     async def serve(_request: web.Request) -> web.Response:
-        return web.Response(text=text, content_type="application/json")
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     route = web.get(PATH, serve)
-    text = json.dumps(build_openapi([*routes, route]))
+    body = json.dumps(build_openapi([*routes, route])).encode()  # one for all callers that do not read it
     return route
