@@ -210,6 +210,26 @@ async def test_queue_without_confirms_delays_no_other(
     await asyncio.gather(*stuck)
 
 
+async def test_few_messages_of_a_silent_delay_queue_wait_for_one_confirm(
+    worker: OpenWorker, module_node: RabbitmqNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each further trial would delay one by ten seconds, and leave a copy in the silent queue."""
+    if not is_installed("confirms"):
+        pytest.skip("without the hook a publish without a confirm frees its place")
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_SECONDS", queue_window.PATIENCE_SECONDS + 0.5)
+    queue = await worker()
+    await delay_until_durable(queue, 64, "first")
+    process = "{'%2F_notifier.delay.64s', node()}"
+    await asyncio.to_thread(module_node.ctl, "eval", f"sys:suspend({process}).")
+    try:
+        for number in range(5):
+            await delay_until_durable(queue, 64, f"later-{number}")
+        await ready(queue, "delay.32s", 5)
+    finally:
+        await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
+    await ready(queue, "delay.64s", 2)
+
+
 @pytest.mark.parametrize(("is_known", "other", "neighbour"), [(True, 32, 32), (False, 256, 128)])
 async def test_messages_of_a_silent_delay_queue_wait_in_another(
     worker: OpenWorker, module_node: RabbitmqNode, monkeypatch: pytest.MonkeyPatch,

@@ -11,6 +11,8 @@ not help: RabbitMQ stops reading a new channel at its first publish to a queue t
 A queue refuses if it nacks, or confirms nothing. With `patience`, a publish raises OneQueueUnavailable if the queue has
 refused for this many seconds, except one trial every half second. It raises after half a second if the queue has nacked
 500 publishes, or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a worker has memory for.
+While a publish is unconfirmed, its confirm shows that the queue is back, and a trial would cost its caller 10 s and
+leave another copy; so there is one a minute, in case that this confirm is lost.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting 
 PATIENCE_SECONDS = 2.0  # after which a message waits elsewhere than in a bucket or delay queue that takes nothing
 PLACE_SECONDS = 10.0  # after which a publish without a place fails, if there is no patience
 SHORT_PATIENCE_SECONDS = 0.5  # for that many
-TRIAL_SECONDS = 0.5  # between publishes to a queue that refuses
+TRIAL_SECONDS, UNCONFIRMED_TRIAL_SECONDS = 0.5, 60.0  # between publishes to a queue that refuses
 CHANNEL_NACKS = 5  # in a row, after which another channel is needed
 MIN_REPLACE_SECONDS, MAX_REPLACE_SECONDS = 2.0, 60.0  # between two channels that are opened because of nacks
 REPLACE_SHARE = 0.25  # of the time for which the queue has refused: so it accepts again soon after a short refusal
@@ -45,7 +47,8 @@ class QueueWindow:
         self._size = self._wanted_size = MIN_WINDOW  # places, taken or free
         self._publish_count = 0  # in the window, or waiting for it
         self._nacks = 0
-        self._silent_since = self._next_trial_at = 0.0
+        self._late_count = 0  # publishes without a confirm, which keep their places
+        self._silent_since = self._tried_at = 0.0
         self.confirmed_count = 0
         self.refusal: str | None = None
         self.refused_at = 0.0
@@ -59,9 +62,11 @@ class QueueWindow:
         elif self._patience is not None:
             many = self._nacks >= MANY_NACKS or self._publish_count >= MANY_PUBLISHES
             if now - self._silent_since > (SHORT_PATIENCE_SECONDS if many else self._patience):
-                if now < self._next_trial_at:
-                    raise self.to_error(self.refusal or "no confirm")
-                self._next_trial_at = now + TRIAL_SECONDS
+                has_unconfirmed = self._publish_count or self._late_count
+                pause = UNCONFIRMED_TRIAL_SECONDS if has_unconfirmed else TRIAL_SECONDS
+                if now < max(self._tried_at, self._silent_since) + pause:
+                    raise self._refuse()
+                self._tried_at = now
         self._publish_count += 1
         try:
             if self._places.locked():
@@ -72,9 +77,7 @@ class QueueWindow:
         except (asyncio.CancelledError, TimeoutError) as ended:
             self._publish_count -= 1
             if isinstance(ended, TimeoutError):
-                if self.refusal is not None:
-                    self.refused_at = self._loop.time()
-                raise self.to_error(self.refusal or "no confirm") from ended
+                raise self._refuse() from ended
             raise
 
     async def __aexit__(self, *_error: object) -> None:
@@ -86,6 +89,12 @@ class QueueWindow:
             for _ in range(1 + change):
                 self._places.release()
         self._keeps_place = False
+
+    def _refuse(self) -> QueueUnavailable:
+        """Return the error of a publish that is not written, since the queue still refuses."""
+        if self.refusal is not None:
+            self.refused_at = self._loop.time()
+        return self.to_error(self.refusal or "no confirm")
 
     def to_error(self, text: str) -> QueueUnavailable:
         """Return the error of a publish that the queue has not taken, and has no copy of, with this text."""
@@ -109,9 +118,11 @@ class QueueWindow:
     def keep_place(self, late_confirm: "asyncio.Future[object]") -> None:
         """Keep the place of the publish that leaves next until `late_confirm` ends: until then the broker counts it."""
         self._keeps_place = True
+        self._late_count += 1
         late_confirm.add_done_callback(self._on_late_confirm)
 
     def _on_late_confirm(self, _confirm: object) -> None:
+        self._late_count -= 1
         self._places.release()
 
     def needs_channel(self, opened_at: float) -> bool:
