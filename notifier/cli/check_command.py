@@ -1,8 +1,9 @@
 """The command `notifier check`: lists every mistake of a configuration, or summarizes a configuration without any."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +13,9 @@ from notifier.configuration.clients.layer import Layer
 from notifier.configuration.clients.registry_checks import examine_tls_files, find_unsignable
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import reader_builder
+from notifier.configuration.file_mistakes import find_start_errors, find_tls_mistakes
 from notifier.configuration.inline_senders import find_unlisted_user
-from notifier.configuration.loading import LoadedConfiguration, find_shared_keys, find_start_errors
+from notifier.configuration.loading import LoadedConfiguration, find_shared_keys
 from notifier.configuration.provenance import effective_clients_of
 from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.feature import FeatureReport
@@ -63,13 +65,13 @@ def check(
     """List every mistake of a configuration, or sum it up if there is none.
 
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue, the
-    listeners and each client, as `run` does, even if a part of it is wrong. With --offline, unusable TLS files of a
-    client are a warning, since a worker starts with them. It reads each registry source, has each external key sign,
-    queries each session database (`upstreams`) with a user that cannot exist, and connects to nothing else
-    (`notifier doctor` does). A source, key or database without an answer is a mistake. Without mistakes it shows the
-    issuers with their keys, the clients, the queue and the listeners. It warns of secrets that others may read, of
-    settings that have no effect, of exchanges that belong to the broker, and if a user cannot be found in the log
-    (log.subject_key_file).
+    listeners and each client, as `run` does, and of other servers that a worker calls, even if a part of it is
+    wrong. With --offline, unusable TLS files of a client or such a server are a warning, since a worker starts with
+    them. It reads each registry source, has each external key sign, queries each session database (`upstreams`)
+    with a user that cannot exist, and connects to nothing else (`notifier doctor` does). A source, key or database
+    without an answer is a mistake. Without mistakes it shows the issuers with their keys, the clients, the queue
+    and the listeners. It warns of secrets that others may read, of settings that have no effect, of exchanges that
+    belong to the broker, and if a user cannot be found in the log (log.subject_key_file).
 
     Examples:
         # every mistake at once, or a summary
@@ -85,12 +87,18 @@ def check(
     sources = DirectReader(None if offline else reader_builder(FEATURES))
     tls_warnings: list[InputIssue] = []
 
-    def find_more(settings: Settings, registry: Registry, layers: Sequence[Layer]) -> list[InputIssue]:
-        tls_faults, expired = examine_tls_files(registry, time.time())
+    def find_more(
+        settings: Settings, registry: Registry, layers: Sequence[Layer], reported: Collection[Path]
+    ) -> list[InputIssue]:
+        client_faults, expired = examine_tls_files(registry, time.time(), reported)
+        tls_faults = [*find_tls_mistakes(settings, reported), *client_faults]
         tls_warnings.extend([*tls_faults, *expired] if offline else expired)  # as a start: they affect only clients
-        unread = [InputIssue(f"registry source {name}", text) for name, text in sources.problems.items()]
+        named = [mistake.text.partition("; until")[0] for mistake in tls_faults]
+        problems = [item for item in sources.problems.items() if not any(text in item[1] for text in named)]
+        unread = [InputIssue(f"registry source {name}", text) for name, text in problems]
         followers = find_listed_followers(layers, tuple(settings.issuers))
-        return [*find_start_errors(settings, registry, layers), *unread, *followers, *([] if offline else tls_faults)]
+        started = find_start_errors(settings, registry, layers, reported)
+        return [*started, *unread, *followers, *([] if offline else tls_faults)]
 
     loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, find_more=find_more)
     if not offline:

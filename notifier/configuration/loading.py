@@ -6,7 +6,6 @@ A worker calls `load` at start and at each reload, and commands such as `notifie
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,30 +21,30 @@ from notifier.configuration.clients.registry_checks import (
     find_widely_accepted_tokens,
 )
 from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
+from notifier.configuration.file_mistakes import leave_out_files
 from notifier.configuration.inline_senders import find_ignored_members, find_unlisted_senders, list_token_senders
-from notifier.configuration.library_examinations import examinations
 from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
-from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.ignored_members import IssueGroup
 from notifier.model.message import Binding
 from notifier.model.registry import Registry
-from notifier.network.http.pem_files import build_client_context
-from notifier.network.listeners.certificates import ListenerContext
-from notifier.settings.config_file import examine_settings, read_credentials
+from notifier.settings.config_file import examine_settings
 from notifier.settings.file_watch import Stamp, stamps_of
 from notifier.settings.key_settings import KeySettings
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
-from notifier.settings.subject_key import read_subject_key
 from notifier.settings.tokens_file import find_expiring_tokens, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import thumbprint
 from notifier.tokens.signers import Signers
 
-FindMore = Callable[[Settings, Registry, Sequence[Layer]], Sequence[InputIssue]]
-"""Returns more errors, in the part of the configuration without the errors that were found."""
+FindMore = Callable[[Settings, Registry, Sequence[Layer], Collection[Path]], Sequence[InputIssue]]
+"""Returns more errors, in the part of the configuration without the errors that were found.
+
+The last argument has the missing and empty files that were reported.
+"""
 FeaturePartT = TypeVar("FeaturePartT", bound=FeaturePart)
 MAX_LOGGED = 20  # warnings of one reading that are logged separately: there may be one for each client
 
@@ -132,7 +131,8 @@ def load(
     files = set() if files is None else files
     config_stamp = {} if path is None else stamps_of((path.absolute(),))
     usable = examine_settings(path, environ, files, settings_model(features))
-    settings, mistakes, invalid_sections = usable.settings, list(usable.mistakes), usable.invalid_sections
+    settings, invalid_sections = usable.settings, usable.invalid_sections
+    mistakes: list[InputIssue] = []
     stamps = {**stamps_of(files), **config_stamp}
     if not settings.issuers and "issuers" not in invalid_sections:
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
@@ -152,8 +152,8 @@ def load(
     mistakes += [*built.mistakes, *key_errors, *find_unsignable(built.registry, algorithms_of), *token_errors]
     mistakes += [mistake for part in parts for mistake in part.mistakes]
     if find_more is not None:
-        mistakes += find_more(settings, built.registry, layers)
-    if mistakes:
+        mistakes += find_more(settings, built.registry, layers, usable.unusable_files | built.unusable_files)
+    if mistakes := [*usable.mistakes, *leave_out_files(mistakes, usable.unusable_files)]:
         raise ConfigurationError(mistakes)
     warnings = tuple(_find_warnings(settings, built, tokens or (), parts))
     return LoadedConfiguration(
@@ -215,31 +215,6 @@ def find_shared_keys(settings: Settings, keys: KeyRing) -> Iterator[InputIssue]:
                     " tokens of both; make a key for each, by `notifier keys generate` or in the HSM or key service"
                 )
                 yield InputIssue(f'issuers["{iss}"].keys', text)
-
-
-def find_start_errors(settings: Settings, _registry: Registry, _layers: Sequence[Layer]) -> list[InputIssue]:
-    """Return the errors of the libraries, and of the secrets and TLS files that a worker reads only at start.
-
-    The TLS files of a client are not checked, because an error there affects only the client's deliveries.
-    """
-    mistakes: list[InputIssue] = []
-    checks: list[Callable[[], object]] = [*examinations(settings)]
-    checks += [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
-    if settings.api is not None and settings.api.tls is not None:
-        checks.append(partial(ListenerContext, settings.api.tls, "api"))
-    if settings.web is not None and settings.web.tls is not None:
-        checks.append(partial(ListenerContext, settings.web.tls, "web"))
-    for check in checks:
-        try:
-            check()
-        except ConfigurationError as error:
-            mistakes += error.mistakes
-    try:
-        if settings.queue.tls is not None:
-            build_client_context(settings.queue.tls.files())
-    except InternalFault as fault:
-        mistakes.append(InputIssue("queue.tls", str(fault)))
-    return mistakes
 
 
 def read_keys(

@@ -81,9 +81,10 @@ def _build_service(config: Path | None) -> tuple[Service, Settings, bool]:
     _import_structlog()
     from notifier.configuration.clients.answers import HeldAnswers
     from notifier.configuration.configured_feature import key_kinds_of
+    from notifier.configuration.file_mistakes import find_start_errors
     from notifier.configuration.library_examinations import log_hooks
     from notifier.configuration.live_configuration import LiveConfiguration
-    from notifier.configuration.loading import find_start_errors, load
+    from notifier.configuration.loading import load
     from notifier.features import FEATURES
     from notifier.service.service import Service
     from notifier.telemetry import log_output

@@ -35,6 +35,7 @@ from notifier.model.nearest import suggest
 from notifier.model.presets import PRESETS
 from notifier.model.printable import stray_character
 from notifier.model.token_claims import RESERVED_CLAIMS, is_identifying_claim
+from notifier.settings.file_paths import find_absence, refuse_file, resolve_file
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (
@@ -46,7 +47,6 @@ from notifier.settings.values import (
     PositiveDuration,
     Section,
     TextList,
-    check_existing_file,
     has_host,
 )
 
@@ -83,17 +83,24 @@ def _parse_audience(value: object) -> object:
     return () if value == "list" else value
 
 
+_PLACEHOLDER = "https://unusable.invalid"
+"""Stands for the secret of an unusable file while other files are checked. It is valid as a header and as a proxy."""
+
+
 def _read_secret(value: object, info: ValidationInfo) -> object:
     """Return the text, or the content of the file in `{file: …}` without its final line break."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"file"} or not isinstance(value["file"], str):
         raise ValueError("must be a text, or {file: PATH}")
-    path = check_existing_file(Path(value["file"]), info)
+    path = resolve_file(Path(value["file"]), info)
     try:
-        return read_secret(path)
+        if (absence := find_absence(path)) is None:
+            return read_secret(path)
     except ConfigurationError as error:
-        raise ValueError(f"{path} {error.mistakes[0].text}") from None
+        absence = f"{path} {error.mistakes[0].text}"
+    refuse_file(path, absence, info)
+    return _PLACEHOLDER
 
 
 def _check_proxy(value: str) -> str:

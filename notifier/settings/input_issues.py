@@ -4,9 +4,11 @@ Values are not shown, because they may be secrets, unless the message of the typ
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -15,22 +17,64 @@ from notifier.model.errors import InputIssue
 from notifier.model.printable import stray_character
 from notifier.model.redaction import redact
 from notifier.model.validation import reword
+from notifier.settings.file_paths import UNUSABLE_FILE
 from notifier.settings.values import Section
 
 Loc = tuple[int | str, ...]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated(Generic[ModelT]):
+    """The result of validation. `value`: None after a mistake, unless all concern missing or empty files.
+
+    `invalid_members`: the members of the document with a mistake. `unusable_files`: the missing and empty files.
+    """
+
+    value: ModelT | None
+    mistakes: Sequence[InputIssue]
+    invalid_members: Collection[int | str]
+    unusable_files: frozenset[Path]
+
+
+def validate(model: type[ModelT], raw: object, context: dict[str, Any], prefix: str) -> Validated[ModelT]:
+    """Validate a document, and return all errors. `prefix`: the text before each path."""
+    mistakes: list[InputIssue] = []
+    files: frozenset[Path] = frozenset()
+    invalid_members: set[int | str] = set()
+    value = None
+    while value is None and not invalid_members:
+        try:
+            value = model.model_validate(raw, context={**context, "unusable": files} if files else context)
+        except ValidationError as error:
+            details = details_of(error)
+            mistakes += explain(error, model, prefix)
+            files |= {detail["ctx"]["path"] for detail in details if detail["type"] == UNUSABLE_FILE}
+            if any(detail["type"] != UNUSABLE_FILE for detail in details):
+                invalid_members = {detail["loc"][0] if detail["loc"] else "" for detail in details}
+    return Validated(value=value, mistakes=mistakes, invalid_members=invalid_members, unusable_files=files)
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[InputIssue]:
     """Return all errors in pydantic's `error` as messages. `prefix`: the text before each path."""
     mistakes = []
-    details = error.errors(include_url=False, include_input=False)
-    for detail in details:
+    for detail in details_of(error):
         loc = tuple(part for part in detail["loc"] if part != "[key]")
-        has_inner_errors = any(other["loc"][: len(loc)] == loc != other["loc"] for other in details)
-        if detail["type"] == "too_short" and has_inner_errors:
-            continue  # the list is too short only because its invalid members do not count
         mistakes.append(InputIssue(path_of(loc, prefix), _format_error(detail, loc, model)))
     return mistakes
+
+
+def details_of(error: ValidationError) -> list[ErrorDetails]:
+    """Return the errors, except that a list is too short only because its invalid members do not count."""
+    details = error.errors(include_url=False, include_input=False)
+
+    def is_derived(detail: ErrorDetails) -> bool:
+        loc = detail["loc"]
+        return detail["type"] == "too_short" and any(
+            other["loc"][: len(loc)] == loc != other["loc"] for other in details
+        )
+
+    return [detail for detail in details if not is_derived(detail)]
 
 
 def path_of(loc: Sequence[int | str], prefix: str = "") -> str:

@@ -8,7 +8,8 @@ from pydantic import AwareDatetime, Field
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.durations import format_duration
 from notifier.settings.choices import exactly_one
-from notifier.settings.values import Count, ExistingFile, FeatureSection, Section
+from notifier.settings.file_paths import ExistingFile
+from notifier.settings.values import Count, FeatureSection, Section
 
 KindT = TypeVar("KindT", bound=Section)
 

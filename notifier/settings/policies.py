@@ -9,9 +9,9 @@ from pydantic import model_validator
 from notifier.model.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.model.defaults import SLOT_WAIT
 from notifier.model.durations import format_duration
+from notifier.settings.file_paths import ExistingFile
 from notifier.settings.values import (
     MAX_HOLD_SECONDS,
-    ExistingFile,
     FeatureSection,
     Listen,
     ListenAddress,

@@ -17,9 +17,10 @@ from notifier.model.nearest import suggest
 from notifier.model.printable import stray_character
 from notifier.settings.choices import at_most_one
 from notifier.settings.file_owners import find_foreign_queue_file
+from notifier.settings.file_paths import expand_home
 from notifier.settings.policies import TlsSettings
 from notifier.settings.secret_text import SecretPath, SecretText
-from notifier.settings.values import Name, Section, TextList, expand_home, has_host
+from notifier.settings.values import Name, Section, TextList, has_host
 
 _SEVERAL = re.compile(r"(?i)[,;|\s](sqlite|amqps?):")
 _OPTIONS = ("auth", "heartbeat", "timeout", "name")

@@ -12,15 +12,8 @@ from notifier.model.registry import InlineRule, Registry
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions
 from notifier.settings.file_owners import UnixIdentity
-from notifier.settings.values import (
-    Duration,
-    DurationField,
-    ExistingFile,
-    FeatureSection,
-    IssuerId,
-    Section,
-    resolve_from_base,
-)
+from notifier.settings.file_paths import ExistingFile, resolve_from_base
+from notifier.settings.values import Duration, DurationField, FeatureSection, IssuerId, Section
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 CACHE_FOLDER = "notifier"  # the subfolder for the cache in a folder that other users may write to

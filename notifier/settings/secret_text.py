@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault
-from notifier.settings.values import ExistingFile
+from notifier.settings.file_paths import ExistingFile, check_usable
 
 
 def read_text(path: Path) -> str:
@@ -43,15 +43,13 @@ def is_blank(text: str) -> bool:
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 
-def filled_secret_file(path: Path) -> Path:
-    """Return the path. Raises ValueError if the file has no secret; an unreadable file is reported on reading."""
+def _find_emptiness(path: Path) -> str | None:
+    """Return that the file has no secret; None if it has one, or is unreadable, which is reported on reading."""
     try:
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError:
-        return path
-    if is_blank(text):
-        raise ValueError(f"{path} is empty; write the secret into it")
-    return path
+        return None
+    return f"{path} is empty; write the secret into it" if is_blank(text) else None
 
 
 def _unread(path: Path, text: str) -> ConfigurationError:
@@ -60,7 +58,7 @@ def _unread(path: Path, text: str) -> ConfigurationError:
 
 SecretText = Annotated[SecretStr, AfterValidator(_filled_secret), Field(min_length=1)]
 """A key, password or token. Secrets of other systems may be short, but never empty."""
-SecretPath = Annotated[ExistingFile, AfterValidator(filled_secret_file)]
+SecretPath = Annotated[ExistingFile, check_usable(_find_emptiness)]
 """A file with a secret."""
 
 

@@ -13,6 +13,7 @@ from notifier.model.durations import format_duration
 from notifier.model.shared_resources import shared_cache
 from notifier.settings.choices import at_most_one
 from notifier.settings.clients import ClientMetadata
+from notifier.settings.file_paths import ExistingFile
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
@@ -31,7 +32,6 @@ from notifier.settings.values import (
     Count,
     Duration,
     DurationField,
-    ExistingFile,
     FeatureSection,
     HoldDuration,
     IssuerId,

@@ -2,18 +2,21 @@
 
 Invalid members are removed until the remaining document is valid. After the first removal no more errors are reported,
 since they may result from the removal. If a secret would be sent unencrypted, its section is not removed: it is checked
-as if `allow_http` were set, and its registry source is not read.
+as if `allow_http` were set, and its registry source is not read. Nor is the section of a missing or empty file removed,
+so that its other files are checked.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from notifier.model.errors import InputIssue
-from notifier.settings.input_issues import Loc, explain, model_at
+from notifier.settings.file_paths import UNUSABLE_FILE
+from notifier.settings.input_issues import Loc, details_of, explain, model_at
 from notifier.settings.key_settings import KeySettings
 from notifier.settings.remote_server import IN_CLEAR
 from notifier.settings.service_settings import IssuerSettings, Settings
@@ -28,7 +31,7 @@ class UsableSettings:
     `invalid_sections`: the sections with an error. Checks that depend on them are skipped. `issuers` is among them only
     if the name of an issuer is invalid. An issuer with another error stays, without keys. `keys`: the keys of each
     issuer with a valid name, with None for each invalid key. `insecure_sources`: the registry sources that must not be
-    read, since a secret would be sent unencrypted.
+    read, since a secret would be sent unencrypted. `unusable_files`: the missing and empty files among the settings.
     """
 
     settings: Settings
@@ -36,6 +39,7 @@ class UsableSettings:
     invalid_sections: frozenset[str]
     keys: Mapping[str, tuple[KeySettings | None, ...]]
     insecure_sources: frozenset[str] = frozenset()
+    unusable_files: frozenset[Path] = frozenset()
 
 
 def usable_settings(
@@ -47,6 +51,8 @@ def usable_settings(
     invalid_sections: set[str] = set()
     invalid_issuers: dict[str, Any] = {}
     insecure_paths: list[Loc] = []
+    unusable_files: set[Path] = set()
+    context = {**context, "unusable": unusable_files}
     settings = None
     is_complete = True
     for _ in range(_MAX_VALIDATIONS):
@@ -56,12 +62,15 @@ def usable_settings(
         except ValidationError as error:
             if is_complete:
                 mistakes += explain(error, model)
-            details = error.errors(include_url=False, include_input=False)
+            details = details_of(error)
             for detail in details:
                 if detail["type"] == IN_CLEAR:
                     remaining = _with_allow_http(remaining, detail["loc"])
                     insecure_paths.append(detail["loc"])
-            invalid_paths = [detail["loc"] for detail in details if detail["type"] != IN_CLEAR]
+                elif detail["type"] == UNUSABLE_FILE:
+                    unusable_files.add(detail["ctx"]["path"])
+                    invalid_sections |= {str(detail["loc"][0])} - {"issuers"}
+            invalid_paths = [detail["loc"] for detail in details if detail["type"] not in (IN_CLEAR, UNUSABLE_FILE)]
             if invalid_paths:
                 is_complete = False
                 _remove_invalid(remaining, invalid_paths, invalid_sections, invalid_issuers, model)
@@ -74,7 +83,7 @@ def usable_settings(
         keys |= {iss: _keys_of(raw, context, model) for iss, raw in invalid_issuers.items()}
     return UsableSettings(
         settings=settings, mistakes=tuple(mistakes), invalid_sections=frozenset(invalid_sections), keys=keys,
-        insecure_sources=frozenset(_sources_at(insecure_paths, settings)),
+        insecure_sources=frozenset(_sources_at(insecure_paths, settings)), unusable_files=frozenset(unusable_files),
     )  # fmt: skip
 
 

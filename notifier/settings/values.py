@@ -1,14 +1,9 @@
-"""Defines the types of values in a configuration: durations, addresses, files and networks, with their checks.
-
-The validation context has two members. `base` is the folder of the configuration file, from which relative paths start.
-`files` collects each configured file, even if it is missing, so that a file watch covers it.
-"""
+"""Defines the types of values in a configuration: durations, addresses and networks, with their checks."""
 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -22,7 +17,6 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     PlainValidator,
-    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -186,39 +180,6 @@ def _listen_advice(text: str) -> str:
     return 'write "127.0.0.1:8080", "[::1]:8080", or "*:8080" for all addresses of this machine'
 
 
-def expand_home(path: Path) -> Path:
-    """Return the path with a leading `~` resolved. Raises ValueError if there is no such home."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ValueError(f"{path} cannot be found: there is no such home; write the path in full") from None
-
-
-def resolve_from_base(path: Path, info: ValidationInfo) -> Path:
-    """Return the path, resolved against the folder of the configuration file."""
-    base: Path = (info.context or {}).get("base", Path())
-    if path == Path():
-        raise ValueError("must not be empty; name a folder, or leave it out")
-    return base / expand_home(path)
-
-
-def check_existing_file(path: Path, info: ValidationInfo) -> Path:
-    """Return the path, resolved against the folder of the configuration file. Raises ValueError if it is missing."""
-    context = info.context or {}
-    if path == Path():
-        raise ValueError("must not be empty; name a file, or leave it out")
-    path = context.get("base", Path()) / expand_home(path)
-    context.get("files", set()).add(path)  # a missing one too: a watcher waits for it to appear
-    try:
-        exists = path.is_file()
-    except OSError as error:  # its folder may not be read, or its name is too long
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if not exists:
-        stray = stray_character(path.name)
-        raise ValueError(f"there is no file {path}" + (f": the name {stray}" if stray else ""))
-    return path
-
-
 def _network(value: object) -> IPv4Network | IPv6Network:
     if not isinstance(value, str | IPv4Network | IPv6Network):
         raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8")  # noqa: TRY004  pydantic's way
@@ -271,7 +232,6 @@ def _issuer(value: str) -> str:
     return value
 
 
-ExistingFile = Annotated[Path, AfterValidator(check_existing_file)]
 ListenAddress = Annotated[
     Listen,
     PlainValidator(_listen),

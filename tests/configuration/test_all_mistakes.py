@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.configuration.loading import find_start_errors, load
+from notifier.configuration.clients.registry_checks import examine_tls_files
+from notifier.configuration.file_mistakes import find_start_errors, find_tls_mistakes
+from notifier.configuration.loading import load
 from notifier.features import FEATURES
-from notifier.model.errors import ConfigurationError
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.settings.usable_settings import usable_settings
 from tests.settings.whole_settings import SETTINGS
 from tests.tokens.key_folder import pem
@@ -75,6 +77,84 @@ def test_one_file_hides_no_other(folder: Path) -> None:
     }  # fmt: skip
     assert found[f'issuers["{ISS}"].keys[0].file'].startswith("there is no file")
     assert "neither PEM" in found[f'issuers["{ISS}"].keys[1].file']
+
+
+SECRETS = {"web": {"keys_file": "words", "issuers": {ISS: {"url": f"{ISS}/n", "keys_file": "gone"}}}}
+TWO_SOURCES = {"registry": {"sources": [{"name": "a", "file": "gone"}, {"name": "b", "file": "words.yaml"}]}}
+QUEUE = {"url": "amqps://mq", "username": "u", "password_file": "lines"}
+CERT, KEY, CA = ({member: "words"} for member in ("cert_file", "key_file", "ca_file"))
+
+
+@pytest.mark.parametrize("absence", ["gone", "empty"])
+@pytest.mark.parametrize(
+    ("sections", "paths"),
+    [
+        ({"api": {"tls": {**CERT, "key_file": "gone"}}}, ["api.tls.key_file", "api.tls"]),
+        ({"api": {"tls": {"cert_file": "gone", **KEY, "client_ca_file": "words"}}}, ["api.tls.cert_file", "api.tls"]),
+        ({"web": {"tls": {"cert_file": "gone", **KEY}}}, ["web.tls.cert_file", "web.tls"]),
+        ({"queue": {**QUEUE, "tls": {"ca_file": "gone", **CERT, **KEY}}}, ["queue.tls.ca_file", "lines", "queue.tls"]),
+        ({"queue": {**QUEUE, "password_file": "gone", "tls": CA}}, ["queue.password_file", "queue.tls"]),
+        (SECRETS, [f'web.issuers["{ISS}"].keys_file', "web.keys_file"]),
+        (TWO_SOURCES, ["registry.sources[0].file", "words.yaml"]),
+    ],
+)
+def test_a_missing_file_hides_no_wrong_file_of_its_section(
+    folder: Path, absence: str, sections: dict[str, Any], paths: list[str]
+) -> None:
+    """Nor does an empty one where it counts as missing: a secret. Each file is reported once."""
+    (folder / "words").write_text("no key")
+    (folder / "lines").write_text("a\nb")
+    (folder / "empty").write_text("")
+    is_secret = paths[0] == "queue.password_file"
+    document = json.dumps(service(**sections)).replace('"gone"', f'"{absence if is_secret else "gone"}"')
+    found = mistakes_of(folder, document, words="[1")
+    assert [path.removeprefix(f"{folder}/") for path in found] == paths
+    assert not [text for path, text in found.items() if path != paths[0] and "gone" in text]
+
+
+def test_a_missing_file_of_a_client_hides_no_other(folder: Path) -> None:
+    """Of the same client: its TLS files, its headers, and an algorithm that no key has."""
+    (folder / "words").write_text("no key")
+    own = {"tls": {"ca_file": "gone", "cert_file": "words"}, "headers": {"x": {"file": "away"}, "y": {"file": "lines"}}}
+    (folder / "lines").write_text("a\nb")
+    client = {"client_id": "shop", "backchannel_logout_uri": "https://shop.example.com/", "notifier": own}
+    (folder / "clients.yaml").write_text(json.dumps([client]))
+    (folder / "n.yaml").write_text(json.dumps(service()))
+
+    def find_more(_settings: Any, registry: Any, _layers: Any, reported: Any) -> list[InputIssue]:
+        return examine_tls_files(registry, 0.0, reported)[0]
+
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder / "n.yaml", {}, FEATURES, find_more=find_more)
+    texts = [str(mistake).removeprefix("clients.yaml[0] (shop).notifier.") for mistake in caught.value.mistakes]
+    assert texts[0] == f"tls.ca_file: there is no file {folder}/gone"
+    assert texts[1] == f"headers.x: there is no file {folder}/away"
+    assert texts[2].endswith("lines must hold one line of text")
+    assert "needs a token signed with RS256" in texts[3]
+    assert f"tls: {folder}/words is not PEM, and has no certificate" in texts[4]
+    assert len(texts) == 5
+    assert "gone" not in texts[4]
+
+
+def test_wrong_tls_files_of_servers_are_found(folder: Path) -> None:
+    """In each section in which notifier calls a server: of issuers, keys, registry sources and upstreams."""
+    (folder / "words").write_text("no key")
+    vault = {"address": "https://v.example.com", "key": "k", "version": 1, "token_file": "words", "tls": CA}
+    source = {"name": "l", "issuer": ISS, "http": {"url": "https://l.example.com/", "tls": CA}}
+    upstream = {"issuer": OTHER, "client_id": "x", "tls": CA, "resolve": {"same_sub": {}}}
+    document = service(
+        issuers={ISS: {"keys": [{"file": "key.pem"}, {"vault": vault}], "tls": CA}},
+        registry={"sources": [source], "defaults": {ISS: {"tls": CA}}},
+        web={},
+        upstreams={"u": upstream},
+    )
+    (folder / "n.yaml").write_text(json.dumps(document))
+    found = find_tls_mistakes(load(folder / "n.yaml", {}, FEATURES).settings, ())
+    assert sorted(mistake.path for mistake in found) == [
+        f'issuers["{ISS}"].keys[1].vault.tls', f'issuers["{ISS}"].tls', f'registry.defaults["{ISS}"].tls',
+        "registry.sources[0].http.tls", "upstreams.u.tls",
+    ]  # fmt: skip
+    assert {"no certificate" in mistake.text for mistake in found} == {True}
 
 
 HTTP = '[{client_id: shop, backchannel_logout_uri: "http://10.0.0.1/", id_token_signed_response_alg: ES256}]'

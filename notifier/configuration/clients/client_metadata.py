@@ -7,10 +7,9 @@ others, and clients share the objects of inherited values.
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from difflib import SequenceMatcher
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from pydantic import ValidationError
 
 from notifier.configuration.clients.authority import option_names
 from notifier.configuration.clients.client_building import (
@@ -35,7 +34,7 @@ from notifier.model.registry import Issuer, Registry
 from notifier.model.shared_resources import shared_cache
 from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.input_issues import explain, path_of
+from notifier.settings.input_issues import path_of, validate
 from notifier.settings.policies import find_hold_error
 from notifier.settings.service_settings import Settings
 
@@ -51,6 +50,7 @@ class RegistryBuilder:
         """`invalid_sections`: the sections of the settings with an error. Checks that depend on them are skipped."""
         self.mistakes: list[InputIssue] = []
         self.warnings: list[InputIssue] = []
+        self.unusable_files: frozenset[Path] = frozenset()
         self._settings, self._metadata = settings, settings.client_metadata
         names = option_names(settings)
         self._option_names = names - {"audience"}  # a member of Hydra's clients
@@ -127,12 +127,12 @@ class RegistryBuilder:
         """Add the client at each of its issuers, unless a member is invalid. Inconsistent members are errors too."""
         if isinstance(raw, dict):
             self._check_names(raw, path)
-        try:
-            metadata = self._metadata.model_validate(raw, context=context)
-        except ValidationError as error:
-            self.mistakes += explain(error, self._metadata, path)
+        validated = validate(self._metadata, raw, context, path)
+        self.mistakes += validated.mistakes
+        self.unusable_files |= validated.unusable_files
+        if (metadata := validated.value) is None:
             if isinstance(raw, dict):
-                self._check_other_members(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, path)
+                self._check_other_members(raw, validated.invalid_members, path)
             return
         if (stray := stray_character(metadata.client_id)) is not None:
             self.warnings.append(InputIssue(f"{path}.client_id", stray))

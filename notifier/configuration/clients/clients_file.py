@@ -149,7 +149,9 @@ def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry
         builder.add(raw, layer.path(index), context)
         rows[index] = None  # freeing all rows at the end would block the event loop
     registry = dataclasses.replace(builder.registry(), aliases=aliases, taken_aliases=taken)
-    return BuiltRegistry(registry=registry, mistakes=builder.mistakes, warnings=builder.warnings)
+    return BuiltRegistry(
+        registry=registry, mistakes=builder.mistakes, warnings=builder.warnings, unusable_files=builder.unusable_files
+    )
 
 
 def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:

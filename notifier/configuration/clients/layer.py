@@ -5,6 +5,7 @@ A row has the unchecked metadata of a client. A client is identified by its issu
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import is_
+from pathlib import Path
 from typing import Any
 
 from notifier.configuration.clients.authority import Authority
@@ -83,12 +84,16 @@ class Layer:
 
 @record
 class BuiltRegistry:
-    """The registry. `mistakes`: errors in files. `faults`: errors in rows of lists. `warnings`: doubtful values."""
+    """The registry. `mistakes`: errors in files. `faults`: errors in rows of lists. `warnings`: doubtful values.
+
+    `unusable_files`: the missing and empty files that clients name, each with an error in `mistakes`.
+    """
 
     registry: Registry
     mistakes: Sequence[InputIssue]
     warnings: Sequence[InputIssue]
     faults: Sequence[InputIssue] = ()
+    unusable_files: frozenset[Path] = frozenset()
 
 
 @record

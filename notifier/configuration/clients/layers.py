@@ -106,8 +106,9 @@ class LayerMerge:
             builder.sort(keys)
         self._record_reader_faults()
         return BuiltRegistry(
-            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, faults=self._faults
-        )
+            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, faults=self._faults,
+            unusable_files=builder.unusable_files,
+        )  # fmt: skip
 
     def _record_reader_faults(self) -> None:
         """Record the clients that a source's reader reports as unusable. Leave out each that has not been built.

@@ -1,16 +1,17 @@
 """Checks a whole registry: unusable algorithms, doubtful registrations, and reloads that lose too many clients."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import filterfalse
+from pathlib import Path
 
 from notifier.model.client import Algorithm, Client, TlsFiles
-from notifier.model.errors import InputIssue, InternalFault
+from notifier.model.errors import InputIssue
 from notifier.model.presets import find_preset_doubt
 from notifier.model.printable import counted
 from notifier.model.registry import Followers, InlineRule, Registry
-from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiries_in, read_expiry_in
+from notifier.network.http.pem_files import describe_expired, find_client_issues, read_expiries_in, read_expiry_in
 
 MAX_WARNED_CLIENTS = 5  # clients in one warning
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
@@ -51,10 +52,13 @@ def explain_unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm])
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-def examine_tls_files(registry: Registry, now: float) -> tuple[list[InputIssue], list[InputIssue]]:
+def examine_tls_files(
+    registry: Registry, now: float, reported: Collection[Path] = ()
+) -> tuple[list[InputIssue], list[InputIssue]]:
     """Load the TLS files of each client. Return an error for unusable files, and a warning for expired certificates.
 
-    Files that several clients share are named once. Blocks on files: 1 ms for each set of files.
+    Faults of `reported` files are left out. Files that several clients share are named once. Blocks on files: 1 ms for
+    each set of files.
     """
     clients_by_files: dict[TlsFiles, list[str]] = {}
     for iss, clients in registry.clients.items():
@@ -63,10 +67,8 @@ def examine_tls_files(registry: Registry, now: float) -> tuple[list[InputIssue],
     faults, warnings = [], []
     for files, (first, *others) in clients_by_files.items():
         path = f"{first} (and {counted(len(others), 'other')})" if others else first
-        try:
-            build_client_context(files, with_system=False)
-        except InternalFault as fault:
-            faults.append(InputIssue(path, f"tls: {fault}; until it is corrected, deliveries wait"))
+        if texts := find_client_issues(files, reported):
+            faults.append(InputIssue(path, f"tls: {'; '.join(texts)}; until it is corrected, deliveries wait"))
         else:
             warnings += [InputIssue(path, f"tls: {text}") for text in _find_expired(files, now)]
     return faults, warnings

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.origins import origin_of
+from notifier.settings.file_paths import ExistingFile
 from notifier.settings.policies import WebListenerSettings
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import (
     DurationField,
-    ExistingFile,
     IssuerId,
     Origin,
     Section,

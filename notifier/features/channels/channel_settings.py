@@ -16,8 +16,12 @@ from notifier.model.nearest import suggest
 from notifier.settings.channel_section import ChannelKindSection, ChannelSection
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions, TokenOptions
+from notifier.settings.file_paths import ExistingFile, check_usable
 from notifier.settings.secret_text import read_secret
-from notifier.settings.values import ExistingFile, ListedNames, Section
+from notifier.settings.values import (
+    ListedNames,
+    Section,
+)
 
 _NO_CANARY = "a receiver may not expect an unknown user: Okta's own workshop ends with an error that stops its process"
 _METADATA_CANARY = "the command `metadata` replaces the metadata that the receiver had from the OpenID Provider"
@@ -51,12 +55,12 @@ def _refuse_text(value: object) -> object:
     return value
 
 
-def _check_secret(path: Path) -> Path:
+def _find_secret_mistake(path: Path) -> str | None:
     try:
         read_secret(path)
     except ConfigurationError as error:
-        raise ValueError(f"{path} {error.mistakes[0].text}") from None
-    return path
+        return f"{path} {error.mistakes[0].text}"
+    return None
 
 
 ChannelUri = Annotated[str, AfterValidator(_check_uri)]
@@ -73,7 +77,7 @@ SubjectSetting = Annotated[
 class SecretFilePath(Section):
     """A secret that is read from a file at each use."""
 
-    file: Annotated[ExistingFile, AfterValidator(_check_secret)]
+    file: Annotated[ExistingFile, check_usable(_find_secret_mistake)]
     """The file."""
 
 

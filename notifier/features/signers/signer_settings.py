@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.settings.choices import exactly_one
+from notifier.settings.file_paths import ExistingFile
 from notifier.settings.policies import TlsSettings
 from notifier.settings.remote_server import server_address
 from notifier.settings.secret_text import SecretPath
-from notifier.settings.values import Count, ExistingFile, Section, WebAddress, is_in_clear
+from notifier.settings.values import Count, Section, WebAddress, is_in_clear
 
 
 class Pkcs11Settings(Section):

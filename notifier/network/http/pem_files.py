@@ -11,10 +11,9 @@ The empty password makes an encrypted key an error. Without it OpenSSL would ask
 import base64
 import re
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cryptography import x509
 
@@ -30,6 +29,8 @@ _BEGIN = b"-----BEGIN "
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _PKCS12 = bytes.fromhex("06092a864886f70d0107")  # the object identifier of PKCS #7, in which PKCS #12 has its content
 _JAVA_KEY_STORE = bytes.fromhex("feedfeed")
+_Issue: TypeAlias = tuple[tuple[Path, ...], str]
+"""The files that cannot be used, and why."""
 
 
 def set_verify_flags(context: ssl.SSLContext) -> None:
@@ -44,19 +45,34 @@ def build_client_context(files: TlsFiles, *, with_system: bool = True) -> ssl.SS
     `with_system=False`: it does not, to check the files alone: the system's authorities take 20 to 50 ms. Raises
     InternalFault(cause=tls_files) that names each unusable file.
     """
+    context, issues = _load_client_files(files, with_system=with_system)
+    return _checked(context, issues)
+
+
+def find_client_issues(files: TlsFiles, known: Collection[Path] = ()) -> list[str]:
+    """Return why the files of an outgoing connection cannot be used, except for faults of the `known` files."""
+    return _texts_of(_load_client_files(files, with_system=False)[1], known)
+
+
+def find_listener_issues(files: ListenerTls, known: Collection[Path] = ()) -> list[str]:
+    """Return why the files of a listener cannot be used, except for faults of the `known` files."""
+    return _texts_of(_load_listener_files(files)[1], known)
+
+
+def _load_client_files(files: TlsFiles, *, with_system: bool) -> tuple[ssl.SSLContext, list[_Issue]]:
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
-    issues: list[str] = []
+    issues: list[_Issue] = []
     if files.ca_file is not None:
         issues += _load_authorities(context, files.ca_file)
     elif with_system:
         try:
             context.load_default_certs()
         except (OSError, ValueError) as error:
-            issues.append(f"the system's authorities cannot be used: {_words(error)}")
+            issues.append(((), f"the system's authorities cannot be used: {_words(error)}"))
     set_verify_flags(context)
     if files.cert_file is not None:
         issues += _load_certificate(context, files.cert_file, files.key_file)
-    return _checked(context, issues)
+    return context, issues
 
 
 def build_server_context(files: ListenerTls) -> ssl.SSLContext:
@@ -64,19 +80,28 @@ def build_server_context(files: ListenerTls) -> ssl.SSLContext:
 
     Raises InternalFault(cause=tls_files) that names each unusable file.
     """
+    context, issues = _load_listener_files(files)
+    return _checked(context, issues)
+
+
+def _load_listener_files(files: ListenerTls) -> tuple[ssl.SSLContext, list[_Issue]]:
     context = new_context(ssl.PROTOCOL_TLS_SERVER)
     issues = [*_load_certificate(context, files.cert_file, files.key_file)]
     if files.client_ca_file is not None:
         issues += _load_authorities(context, files.client_ca_file)
         set_verify_flags(context)
         context.verify_mode = ssl.CERT_REQUIRED
-    return _checked(context, issues)
+    return context, issues
 
 
-def _checked(context: ssl.SSLContext, issues: Sequence[str]) -> ssl.SSLContext:
+def _checked(context: ssl.SSLContext, issues: Sequence[_Issue]) -> ssl.SSLContext:
     if issues:
-        raise InternalFault(Cause.TLS_FILES, "; ".join(issues))
+        raise InternalFault(Cause.TLS_FILES, "; ".join(_texts_of(issues)))
     return context
+
+
+def _texts_of(issues: Sequence[_Issue], known: Collection[Path] = ()) -> list[str]:
+    return [text for files, text in issues if not any(file in known for file in files)]
 
 
 class Certificate(NamedTuple):
@@ -160,16 +185,20 @@ def _is_coded_twice(raw: bytes) -> bool:
     return _BEGIN in decoded or decoded.lstrip().startswith(b"{")
 
 
-def _find_known_issues(*files: tuple[Path, str]) -> Iterator[str]:
-    """Yield each of these files that cannot be used for a common reason, and the reason.
+def _find_known_issues(*files: tuple[Path, str]) -> Iterator[_Issue]:
+    """Yield each of these files that cannot be read, or be used for a common reason, and the reason.
 
     Each has the name of what it must hold: `certificate` or `private key`.
     """
     for file, wanted in files:
-        with suppress(OSError), file.open("rb") as opened:
-            raw = opened.read(MAX_EXAMINED_BYTES)
+        try:
+            with file.open("rb") as opened:
+                raw = opened.read(MAX_EXAMINED_BYTES)
+        except OSError as error:
+            yield (file,), f"{file} cannot be read: {error.strerror}"
+        else:
             if (mistake := find_pem_issue(raw) or _find_missing_part(raw, wanted)) is not None:
-                yield f"{file} {mistake}"
+                yield (file,), f"{file} {mistake}"
 
 
 def _find_missing_part(raw: bytes, wanted: str) -> str | None:
@@ -183,7 +212,7 @@ def _find_missing_part(raw: bytes, wanted: str) -> str | None:
 _OTHER_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second for a key of another type
 
 
-def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> Iterator[str]:
+def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> Iterator[_Issue]:
     """Load a certificate and its key. Yield why they cannot be used."""
     try:
         context.load_cert_chain(cert_file, key_file, password="")
@@ -194,10 +223,10 @@ def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path |
         else:
             text = f"{named}: cannot be used as certificate and key: {_words(error)}"
         issues = _find_known_issues((cert_file, "certificate"), (key_file or cert_file, "private key"))
-        yield from dict.fromkeys(issues) or [text]
+        yield from dict.fromkeys(issues) or [((cert_file, key_file or cert_file), text)]
 
 
-def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> Iterator[str]:
+def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> Iterator[_Issue]:
     """Load the certificates of authorities. Yield why they cannot be used."""
     try:
         context.load_verify_locations(ca_file)
@@ -205,7 +234,7 @@ def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> Iterator[str]:
             raise ValueError("it has no certificate")  # noqa: TRY301
     except (OSError, ValueError) as error:
         text = f"{ca_file}: cannot be used as certificates of authorities: {_words(error)}"
-        yield from [*_find_known_issues((ca_file, "certificate"))] or [text]
+        yield from [*_find_known_issues((ca_file, "certificate"))] or [((ca_file,), text)]
 
 
 def _words(error: OSError | ValueError) -> str:

@@ -99,7 +99,7 @@ class TestMistakes:
             ("notifier: {headers: {expect: 100-continue}}", "notifier.headers.expect", "belongs to the"),
             ("notifier: {headers: {'X Y': x}}", 'notifier.headers["X Y"]', "is not a valid name of a header"),
             ('notifier: {headers: {X: "a\\nhunter2"}}', "notifier.headers.X", "must be one line"),
-            ("notifier: {headers: {X: {file: none}}}", "notifier.headers.X", "there is no file"),
+            (f"{HOOK}, notifier: {{headers: {{X: {{file: none}}}}}}", "notifier.headers.X", "there is no file"),
             ("notifier: {headers: {X: [hunter2]}}", "notifier.headers.X", "must be a text"),
             ("notifier: {headers: {X: a, x: b}}", "notifier", "names a header twice"),
             ("notifier: {proxy: 'socks5://u:hunter2@h'}", "notifier.proxy", "must be the URL of a proxy"),

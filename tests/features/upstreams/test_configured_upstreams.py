@@ -14,8 +14,9 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
+from notifier.configuration.file_mistakes import find_start_errors
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import find_start_errors, load
+from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
 from notifier.features.upstreams.doctor_upstreams import examine_keys
