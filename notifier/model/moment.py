@@ -1,6 +1,7 @@
 """Converts between RFC 3339 timestamps, which people and documents use, and epoch seconds. Waits."""
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable
@@ -75,12 +76,13 @@ def parse_http_date(text: str) -> float | None:
         return None
 
 
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC).timestamp()
+_LAST_MOMENT = math.nextafter(datetime.max.replace(tzinfo=UTC).timestamp(), 0.0)  # rounded up, it is in the year 10000
+
+
 def format_moment(moment: float) -> str:
-    """Return an RFC 3339 timestamp in UTC, to the microsecond. A time outside the years 1 to 9999 becomes the epoch."""
-    try:
-        date = datetime.fromtimestamp(moment, UTC)
-    except (ValueError, OverflowError, OSError):
-        date = datetime.fromtimestamp(0, UTC)
+    """Return an RFC 3339 timestamp in UTC, to the microsecond. Outside the years 1 to 9999, return the nearest."""
+    date = datetime.fromtimestamp(max(_FIRST_MOMENT, min(_LAST_MOMENT, moment)), UTC)  # the last moment for NaN
     return date.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

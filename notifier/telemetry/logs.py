@@ -9,8 +9,6 @@ import logging
 import secrets
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Literal
 
 import structlog
@@ -33,6 +31,7 @@ from notifier.delivery.facts import (
 )
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
+from notifier.model.moment import format_moment
 from notifier.model.outcome import Delivered, Failed, Outcome, Refused
 from notifier.model.redaction import redact, redact_subject
 from notifier.model.shared_resources import shared_bound, shared_cache
@@ -263,9 +262,7 @@ def _ignored_members(fact: IgnoredOverrides) -> dict[str, object]:
 
 
 def _rfc3339(moment: float) -> str:
-    with suppress(OverflowError, ValueError, OSError):
-        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return str(moment)
+    return f"{format_moment(moment)[:23]}Z"
 
 
 def subject_hash(settings: Settings) -> SubjectHash:

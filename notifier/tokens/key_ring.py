@@ -11,12 +11,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, InternalFault
+from notifier.model.moment import format_moment_for_people
 from notifier.model.outcome import Cause
 from notifier.tokens.external_key import ExternalKey
 from notifier.tokens.jws import PrivateKey, compact_signer, message_encoder, to_compact
@@ -217,7 +217,7 @@ class KeyRing:
             entries = [entry for entry in self._all.get(iss, ()) if isinstance(entry, ExternalKeyEntry)]
             reasons = [_reason_against(entry.external_key, alg) for entry in entries]
             return "; ".join([f"issuer {iss} has no key for {alg}", *filter(None, reasons)])
-        first = datetime.fromtimestamp(_starts_at(candidates[-1]), UTC).isoformat()
+        first = format_moment_for_people(_starts_at(candidates[-1]))
         return f"no key of issuer {iss} for {alg} is due before {first}"
 
 

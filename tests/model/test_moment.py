@@ -42,10 +42,16 @@ def test_a_rendered_time_is_read_back(microseconds: int) -> None:
     assert parse_moment(format_moment(moment)) == pytest.approx(moment, abs=2e-6)
 
 
-@pytest.mark.parametrize("moment", [1e30, -1e30, float("inf"), float("nan")])
-def test_a_time_outside_the_calendar_is_the_epoch(moment: float) -> None:
-    """A dead letter must be readable whatever it contains."""
-    assert format_moment(moment) == "1970-01-01T00:00:00.000000Z"
+@pytest.mark.parametrize("moment", [1e30, 253402300800.0, float("inf"), float("nan")])
+def test_a_time_after_the_calendar_is_its_last(moment: float) -> None:
+    """A dead letter must be readable whatever it contains, and no far limit of a filter looks like a past one."""
+    assert format_moment(moment) == "9999-12-31T23:59:59.999969Z"
+
+
+@pytest.mark.parametrize("moment", [-1e30, float("-inf")])
+def test_a_time_before_the_calendar_is_its_first(moment: float) -> None:
+    """As that of an age of a million years."""
+    assert format_moment(moment) == "0001-01-01T00:00:00.000000Z"
 
 
 # ── Durations and sizes as operators write them ───────────────────────────────────────────────────────────────────

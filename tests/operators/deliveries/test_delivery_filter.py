@@ -179,6 +179,21 @@ def test_the_audit_line_formats_only_moments_as_moments() -> None:
     assert conditions == {"since": "1970-01-01T00:01:00.000000Z", "min_attempts": 3}
 
 
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999969Z"),
+        ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999969Z"),
+        ("999999999999d", "0001-01-01T00:00:00.000000Z"),
+    ],
+)
+def test_a_far_limit_is_logged_as_far(text: str, logged: str) -> None:
+    """An audit line with 1970 for the year 9999 would name a repair of nothing."""
+    found = read_filter({"until": text}, 1e9)
+    assert isinstance(found, DeadLetterFilter)
+    assert format_conditions(found) == {"until": logged}
+
+
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
 def test_subject_is_found_in_any_body(subject: str) -> None:
     """In entries of an event, and in complete or truncated bodies that are not events."""
