@@ -35,7 +35,7 @@ from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
-from notifier.operators.deliveries.repair_pass import RepairResult
+from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.operators.deliveries.waiting_filter import HasEnded, WaitingFilter
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue

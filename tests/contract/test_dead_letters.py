@@ -18,7 +18,8 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary, read_summary, summary_of
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, readmit
 from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_rate, replay
-from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, RepairResult, find_messages
+from notifier.operators.deliveries.repair_pass import find_messages
+from notifier.operators.deliveries.repair_result import STOPPED_TEXT, RepairResult
 from notifier.queues.passes import RepairOptions, make_pass_reader, stopped_by
 from notifier.queues.queue_port import DeadLetters, Queue
 from notifier.queues.rabbitmq import dead_letters as dead_letters_module

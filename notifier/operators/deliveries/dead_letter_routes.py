@@ -45,7 +45,8 @@ from notifier.operators.deliveries.message_requests import (
 )
 from notifier.operators.deliveries.repair import replay
 from notifier.operators.deliveries.repair_jobs import RepairRequest, RepairWork, issuers_of
-from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, RepairResult, find_messages
+from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, find_messages
+from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.operators.status.worker_requests import DEAD_LETTER_JOBS, name_holder
 from notifier.queues.passes import RepairOptions

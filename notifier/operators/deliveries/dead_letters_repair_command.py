@@ -33,7 +33,8 @@ from notifier.operators.deliveries.readmission import (
     ReplayRules,
     readmit,
 )
-from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, RepairResult
+from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE
+from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest, ReplayResult
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.output import say

@@ -39,7 +39,6 @@ MAX_LISTED_BYTES = 768 * 1024  # of a worker's list, running jobs first: the sid
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
 END_REQUESTED_TEXT = "an operator ended it; the rest is unchanged"
-QUEUE_UNAVAILABLE_TEXT = "the queue is unavailable, or its disk is full; the rest is unchanged"
 
 
 class Work(Protocol):
@@ -217,7 +216,7 @@ class Jobs:
         try:
             documents = (await self.list_all(token))["jobs"]
         except QueueError:
-            documents = [job.document() for job in self._jobs.values()]
+            documents = (await self.act(_request(LIST_JOBS, token)))["jobs"]
         wanted = (work.kind, dict(work.conditions))
         running = (job for job in documents if job["state"] != "ended")
         return next((job for job in running if (job["kind"], job["wanted"]) == wanted), None)

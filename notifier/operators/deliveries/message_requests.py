@@ -21,12 +21,13 @@ from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, 
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import answer_accepted
-from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, Jobs
+from notifier.operators.deliveries.jobs import Jobs
 from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageSelection
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.repair import RepairAudit, WriteAudit, mask_subject, remove
 from notifier.operators.deliveries.repair_jobs import PAST_VERBS, RepairRequest, RepairWork, issuers_of
-from notifier.operators.deliveries.repair_pass import Filter, RepairResult, find_messages
+from notifier.operators.deliveries.repair_pass import Filter, find_messages
+from notifier.operators.deliveries.repair_result import RepairResult, close_failure
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 
@@ -284,7 +285,7 @@ class MessageRequests(Generic[P, S]):
         if dry_run:
             self.audit.log_search(request.who, filter_)
         async with self.turn(request):
-            result = await act(self.repair_options(request))
+            result = close_failure(await act(self.repair_options(request)))
         if not dry_run:
             self.forget_index()
             self.audit.log_repair(past_verb, request.who, filter_, result, **details)
@@ -294,7 +295,4 @@ class MessageRequests(Generic[P, S]):
             raise self._refusal(self._unavailable_text)
         if "id" in request.path and not result.done and result.unfinished is None:
             raise Refusal(problem_response(404, self._missing_text))
-        document = result.document()
-        if result.failed:  # the text of the failure names hosts and files
-            document["unfinished"] = QUEUE_UNAVAILABLE_TEXT
-        return {past_verb: result.done, "dry_run": dry_run, **document}
+        return {past_verb: result.done, "dry_run": dry_run, **result.document()}

@@ -24,7 +24,8 @@ from notifier.model.record import record
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
-from notifier.operators.deliveries.repair_pass import MAX_CLIENTS, READ_OPTIONS, Filter, RepairResult, find_messages
+from notifier.operators.deliveries.repair_pass import READ_OPTIONS, Filter, find_messages
+from notifier.operators.deliveries.repair_result import MAX_CLIENTS, RepairResult
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.status.worker_requests import name_holder

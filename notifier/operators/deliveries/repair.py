@@ -20,16 +20,8 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import NEWER_RELEASE, DeadLetterSummary
 from notifier.operators.deliveries.groups import Summary
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
-from notifier.operators.deliveries.repair_pass import (
-    REMOVE,
-    STOPPED_TEXT,
-    Decision,
-    Filter,
-    KeptMessage,
-    RepairPass,
-    RepairResult,
-    format_limit,
-)
+from notifier.operators.deliveries.repair_pass import REMOVE, Decision, Filter, KeptMessage, RepairPass
+from notifier.operators.deliveries.repair_result import STOPPED_TEXT, RepairResult, format_limit
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, to_due_transfer
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters, WaitingDeliveries

@@ -10,9 +10,16 @@ from typing import Any, Literal
 
 from notifier.model.errors import QueueError
 from notifier.model.record import record
-from notifier.operators.deliveries.jobs import QUEUE_UNAVAILABLE_TEXT, WORKER_ENDED_TEXT, Job
+from notifier.operators.deliveries.jobs import WORKER_ENDED_TEXT, Job
 from notifier.operators.deliveries.repair import WriteAudit, format_conditions
-from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, Filter, RepairResult
+from notifier.operators.deliveries.repair_pass import Filter
+from notifier.operators.deliveries.repair_result import (
+    QUEUE_UNAVAILABLE_TEXT,
+    STOPPED_TEXT,
+    RepairResult,
+    close_failure,
+    log_queue_failure,
+)
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.deliveries.retry_now import RetryResult, retry_now
 from notifier.operators.deliveries.retry_request import RetryRequest
@@ -90,8 +97,8 @@ class RepairWork:
         options = job.build_options(rate=self._request.rate, limit=self._request.limit)
         try:
             result = await self._request.run(options, self._on_result)
-            if result.failed:  # the text of the failure names hosts and files
-                result = replace(result, unfinished=QUEUE_UNAVAILABLE_TEXT)
+            if result.failed:
+                result = close_failure(result)
             elif result.limited:
                 text = f"the limit of {self._request.limit:,} is reached; begin another for the rest"
                 result = replace(result, unfinished=text)
@@ -152,7 +159,8 @@ class RetryWork:
             waiting = self._queue.waiting(partial(name_holder, self._queue, who, WAITING_JOBS))
             result = await retry_now(self._queue, waiting, self.request, options, on_progress=on_progress)
             self._result = replace(result, unfinished=job.end_reason) if result.unfinished == STOPPED_TEXT else result
-        except QueueError:  # the text of the error names hosts and files
+        except QueueError as error:
+            log_queue_failure(error)
             self._result = replace(self._result, unfinished=QUEUE_UNAVAILABLE_TEXT)
         except asyncio.CancelledError:
             self._result = replace(self._result, unfinished=job.end_reason or WORKER_ENDED_TEXT)

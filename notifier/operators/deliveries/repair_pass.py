@@ -10,20 +10,18 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from notifier.model.client import ClientKey
 from notifier.model.errors import PassStopped, QueueBusy, QueueError
 from notifier.model.message import Message, Transfer
 from notifier.operators.deliveries.groups import Summary
+from notifier.operators.deliveries.repair_result import STOPPED_TEXT, RepairResult, format_limit
 from notifier.queues.passes import OnWait, OpenPass, QueuePass, RepairOptions, hold_pass, ignore_holder
 
-MAX_CLIENTS = 20  # clients that a result lists, the largest counts first
 MESSAGES_PER_STEP = 100  # messages between two yields to the event loop: 1 to 3 ms
-STOPPED_TEXT = "stopped; the rest is unchanged, and the same command goes on with it"
 READ_OPTIONS = RepairOptions(clock=time.time, monotonic=time.monotonic, pause=asyncio.sleep)
 MIN_RATE, MAX_RATE = 0.001, 100_000.0  # messages a second
 
@@ -98,61 +96,6 @@ async def find_messages(
             total = read_count + queue_pass.left
             options.progress(read_count, total)
             options.on_hold(read_count / total)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepairResult:
-    """The result of a pass. `done` is the number of removed or moved messages. A dry run counts them without a change.
-
-    `by_reason` and `by_client` count these messages too. An event that became a dead letter as a whole has an empty
-    client ID. `kept` counts the selected messages that were left unchanged, by reason. `unfinished` is the reason for
-    an early end; None after a complete pass. `limited`: the pass ended at its limit. `failed`: the queue failed, or
-    others hold the messages (`busy`). `missing` has the IDs of the filter that no message has; empty unless the pass
-    was complete.
-    """
-
-    done: int
-    by_reason: Mapping[str, int]
-    by_client: Mapping[ClientKey, int] = field(default_factory=dict)
-    kept: Mapping[str, int] = field(default_factory=dict)
-    unfinished: str | None = None
-    limited: bool = False
-    failed: bool = False
-    busy: bool = False
-    missing: frozenset[str] = frozenset()
-
-    def add(self, later: "RepairResult") -> "RepairResult":
-        """Return the result of this pass and of a later one, which counts the kept messages again."""
-        return replace(
-            later,
-            done=self.done + later.done,
-            by_reason=dict((Counter(self.by_reason) + Counter(later.by_reason)).most_common()),
-            by_client=dict((Counter(self.by_client) + Counter(later.by_client)).most_common()),
-        )
-
-    @property
-    def ended_early(self) -> bool:
-        """Return True if the pass failed or was stopped."""
-        return self.unfinished is not None and not self.limited
-
-    def document(self) -> dict[str, object]:
-        """Return the JSON for scripts and the API."""
-        return {
-            "by_reason": dict(self.by_reason),
-            "by_client": [
-                {"iss": iss, "client_id": client_id, "count": count}
-                for (iss, client_id), count in islice(self.by_client.items(), MAX_CLIENTS)
-            ],
-            "clients": len(self.by_client),
-            "kept": dict(self.kept),
-            "more": self.unfinished is not None,
-            "unfinished": self.unfinished,
-        }
-
-
-def format_limit(limit: int | None) -> str:
-    """Return the reason why a repair with this limit ended early."""
-    return f"the limit of {limit:,} is reached; the same command goes on with the rest"
 
 
 REMOVE: Literal["remove"] = "remove"

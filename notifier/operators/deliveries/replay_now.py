@@ -18,7 +18,7 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.readmission import Readmission, ReplayRules
 from notifier.operators.deliveries.repair import RepairPace, repair_at_rate, replay, time_passes
-from notifier.operators.deliveries.repair_pass import RepairResult
+from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, RepairResult, log_queue_failure
 from notifier.operators.deliveries.replay_account import (
     MAX_FOLLOWED_MESSAGES,
     ReplayAccount,
@@ -189,7 +189,8 @@ class Replay:
             try:
                 workers, answers = await send_to_workers(self._queue, query, ANSWER_TIMEOUT_SECONDS)
             except QueueError as error:
-                return replace(result, unfinished=f"the queue became unavailable, and nothing was lost: {error}")
+                log_queue_failure(error)
+                return replace(result, unfinished=RESULTS_UNAVAILABLE_TEXT)
             if not workers:
                 return replace(result, unfinished=NO_WORKER_TEXT)
             ended_workers = last_answers.find_missing(answers)

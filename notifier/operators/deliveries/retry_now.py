@@ -19,7 +19,8 @@ from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import PassStopped, QueueError
 from notifier.model.moment import format_optional_moment
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
-from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, find_messages
+from notifier.operators.deliveries.repair_pass import find_messages
+from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, STOPPED_TEXT, log_queue_failure
 from notifier.operators.deliveries.retry_request import RetryAccount, RetryRequest, sum_accounts
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.worker_requests import (
@@ -136,6 +137,11 @@ async def retry_now(
         waiting, delayed, due_options, force=request.force, pace=lambda _iss: MAX_DUE_PER_SECOND
     )
 
+    unfinished = due_result.unfinished
+    if due_result.failed:
+        log_queue_failure(unfinished)
+        unfinished = RESULTS_UNAVAILABLE_TEXT
+
     def on_account(account: RetryAccount) -> None:
         nonlocal result
         remaining = max(0, total - account.finished)
@@ -143,7 +149,7 @@ async def retry_now(
         on_progress(result)
 
     last_answers = LastAnswers(answers)
-    unfinished = await _watch(queue, request, options, total, due_result.unfinished, last_answers, on_account)
+    unfinished = await _watch(queue, request, options, total, unfinished, last_answers, on_account)
     if unfinished not in (None, GONE_WORKER_TEXT):  # then results are missing, and a recount would not be final
         return replace(result, unfinished=unfinished)
     recount = await _count_pending(waiting, request, options)
@@ -194,7 +200,8 @@ async def _watch(
         try:
             _, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
         except QueueError as error:
-            return unfinished or f"the queue became unavailable, and nothing was lost: {error}"
+            log_queue_failure(error)
+            return unfinished or RESULTS_UNAVAILABLE_TEXT
         ended_workers = last_answers.find_missing(answers)
         last_answers.store(answers)
         account = sum_accounts(answers, ended_workers)

@@ -26,7 +26,7 @@ from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
 from notifier.operators.deliveries.message_index import MessageIndexes
 from notifier.operators.deliveries.message_requests import RouteDependencies
-from notifier.operators.deliveries.repair_pass import STOPPED_TEXT, RepairResult
+from notifier.operators.deliveries.repair_result import STOPPED_TEXT, RepairResult
 from notifier.operators.deliveries.replay_now import Replay
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.status.worker_requests import WorkerAnswer

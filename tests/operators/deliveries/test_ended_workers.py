@@ -8,9 +8,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import TransferResult
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
-from notifier.operators.deliveries.repair_pass import STOPPED_TEXT
+from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, STOPPED_TEXT
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.operators.deliveries.retry_now import retry_now
 from notifier.operators.deliveries.retry_request import RetryRequest
@@ -18,6 +21,7 @@ from notifier.operators.status.worker_requests import GONE_WORKER_TEXT, Act, Mem
 from notifier.queues.passes import RepairOptions, stopped_by
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.queues.sqlite.row_passes import SqlitePass
 from tests.contract.dead_letter_samples import ISS, RULES, course, dead_letter, store_dead_letters
 from tests.contract.test_waiting import delayed, delivery
 
@@ -103,3 +107,46 @@ async def test_worker_that_stops_during_a_replay_stays_counted(queue: Workers, o
     assert (await replay.run(options)).done == 5
     became = (await replay.watch(options, 600.0)).document()
     assert (became["delivered"], became["waiting"], became["unfinished"]) == (4, 1, GONE_WORKER_TEXT)
+
+
+class FailingWorkers(Workers):
+    """Workers whose queue fails after some requests."""
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Implement the port."""
+        if not any(self.counts.values()):
+            raise QueueUnavailable(BROKER_TEXT)
+        return await super().request(document, within)
+
+
+BROKER_TEXT = "the broker at rabbit-1.internal:5672 refuses the connection"
+
+
+@pytest.mark.parametrize("fails_at", ["query", "move"])
+async def test_failure_of_the_queue_is_shown_without_its_hosts(
+    tmp_path: Path, options: RepairOptions, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    """Tokens of one issuer read the result of a retry and of a replay. The log has the text."""
+    queue = FailingWorkers(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    await delayed(queue, delivery("d0"))
+    queue.counts = {"one": [0, 0, *([0] * 9 if fails_at == "move" else [])]}
+
+    async def fail(*_: object) -> TransferResult:
+        raise QueueUnavailable(BROKER_TEXT)
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        if fails_at == "move":
+            patch.setattr(SqlitePass, "move", fail)
+        result = await retry_now(queue, queue.waiting(), RetryRequest(key=(ISS, "shop"), who="sre"), options)
+    assert result.unfinished == RESULTS_UNAVAILABLE_TEXT
+    assert [line["error"] for line in logs if line["event"] == "repair_failed"] == [BROKER_TEXT]
+    await store_dead_letters(queue, dead_letter("d1"))
+    queue.counts = {"one": [0]}
+    request = ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES)
+    replay = Replay(queue, queue.dead_letters(), request)
+    await replay.run(options)
+    with capture_logs() as logs:
+        assert (await replay.watch(options, 600.0)).unfinished == RESULTS_UNAVAILABLE_TEXT
+    assert [line["error"] for line in logs] == [BROKER_TEXT]
+    await queue.close()

@@ -202,6 +202,18 @@ async def test_holder_of_messages_is_named(tmp_path: Path) -> None:
     assert len(await name_holder(queue, "sre", DEAD_LETTER_JOBS)) == 300
 
 
+async def test_equal_job_of_other_issuers_is_not_returned(tmp_path: Path) -> None:
+    """Also while the queue is unreachable, so that only the worker's own jobs are known."""
+    subject = Jobs(Workers(SqliteOptions(path=tmp_path / "queue.db")), time.time, time.monotonic)
+    work = FakeWork("retry", issuers=frozenset({ISS}))
+    id_ = subject.begin(work, None)["id"]
+    other = ApiToken(name="other", scopes=frozenset({"repair"}), issuers=frozenset({"https://other.example.com"}))
+    assert await subject.find_equal(work, other) is None
+    found = await subject.find_equal(work, replace(other, issuers=frozenset({ISS})))
+    assert found is not None
+    assert found["id"] == id_
+
+
 async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job that ended first is removed first."""
     monkeypatch.setattr(jobs_module, "MAX_REMEMBERED_JOBS", 3)

@@ -14,7 +14,8 @@ from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.message_index import MessageIndex, MessageIndexes, PageSelection
 from notifier.operators.deliveries.repair import RepairAudit
-from notifier.operators.deliveries.repair_pass import Filter, RepairResult
+from notifier.operators.deliveries.repair_pass import Filter
+from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.service_settings import LogSettings, Settings
 from notifier.telemetry.audit import MAX_BYTES_PER_KIND, MAX_KINDS, MAX_LINES_PER_KIND, recent_lines, write_audit

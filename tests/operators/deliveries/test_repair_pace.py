@@ -9,7 +9,7 @@ import pytest
 from notifier.operators.deliveries import replay_now
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_rate
-from notifier.operators.deliveries.repair_pass import RepairResult
+from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.queues.passes import RepairOptions
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
