@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.network.listeners.authorization import AuthenticateBearer
     from notifier.operators.doctor.doctor import Check, Finding
-    from notifier.operators.status.worker_requests import Act
+    from notifier.operators.status.worker_requests import Act, RequestKind
     from notifier.publishing.event_requests import EventRequests
     from notifier.queues.queue_port import Queue
     from notifier.telemetry.client_series import Label
@@ -109,7 +109,7 @@ class FeatureRuntime:
     families: Callable[[], Iterable[Metric]] = tuple
     readers: Mapping[str, SourceReader] = field(default_factory=dict)
     list_sources: Callable[[], Iterable[str]] = tuple
-    acts: Mapping[str, Act] = field(default_factory=dict)
+    acts: Mapping[RequestKind, Act] = field(default_factory=dict)
     page: Page | None = None
     authenticate_bearer: AuthenticateBearer | None = None
     stays_ready: Callable[[], bool] = lambda: False

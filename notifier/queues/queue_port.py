@@ -188,7 +188,10 @@ class SideChannel(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Return the number of replies and answers that this process dropped."""
+        """Return the number of replies and answers that this process dropped, and of malformed requests and answers."""
+
+    def on_malformed(self) -> None:
+        """Count a request or answer of another process that is dropped, since it is malformed."""
 
     def listen(self, state: Callable[[], bytes], on_reply: Callable[[str, bytes], None]) -> None:
         """Set the callbacks of this worker, before the queue is opened. They must not block or raise.

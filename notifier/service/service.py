@@ -36,12 +36,13 @@ from notifier.model.defaults import MAX_EVENT
 from notifier.model.ids import new_id
 from notifier.network.http.transport import HttpTransport, max_open_files
 from notifier.operators.deliveries import jobs, replay_account
+from notifier.operators.deliveries.job_documents import END_JOB, LIST_JOBS, SHOW_JOB
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.status.claimed_actions import RECORD_ACTION, ActionRecorder
 from notifier.operators.status.own_state import OwnState, read_status
 from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
-from notifier.operators.status.worker_requests import LIST_JOBS, Act, RequestHandler
+from notifier.operators.status.worker_requests import Act, RequestHandler, RequestKind
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import ReplyObserver
 from notifier.queues.building import build_queue
@@ -188,18 +189,18 @@ class Service:
 
     def _share_status(self, name: str, state: OwnState) -> None:
         """Connect this worker to the queue's side channel, on which workers exchange state and operators' requests."""
-        acts: dict[str, Act] = {
+        acts: dict[RequestKind, Act] = {
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
             RECORD_ACTION: ActionRecorder().act,
             RETRY_CLIENT: self._retries.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
-            **dict.fromkeys((jobs.SHOW_JOB, jobs.END_JOB, LIST_JOBS), self._jobs.act),
-            **{name: act for feature in self._features for name, act in feature.acts.items()},
+            **dict.fromkeys((LIST_JOBS, SHOW_JOB, END_JOB), self._jobs.act),
+            **{kind: act for feature in self._features for kind, act in feature.acts.items()},
         }
         self._watches.stay_ready_while([feature.stays_ready for feature in self._features])
         channel = self.queue.side_channel
         channel.listen(state.document, self._replies.on_reply)
-        channel.handle_requests(RequestHandler(name, acts).carry_out)
+        channel.handle_requests(RequestHandler(name, acts, channel.on_malformed).carry_out)
         channel.share_updates(
             self._peer_reports.wait_for_document,
             partial(self._peer_reports.read, on_report=self.worker.scheduler.on_peer_report),

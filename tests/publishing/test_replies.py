@@ -29,6 +29,9 @@ class SideChannel:
     def __init__(self) -> None:
         self.replies: list[tuple[ReplyTo, Notice]] = []
 
+    def on_malformed(self) -> None:
+        """Do nothing."""
+
     def listen(self, state: Callable[[], bytes], received: Callable[[str, bytes], None]) -> None:
         """Do nothing."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from notifier import __version__
 from notifier.feature import WorkerView
+from notifier.features.console.console_parts import CONSOLE_PARTS
 from notifier.features.console.recent import Recent
 from notifier.model import json_size
 from notifier.model.client import ClientKey
@@ -29,8 +30,6 @@ from notifier.operators.status.service_status import ServiceStatus, load_state, 
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.telemetry.audit import recent_lines
 
-NAME = "console"
-"""The name of the requests between workers."""
 ANSWER_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 0.5  # during which states and overviews are reused
 CLIENTS_PER_STEP = 250  # 3,000 clients at a time would block the event loop for 60 ms
@@ -59,9 +58,9 @@ class LocalAnswers:
         if "clients_of" in parts:
             answer["states"] = await self._read_states(parts["clients_of"].get(self._view.name, ()))
         if "steps" in parts:
-            answer["steps"] = recent.steps(int(parts["steps"]))
+            answer["steps"] = recent.steps(parts["steps"])
         if "answers_of" in parts:
-            key = (str(parts["answers_of"][0]), str(parts["answers_of"][1]))
+            key = parts["answers_of"]
             answer["answers"] = [row.document() for row in recent.answers(key)]
             answer["minutes"] = recent.minutes(key)
         if "acts" in parts:
@@ -84,10 +83,10 @@ class LocalAnswers:
                 self._troubled_states, self._troubled_states_until = states, time.monotonic() + FRESH_SECONDS
             return self._troubled_states
 
-    async def _read_states(self, keys: Sequence[Sequence[str]]) -> Sequence[str]:
+    async def _read_states(self, keys: Sequence[ClientKey]) -> Sequence[str]:
         """Return this worker's state with the clients `keys`, in documents of CLIENTS_PER_STEP clients."""
         starts = range(0, len(keys), CLIENTS_PER_STEP)
-        steps = ([(str(iss), str(id_)) for iss, id_ in keys[start : start + CLIENTS_PER_STEP]] for start in starts)
+        steps = (keys[start : start + CLIENTS_PER_STEP] for start in starts)
         return await _collect_states(map(self._view.state, steps))
 
     def _search(self, parts: Members) -> Members:
@@ -97,8 +96,8 @@ class LocalAnswers:
         """
         recent, issuers = self._recent, parts.get("issuers")
         if "after" in parts:
-            number = int(parts["after"].get(self._view.name, 0))
-            rows = recent.after(number, well=bool(parts.get("well")), issuers=issuers)
+            number = parts["after"].get(self._view.name, 0)
+            rows = recent.after(number, well=parts.get("well", False), issuers=issuers)
             return {"rows": _keep_newest([row.document() for row in rows]), "last": recent.last}
         event_id, subject = parts["find"].get("event_id"), parts["find"].get("subject")
         matches = recent.find_rows(event_id=event_id, subject=subject, issuers=issuers)
@@ -185,7 +184,7 @@ class AllWorkers:
 
     async def _ask_all(self, who: str, **members: Any) -> tuple[int, Sequence[WorkerAnswer]]:
         """Do the same as `ask`, and include workers without a console, whose answers have a `problem`."""
-        request = WorkerRequest(name=NAME, who=who, members=members)
+        request = WorkerRequest(kind=CONSOLE_PARTS, who=who, members=members)
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
         with suppress(QueueError):
@@ -206,7 +205,7 @@ class AllWorkers:
                     state = load_state(body)
                     if state is not None:
                         states_of.setdefault(state.worker, [body.decode()])
-        return [str(state).encode() for states in states_of.values() for state in states]
+        return [state.encode() for states in states_of.values() for state in states]
 
     async def _read_other_states(self, states: Sequence[bytes]) -> list[bytes]:
         """Return the states of clients in trouble at one worker, at the other workers whose answers omit them.
@@ -219,7 +218,7 @@ class AllWorkers:
         if not omitted:
             return []
         _, answers = await self._ask_all("the console", clients_of=omitted)
-        return [str(state).encode() for answer in answers for state in answer.result.get("states", ())]
+        return [state.encode() for answer in answers for state in answer.result.get("states", ())]
 
     def _merge_states(self, states: Sequence[bytes]) -> ServiceStatus:
         return status_of(self._view.depths(), states, now=time.time())
@@ -239,7 +238,7 @@ def _clients_by_worker(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:
 def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Mapping[str, Any]]:
     """Return the rows of a part in all answers, sorted by time, each with its worker's name."""
     rows = [{**row, "worker": answer.worker} for answer in answers for row in answer.result.get(part, ())]
-    return sorted(rows, key=lambda row: str(row["at"]))
+    return sorted(rows, key=lambda row: row["at"])
 
 
 def collect_acts(answers: Sequence[WorkerAnswer]) -> list[Mapping[str, Any]]:

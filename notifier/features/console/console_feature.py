@@ -20,9 +20,10 @@ def _operate(view: WorkerView) -> FeatureRuntime:
     import time
     from contextlib import asynccontextmanager
 
-    from notifier.features.console.all_workers import NAME, AllWorkers, LocalAnswers
+    from notifier.features.console.all_workers import AllWorkers, LocalAnswers
     from notifier.features.console.client_routes import ClientRoutes
     from notifier.features.console.console_files import console_files
+    from notifier.features.console.console_parts import CONSOLE_PARTS
     from notifier.features.console.console_routes import ConsoleRoutes
     from notifier.features.console.doctor_routes import Doctor, DoctorRoutes
     from notifier.features.console.recent import Recent
@@ -55,7 +56,7 @@ def _operate(view: WorkerView) -> FeatureRuntime:
             *console_files(),
         ],
         observe=recent.observe,
-        acts={NAME: answer_locally},
+        acts={CONSOLE_PARTS: answer_locally},
         authenticate_bearer=None if sign_in_tokens is None else sign_in_tokens.authenticate_bearer,
         lifespan=close_at_end(),
     )

@@ -34,6 +34,7 @@ from notifier.operators.deliveries.dead_letter_summary import (
     to_document_without_subject,
     to_export_document,
 )
+from notifier.operators.deliveries.job_documents import DEAD_LETTER_JOBS, name_holder
 from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
 from notifier.operators.deliveries.message_requests import (
@@ -48,7 +49,6 @@ from notifier.operators.deliveries.repair_jobs import RepairRequest, RepairWork,
 from notifier.operators.deliveries.repair_pass import MAX_RATE, MIN_RATE, find_messages
 from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
-from notifier.operators.status.worker_requests import DEAD_LETTER_JOBS, name_holder
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import DeadLetters
 

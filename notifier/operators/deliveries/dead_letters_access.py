@@ -16,8 +16,8 @@ from notifier.model.printable import counted, printable
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter, read_filter
 from notifier.operators.deliveries.dead_letter_summary import DeadLetterSummary
 from notifier.operators.deliveries.groups import Group
+from notifier.operators.deliveries.job_documents import DEAD_LETTER_JOBS
 from notifier.operators.deliveries.message_table import MessageTable
-from notifier.operators.status.worker_requests import DEAD_LETTER_JOBS
 from notifier.operators.terminal.output import format_age
 
 T = TypeVar("T")

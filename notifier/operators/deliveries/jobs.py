@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import structlog
 
@@ -20,19 +20,18 @@ from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
+from notifier.operators.deliveries.job_documents import END_JOB, LIST_JOBS, SHOW_JOB, JobKind
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
-    LIST_JOBS,
     Members,
+    RequestKind,
     WorkerRequest,
     send_to_workers,
 )
 from notifier.queues.passes import RepairOptions, stopped_by
 from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
+from notifier.telemetry.audit import mark_claimed, write_audit
 
-JobKind: TypeAlias = Literal["replay", "discard", "cancel", "retry"]
-
-SHOW_JOB, END_JOB = "job", "end_job"  # names of worker requests
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})
 MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
 MAX_LISTED_BYTES = 768 * 1024  # of a worker's list, running jobs first: the side channel drops answers above 1 MiB
@@ -189,11 +188,11 @@ class Jobs:
         """End a job of any worker, and return it as JSON; None as for `show`. Raises QueueError."""
         return await self._request_job(END_JOB, id_, token)
 
-    async def _request_job(self, name: str, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
+    async def _request_job(self, kind: RequestKind, id_: str, token: ApiToken | None) -> dict[str, Any] | None:
         """Carry out the request here if this worker has the job; otherwise send it to all workers."""
-        request = _request(name, token, id=id_)
+        request = _request(kind, token, id=id_)
         if id_ in self._jobs:
-            members = await self.act(request)
+            members = self._carry_out(request)
             return dict(members["job"]) if "job" in members else None
         workers, answers = await send_to_workers(self._queue, request, ANSWER_TIMEOUT_SECONDS)
         jobs = (answer.result["job"] for answer in answers if answer.problem is None and "job" in answer.result)
@@ -206,7 +205,7 @@ class Jobs:
         """Return the jobs of all workers that answer as JSON, the newest first. Raises QueueError."""
         request = _request(LIST_JOBS, token)
         workers, answers = await send_to_workers(self._queue, request, ANSWER_TIMEOUT_SECONDS)
-        results = [*(answer.result for answer in answers), await self.act(request)]
+        results = [*(answer.result for answer in answers), self._carry_out(request)]
         jobs = {str(job["id"]): dict(job) for result in results for job in result.get("jobs", ())}
         newest_first = sorted(jobs.values(), key=lambda job: str(job["began_at"]), reverse=True)
         return {"jobs": newest_first, "workers": {"seen": workers, "answered": len(answers)}}
@@ -216,16 +215,28 @@ class Jobs:
         try:
             documents = (await self.list_all(token))["jobs"]
         except QueueError:
-            documents = (await self.act(_request(LIST_JOBS, token)))["jobs"]
+            documents = self._carry_out(_request(LIST_JOBS, token))["jobs"]
         wanted = (work.kind, dict(work.conditions))
         running = (job for job in documents if job["state"] != "ended")
         return next((job for job in running if (job["kind"], job["wanted"]) == wanted), None)
 
     async def act(self, request: WorkerRequest) -> Members:
+        """Carry out a request of another process, with an audit line for the end of a job.
+
+        Anyone who may use the queue can send one, so its name is claimed. The API logs a token's name besides.
+        """
+        job = self._jobs.get(request.members.get("id", ""))
+        is_running = job is not None and job.ended_at is None and job.end_reason is None
+        members = self._carry_out(request)
+        if request.kind is END_JOB and members and is_running:
+            write_audit("job_ended", who=mark_claimed(request.who), id=request.members["id"])
+        return members
+
+    def _carry_out(self, request: WorkerRequest) -> Members:
         """List this worker's jobs, or return or end one. Empty for a job that is unknown or of other `issuers`."""
         issuers = request.members.get("issuers")
         token_issuers = None if issuers is None else frozenset(issuers)
-        if request.name == LIST_JOBS:
+        if request.kind is LIST_JOBS:
             jobs = [job for job in self._jobs.values() if _covers(token_issuers, job.work.issuers)]
             jobs.sort(key=lambda job: job.ended_at is None)  # the running ones last
             return {
@@ -233,10 +244,10 @@ class Jobs:
                     (job.document(names_holder=token_issuers is None) for job in reversed(jobs)), MAX_LISTED_BYTES
                 )[::-1]
             }
-        job = self._jobs.get(str(request.members.get("id")))
+        job = self._jobs.get(request.members["id"])
         if job is None or not _covers(token_issuers, job.work.issuers):
             return {}
-        if request.name == END_JOB:
+        if request.kind is END_JOB:
             job.end(END_REQUESTED_TEXT)
         return {"job": job.document(names_holder=token_issuers is None)}
 
@@ -258,10 +269,10 @@ class Jobs:
                 group.create_task(job.run())
 
 
-def _request(name: str, token: ApiToken | None, **members: object) -> WorkerRequest:
+def _request(kind: RequestKind, token: ApiToken | None, **members: object) -> WorkerRequest:
     issuers = _issuers_of(token)
     sorted_issuers = None if issuers is None else sorted(issuers)
-    return WorkerRequest(name=name, who=name_of_caller(token), members={**members, "issuers": sorted_issuers})
+    return WorkerRequest(kind=kind, who=name_of_caller(token), members={**members, "issuers": sorted_issuers})
 
 
 def _require_capacity(kind: JobKind, running: Sequence[Job], token: ApiToken | None) -> None:

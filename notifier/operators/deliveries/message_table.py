@@ -22,13 +22,13 @@ from notifier.model.message import Message
 from notifier.model.printable import counted, printable
 from notifier.model.record import record
 from notifier.operators.deliveries.groups import Group, GroupCounts, Summary
+from notifier.operators.deliveries.job_documents import name_holder
 from notifier.operators.deliveries.readmission import KeepReason
 from notifier.operators.deliveries.repair import RepairAudit, remove
 from notifier.operators.deliveries.repair_pass import READ_OPTIONS, Filter, find_messages
 from notifier.operators.deliveries.repair_result import MAX_CLIENTS, RepairResult
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.status.claimed_actions import CommandAudit
-from notifier.operators.status.worker_requests import name_holder
 from notifier.operators.terminal.known_registry import end_if_unknown
 from notifier.operators.terminal.output import make_progress, say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, open_queue, run_on_queue

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from notifier.model.errors import QueueError
 from notifier.model.record import record
+from notifier.operators.deliveries.job_documents import WAITING_JOBS, name_holder
 from notifier.operators.deliveries.jobs import WORKER_ENDED_TEXT, Job
 from notifier.operators.deliveries.repair import WriteAudit, format_conditions
 from notifier.operators.deliveries.repair_pass import Filter
@@ -23,7 +24,6 @@ from notifier.operators.deliveries.repair_result import (
 from notifier.operators.deliveries.replay_now import ReplayResult
 from notifier.operators.deliveries.retry_now import RetryResult, retry_now
 from notifier.operators.deliveries.retry_request import RetryRequest
-from notifier.operators.status.worker_requests import WAITING_JOBS, name_holder
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 

@@ -5,7 +5,14 @@ counts the results of the deliveries and events with these IDs, and answers requ
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import (
+    Annotated,
+    Any,
+    Required,  # pydantic wants this one before Python 3.12
+)
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from notifier.delivery.facts import (
     AlreadyDelivered,
@@ -20,15 +27,37 @@ from notifier.delivery.facts import (
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.moment import Clock
 from notifier.model.shared_resources import shared_bound
+from notifier.operators.deliveries.job_documents import Results
 from notifier.operators.deliveries.retry_request import RetryAccount
-from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
+from notifier.operators.status.worker_requests import Count, Members, RequestKind, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
-FOLLOW_REPLAY = "follow_replay"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which a replay is forgotten
 MAX_REPLAYS = shared_bound(20)  # replays that a worker follows; a new one replaces the oldest
 MAX_FOLLOWED_MESSAGES = shared_bound(10_000)  # dead letters of one replay; anyone who may use the queue can send more
 IDS_PER_REQUEST = 2500  # IDs in one request: 90 KB
+
+
+_MessageIds = Annotated[list[Annotated[str, Field(max_length=MAX_ID_BYTES)]], Field(max_length=IDS_PER_REQUEST)]
+
+
+class _ReplayMembers(TypedDict, total=False):
+    id: Required[str]
+    deliveries: _MessageIds
+    events: _MessageIds
+
+
+class _ReplayResults(Results, total=False):
+    events: Count
+    planned: Count
+    refused: Count
+    skipped: Count
+    reported: Count
+
+
+FOLLOW_REPLAY = RequestKind(
+    name="follow_replay", members=TypeAdapter(_ReplayMembers), result=TypeAdapter(_ReplayResults)
+)
 
 
 class ReplayAccount:
@@ -69,7 +98,7 @@ class ReplayAccount:
         summed = cls()
         for members in (answer.result for answer in answers if answer.problem is None):
             for name in _COUNT_NAMES:
-                setattr(summed, name, getattr(summed, name) + int(members.get(name, 0)))
+                setattr(summed, name, getattr(summed, name) + members.get(name, 0))
             summed.results.add(members)
         return summed
 
@@ -156,9 +185,9 @@ class ReplayAccounts:
 
     async def act(self, request: WorkerRequest) -> Members:
         """Follow the dead letters in the request, if any, and return the results of their replay so far."""
-        now, id_ = self._monotonic(), str(request.members["id"])
+        now, id_ = self._monotonic(), request.members["id"]
         self.forget()
-        deliveries, events = (_read_ids(request.members.get(name)) for name in ("deliveries", "events"))
+        deliveries, events = (request.members.get(name, ()) for name in ("deliveries", "events"))
         if id_ not in self._replays:
             if not (deliveries or events):
                 return ReplayAccount().to_answer()
@@ -174,10 +203,6 @@ class ReplayAccounts:
         return replay.account.to_answer()
 
 
-def _read_ids(ids: object) -> Sequence[str]:
-    return [str(id_)[:MAX_ID_BYTES] for id_ in ids[:IDS_PER_REQUEST]] if isinstance(ids, Sequence) else ()
-
-
 def make_follow_requests(
     replay_id: str, who: str, deliveries: Sequence[str], events: Sequence[str]
 ) -> Iterable[WorkerRequest]:
@@ -188,9 +213,9 @@ def make_follow_requests(
             "deliveries": list(deliveries[first : first + IDS_PER_REQUEST]),
             "events": list(events[first : first + IDS_PER_REQUEST]),
         }
-        yield WorkerRequest(name=FOLLOW_REPLAY, who=who, members=members)
+        yield WorkerRequest(kind=FOLLOW_REPLAY, who=who, members=members)
 
 
 def make_results_request(replay_id: str, who: str) -> WorkerRequest:
     """Return the request for the results of a replay."""
-    return WorkerRequest(name=FOLLOW_REPLAY, who=who, members={"id": replay_id})
+    return WorkerRequest(kind=FOLLOW_REPLAY, who=who, members={"id": replay_id})

@@ -5,9 +5,15 @@ arrives meanwhile is in one of the two. Each retry has an account of its own, si
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import (
+    Any,
+    Required,  # pydantic wants this one before Python 3.12
+)
+
+from pydantic import StrictBool, TypeAdapter
+from typing_extensions import TypedDict
 
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, LogoutDelivered
 from notifier.messages.worker import Worker
@@ -16,13 +22,32 @@ from notifier.model.ids import new_id
 from notifier.model.moment import Clock, earliest, latest
 from notifier.model.printable import counted, printable
 from notifier.model.shared_resources import shared_bound
-from notifier.operators.status.worker_requests import Members, WorkerAnswer, WorkerRequest
+from notifier.operators.deliveries.job_documents import Results
+from notifier.operators.status.worker_requests import FiniteSeconds, Members, RequestKind, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
-RETRY_CLIENT = "retry"
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which an account is forgotten
 SOON_SECONDS = 5.0  # a delivery of a client that is well and is due within them is a result to wait for
 MAX_ACCOUNTS = shared_bound(100)  # accounts of one worker; a new one replaces the longest unread one
+
+
+class _RetryMembers(TypedDict, total=False):
+    iss: Required[str]
+    client_id: Required[str]
+    id: Required[str]
+    force: StrictBool
+    follow: StrictBool
+    begin: StrictBool
+    all: StrictBool
+
+
+class _RetryResults(Results, total=False):
+    busy: StrictBool
+    next_try: FiniteSeconds | None
+    paused_until: FiniteSeconds | None
+
+
+RETRY_CLIENT = RequestKind(name="retry", members=TypeAdapter(_RetryMembers), result=TypeAdapter(_RetryResults))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,12 +95,10 @@ class RetryAccount:
 
     def add(self, members: Members) -> None:
         """Add the counts in another worker's answer."""
-        self.delivered += int(members.get("delivered", 0))
+        self.delivered += members.get("delivered", 0)
         for name, counts in (("failed", self.failed), ("dead", self.dead), ("put_off", self.put_off)):
-            other_counts = members.get(name)
-            if isinstance(other_counts, Mapping):
-                counts.update({str(key): int(count) for key, count in other_counts.items()})
-        self.text = str(members.get("text") or self.text)
+            counts.update(members.get(name, {}))
+        self.text = members.get("text") or self.text
 
     def format_lines(self, given_up: str) -> list[str]:
         """Return the results as lines of text. `given_up` follows the number of dead letters."""
@@ -129,13 +152,12 @@ class RetryAccounts:
     async def act(self, request: WorkerRequest) -> Members:
         """Open an account if the request has `follow`, probe if it has `begin`, and return the results so far."""
         members, now = request.members, self._monotonic()
-        key, id_ = (str(members["iss"]), str(members["client_id"])), str(members.get("id", ""))
-        begins = members.get("begin") is True
-        if id_ not in self._retries and (begins or members.get("follow") is True):
+        key, id_, begins = (members["iss"], members["client_id"]), members["id"], members.get("begin", False)
+        if id_ not in self._retries and (begins or members.get("follow", False)):
             self._follow(id_, _Retry(key, now))
         if begins:
-            self._worker.scheduler.probe_now(key, force=members.get("force") is True)
-            if members.get("all") is True:  # the requester makes all delayed deliveries due
+            self._worker.scheduler.probe_now(key, force=members.get("force", False))
+            if members.get("all", False):  # the requester makes all delayed deliveries due
                 self._worker.delayed.forget(key)
         account = RetryAccount()
         if id_ in self._retries:
@@ -181,7 +203,7 @@ class RetryRequest:
         """
         iss, client_id = self.key
         members = {"iss": iss, "client_id": client_id, "id": self.id, "force": self.force, **step}
-        return WorkerRequest(name=RETRY_CLIENT, who=self.who, members=members)
+        return WorkerRequest(kind=RETRY_CLIENT, who=self.who, members=members)
 
 
 def sum_accounts(answers: Sequence[WorkerAnswer], ended_workers: Sequence[WorkerAnswer] = ()) -> RetryAccount:
@@ -191,7 +213,7 @@ def sum_accounts(answers: Sequence[WorkerAnswer], ended_workers: Sequence[Worker
         summed.add(answer.result)
     for members in (answer.result for answer in answers if answer.problem is None):
         summed.add(members)
-        summed.busy = summed.busy or members.get("busy") is True
+        summed.busy = summed.busy or members.get("busy", False)
         summed.next_try = earliest(summed.next_try, members.get("next_try"))
         summed.paused_until = latest(summed.paused_until, members.get("paused_until"))
     return summed

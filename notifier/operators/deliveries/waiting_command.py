@@ -13,6 +13,7 @@ from notifier.model.durations import format_in_words
 from notifier.model.printable import counted, printable
 from notifier.operators.deliveries.dead_letters_access import filter_or_usage_error
 from notifier.operators.deliveries.groups import Group
+from notifier.operators.deliveries.job_documents import WAITING_JOBS
 from notifier.operators.deliveries.message_table import (
     CommandContext,
     MessageTable,
@@ -28,7 +29,6 @@ from notifier.operators.deliveries.waiting_filter import (
     read_waiting_filter,
 )
 from notifier.operators.status.lifetime import GetLifetime, lifetime_of
-from notifier.operators.status.worker_requests import WAITING_JOBS
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.help import command, command_group
 from notifier.operators.terminal.known_registry import load_known_registry

@@ -18,6 +18,7 @@ from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import permits_issuer
 from notifier.network.listeners.operation import ApiAnswer, ApiOperation, ApiRequest, Counts, Document, Items, to_answer
 from notifier.network.listeners.problem import malformed_refusal
+from notifier.operators.deliveries.job_documents import WAITING_JOBS, name_holder
 from notifier.operators.deliveries.job_routes import JOB_STARTED_ANSWER, TOO_MANY_JOBS, answer_accepted
 from notifier.operators.deliveries.message_index import PAGE_MEMBERS, PageQuery
 from notifier.operators.deliveries.message_requests import (
@@ -38,7 +39,6 @@ from notifier.operators.deliveries.waiting_filter import (
     read_waiting_filter,
 )
 from notifier.operators.status.lifetime import Lifetime, lifetime_of
-from notifier.operators.status.worker_requests import WAITING_JOBS, name_holder
 from notifier.queues.queue_port import WaitingDeliveries
 
 GROUPS_PER_PAGE = 100

@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.errors import QueueError
 from notifier.model.ids import new_id
@@ -21,6 +23,7 @@ from notifier.model.moment import Clock
 from notifier.model.shared_resources import shared_bound
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
+    RequestKind,
     RequestRefused,
     WorkerAnswer,
     WorkerRequest,
@@ -30,7 +33,6 @@ from notifier.queues.building import build_queue
 from notifier.settings.queue_settings import QueueSettings
 from notifier.telemetry.audit import mark_claimed, write_audit
 
-RECORD_ACTION = "record_action"
 MAX_LINES_PER_MINUTE = shared_bound(120)
 MAX_LINE_CHARACTERS = 16_384
 MAX_CONTAINERS = 100  # lists and objects: the console cannot read lines that are nested more than 190 deep
@@ -40,6 +42,16 @@ _RESERVED_MEMBERS = frozenset(
 )
 _REPAIRS = ("replayed", "discarded", "cancelled", "shown", "exported", "looked_for")
 ACTIONS = frozenset({"retried_now", *(f"{queue}_{verb}" for queue in ("dead_letters", "waiting") for verb in _REPAIRS)})
+
+
+class _ActionMembers(TypedDict):
+    action: str
+    details: dict[str, Any]
+
+
+RECORD_ACTION = RequestKind(
+    name="record_action", members=TypeAdapter(_ActionMembers), result=TypeAdapter(dict[str, Any])
+)
 
 
 class ActionRecorder:
@@ -64,8 +76,8 @@ class ActionRecorder:
 
 def _read_line(members: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the action and its details. Raises RequestRefused."""
-    action, details = members.get("action"), members.get("details")
-    if isinstance(action, str) and action in ACTIONS and isinstance(details, dict):
+    action, details = members["action"], members["details"]
+    if action in ACTIONS:
         with suppress(ValueError):
             text = json.dumps(details, ensure_ascii=False, allow_nan=False)
             is_readable = len(text) <= MAX_LINE_CHARACTERS and text.count("[") + text.count("{") <= MAX_CONTAINERS
@@ -86,7 +98,7 @@ class CommandAudit:
         """Write one line. `details` has `who`, and the values are JSON."""
         others = {name: value for name, value in details.items() if name != "who"} | {"action_id": new_id()}
         members = {"action": action, "details": others}
-        request = WorkerRequest(name=RECORD_ACTION, who=str(details["who"]), members=members)
+        request = WorkerRequest(kind=RECORD_ACTION, who=str(details["who"]), members=members)
         answers: Sequence[WorkerAnswer] = ()
         with suppress(QueueError, TimeoutError):
             answers = asyncio.run(self._send(request))

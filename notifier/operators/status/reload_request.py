@@ -4,15 +4,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import StrictBool, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.record import record
-from notifier.operators.status.worker_requests import Act, WorkerAnswer, WorkerRequest, send_to_workers
+from notifier.operators.status.worker_requests import Act, RequestKind, WorkerAnswer, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
 from notifier.telemetry.audit import mark_claimed
 
-RELOAD_REQUEST = "reload"
 RELOAD_TIMEOUT_SECONDS = 60.0  # enough for 100,000 clients and the timeout of a registry source
 
 
@@ -45,7 +45,12 @@ class ReloadResult:
     signers: Sequence[str] = ()
 
 
-_RESULT = TypeAdapter(ReloadResult)
+class _ReloadMembers(TypedDict, total=False):
+    accept_loss: StrictBool
+    drop: str | None
+
+
+RELOAD_REQUEST = RequestKind(name="reload", members=TypeAdapter(_ReloadMembers), result=TypeAdapter(ReloadResult))
 
 
 @record
@@ -110,11 +115,10 @@ def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]
     """Return a function that carries out reload requests at a worker by calling `carry_out`."""
 
     async def act(request: WorkerRequest) -> Mapping[str, Any]:
-        source = request.members.get("drop")
         reload = ReloadRequest(
             who=mark_claimed(request.who),
-            accept_loss=request.members.get("accept_loss") is True,
-            dropped_source=source if isinstance(source, str) else None,
+            accept_loss=request.members.get("accept_loss", False),
+            dropped_source=request.members.get("drop"),
         )
         return asdict(await carry_out(reload))
 
@@ -124,12 +128,12 @@ def make_reload_act(carry_out: Callable[[ReloadRequest], Awaitable[ReloadResult]
 async def reload_all(queue: Queue, reload: ReloadRequest) -> ReloadResults:
     """Request the reload from all workers, and return their results. Raises QueueError."""
     request = WorkerRequest(
-        name=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.dropped_source}
+        kind=RELOAD_REQUEST, who=reload.who, members={"accept_loss": reload.accept_loss, "drop": reload.dropped_source}
     )
     worker_count, answers = await send_to_workers(queue, request, RELOAD_TIMEOUT_SECONDS)
     return ReloadResults(seen=worker_count, workers=[_parse_answer(answer) for answer in answers])
 
 
 def _parse_answer(answer: WorkerAnswer) -> WorkerReload:
-    result = None if answer.problem is not None else _RESULT.validate_python(answer.result)
+    result = None if answer.problem is not None else answer.result
     return WorkerReload(worker=answer.worker, version=answer.version, result=result, problem=answer.problem)

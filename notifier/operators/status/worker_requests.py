@@ -1,40 +1,46 @@
 """Sends operators' requests to all workers over the side channel, and handles them at a worker.
 
-The side channel is a broadcast to all workers beside the queues. A request has a name and members. Requests and answers
-are JSON documents.
+The side channel is a broadcast to all workers beside the queues. Requests and answers are JSON documents. Anyone who
+may use the queue can send them, so each is validated here, once, against the types of its kind (`RequestKind`).
 """
 
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier import __version__
-from notifier.model.durations import format_in_words
 from notifier.model.errors import NotifierError, QueueError, describe_error
 from notifier.model.moment import MinuteLimit
-from notifier.model.printable import excerpt
-from notifier.model.record import record
-from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
+from notifier.model.record import copy_record, record
+from notifier.queues.queue_port import Queue
 
 ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
 GONE_WORKER_TEXT = "a worker has ended meanwhile, and its last results are not counted; see its log"
 
-LIST_JOBS = "jobs"  # the name of the request for the jobs of all workers
-DEAD_LETTER_JOBS, WAITING_JOBS = frozenset({"replay", "discard"}), frozenset({"cancel", "retry"})
-
 Members: TypeAlias = Mapping[str, Any]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Counts = dict[str, Count]
+FiniteSeconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@record
+class RequestKind:
+    """A kind of request: its name, and the types of its members and of a worker's result. Others are omitted."""
+
+    name: str
+    members: TypeAdapter[Any]
+    result: TypeAdapter[Any]
 
 
 @record
 class WorkerRequest:
     """A request to every worker. The audit log records the operator `who` sent it."""
 
-    name: str
+    kind: RequestKind
     who: str
     members: Members
 
@@ -45,17 +51,23 @@ class WorkerAnswer:
 
     worker: str
     version: str
-    result: Members
+    result: Any
     problem: str | None = None
 
 
 Act = Callable[[WorkerRequest], Awaitable[Members]]
-"""A function that carries out the requests of one name, and returns the result for the answer."""
+"""A function that carries out the requests of one kind, and returns the result for the answer."""
+
+
+class _RequestMembers(TypedDict):
+    name: str
+    who: str
+    members: dict[str, Any]
 
 
 class _Request(TypedDict):
     v: Literal[1]
-    asks: WorkerRequest
+    asks: _RequestMembers
 
 
 class _Answer(TypedDict):
@@ -71,11 +83,15 @@ class RequestRefused(NotifierError):  # noqa: N818  what it is
 
 
 class RequestHandler:
-    """Carries out requests at the worker named `worker`. `acts` has the function for each request name."""
+    """Carries out requests at the worker named `worker`. `acts` has the function for each kind.
 
-    def __init__(self, worker: str, acts: Mapping[str, Act]) -> None:
+    `on_malformed` counts a request that is malformed: anyone who may use the queue can send one.
+    """
+
+    def __init__(self, worker: str, acts: Mapping[RequestKind, Act], on_malformed: Callable[[], None]) -> None:
         self._worker = worker
-        self._acts = acts
+        self._acts = {kind.name: (kind, act) for kind, act in acts.items()}
+        self._on_malformed = on_malformed
         self._log_limit = MinuteLimit()
 
     async def carry_out(self, document: bytes) -> bytes:
@@ -83,14 +99,12 @@ class RequestHandler:
         members: Members = {}
         problem = None
         try:
-            request = _REQUEST.validate_json(document)["asks"]
-            act = self._acts.get(request.name)
-            if act is None:
-                problem = f"notifier {__version__} does not support the request {request.name[:60]!r}"
+            found = self._read(document)
+            if isinstance(found, str):
+                problem = found
             else:
+                act, request = found
                 members = await act(request)
-        except ValidationError:
-            problem = f"notifier {__version__} cannot read the request"
         except QueueError as error:  # such as after a suspension, when the broker has closed the connection
             problem = f"the queue is unreachable: {error}"
         except RequestRefused as refusal:
@@ -103,6 +117,19 @@ class RequestHandler:
                 structlog.get_logger().error("request_failed", error=describe_error(error), exception=frames)
         answer = WorkerAnswer(worker=self._worker, version=__version__, result=members, problem=problem)
         return _ANSWER.dump_json({"v": 1, "answers": answer})
+
+    def _read(self, document: bytes) -> tuple[Act, WorkerRequest] | str:
+        """Return the request and its function, or the reason why it cannot be carried out."""
+        try:
+            asked = _REQUEST.validate_json(document)["asks"]
+            if asked["name"] not in self._acts:
+                return f"notifier {__version__} does not support the request {asked['name'][:60]!r}"
+            kind, act = self._acts[asked["name"]]
+            members = kind.members.validate_python(asked["members"])
+        except ValidationError:
+            self._on_malformed()
+            return f"notifier {__version__} cannot read the request"
+        return act, WorkerRequest(kind=kind, who=asked["who"], members=members)
 
 
 class LastAnswers:
@@ -124,36 +151,21 @@ class LastAnswers:
 async def send_to_workers(queue: Queue, request: WorkerRequest, seconds: float) -> tuple[int, Sequence[WorkerAnswer]]:
     """Send a request to all workers and wait `seconds` seconds for answers. Raises QueueError.
 
-    Return the number of workers, and the answers sorted by worker.
+    Return the number of workers, and the answers sorted by worker. Malformed answers are dropped and counted.
     """
-    received = await queue.request(_REQUEST.dump_json({"v": 1, "asks": request}), seconds)
-    answers = list(filter(None, map(_parse_answer, received.answers)))
+    asked: _RequestMembers = {"name": request.kind.name, "who": request.who, "members": dict(request.members)}
+    received = await queue.request(_REQUEST.dump_json({"v": 1, "asks": asked}), seconds)
+    answers = list[WorkerAnswer]()
+    for body in received.answers:
+        try:
+            answers.append(_parse_answer(request.kind, body))
+        except ValidationError:  # of another release, or forged
+            queue.side_channel.on_malformed()
     return max(received.seen, len(answers)), sorted(answers, key=lambda answer: answer.worker)
 
 
-async def name_holder(
-    queue: Queue, who: str, kinds: Collection[str], report: Callable[[str], None] = lambda _: None
-) -> str:
-    """Return a name for the job of one of these kinds that holds its messages, or for another holder. Never raises.
-
-    `report` receives the name, too.
-    """
-    request, name = WorkerRequest(name=LIST_JOBS, who=who, members={"issuers": None}), ANOTHER_HOLDER
-    with suppress(QueueError, LookupError, TypeError, ValueError, AttributeError):  # another release, or a forgery
-        _, answers = await send_to_workers(queue, request, ANSWER_TIMEOUT_SECONDS)
-        for answer in answers:
-            for job in answer.result.get("jobs", ()):
-                if job["kind"] in kinds and job.get("holds"):
-                    left = job.get("seconds_left")
-                    duration = "" if left is None else f", about {format_in_words(left)} more"
-                    name = excerpt(f"worker {answer.worker} (job {job['id']}, {job['kind']}{duration})", 300)
-    report(name)
-    return name
-
-
-def _parse_answer(body: bytes) -> WorkerAnswer | None:
-    """Return the answer in `body`; None if this release does not support its form."""
-    try:
-        return _ANSWER.validate_json(body)["answers"]
-    except ValidationError:
-        return None
+def _parse_answer(kind: RequestKind, body: bytes) -> WorkerAnswer:
+    """Return the answer in `body`. Raises ValidationError."""
+    answer = _ANSWER.validate_json(body)["answers"]
+    result = {} if answer.problem is not None else kind.result.validate_python(answer.result)
+    return copy_record(answer, result=result)

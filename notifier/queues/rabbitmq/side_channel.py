@@ -80,6 +80,7 @@ class RabbitSideChannel:
         self._request_tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
+        self._malformed = 0
         self._cancelled = asyncio.Event()  # the broker deleted our queue
         self._may_declare = self._may_share = True
         self._logged_reason = ""
@@ -116,8 +117,12 @@ class RabbitSideChannel:
 
     @property
     def dropped(self) -> int:
-        """Return the number of replies and answers that were dropped here."""
-        return self._outbox.dropped + self._reply_connection.outbox.dropped
+        """Return the number of replies and answers that were dropped here, and of malformed requests and answers."""
+        return self._malformed + self._outbox.dropped + self._reply_connection.outbox.dropped
+
+    def on_malformed(self) -> None:
+        """Count a request or answer that is malformed: anyone who may use the queue can send one."""
+        self._malformed += 1
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits or raises."""

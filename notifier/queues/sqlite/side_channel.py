@@ -126,6 +126,10 @@ class SqliteSideChannel:
         if self._on_reply is not None:
             yield lambda: _repeat(self._receive_replies, CHECK_INTERVAL_SECONDS / 2)
 
+    def on_malformed(self) -> None:
+        """Count a note of another process that is malformed."""
+        self.dropped += 1
+
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits, never raises."""
         if to != FILE_ADDRESS or correlation_id is None or len(self._outbox) >= MAX_OUTBOX_NOTES:

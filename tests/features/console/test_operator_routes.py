@@ -15,8 +15,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from notifier.features.console import client_routes, doctor_routes
-from notifier.features.console.all_workers import CLIENTS_PER_STEP, NAME, LocalAnswers, Overview
+from notifier.features.console.all_workers import CLIENTS_PER_STEP, LocalAnswers, Overview
 from notifier.features.console.client_routes import ClientRoutes
+from notifier.features.console.console_parts import CONSOLE_PARTS
 from notifier.features.console.console_routes import ConsoleRoutes
 from notifier.features.console.doctor_routes import MAX_CANARIES, Doctor, DoctorRoutes
 from notifier.features.console.recent import RecentEntry
@@ -225,7 +226,7 @@ async def test_others_have_their_chance_between_two_answers(members: dict[str, o
 
     async with asyncio.TaskGroup() as group:
         for _ in range(5):
-            group.create_task(part.act(WorkerRequest(name=NAME, who="eyes", members=members)))
+            group.create_task(part.act(WorkerRequest(kind=CONSOLE_PARTS, who="eyes", members=members)))
         group.create_task(deliver())
     assert "rows rows" not in " ".join(log)
 
@@ -246,7 +247,7 @@ async def test_thousands_of_failing_clients_delay_no_delivery() -> None:
 
     given = SimpleNamespace(states=states)
     part = LocalAnswers(cast("Any", given), cast("Any", Remembering([])))
-    request = WorkerRequest(name=NAME, who="console", members={"clients": None})
+    request = WorkerRequest(kind=CONSOLE_PARTS, who="console", members={"clients": None})
     delivering = asyncio.create_task(deliver())
     answer = await asyncio.gather(part.act(request), part.act(request))
     delivering.cancel()
@@ -264,7 +265,7 @@ async def test_answer_is_bounded(size: int) -> None:
     part = LocalAnswers(cast("Any", given), cast("Any", Remembering([], rows)))
     asked: list[dict[str, Any]] = [{"clients": None}, {"clients": [["i", "c"]] * 5000}, {"after": {}}]
     for members in (*asked, {"find": {"event_id": "e"}}):
-        answer = await part.act(WorkerRequest(name=NAME, who="eyes", members=members))
+        answer = await part.act(WorkerRequest(kind=CONSOLE_PARTS, who="eyes", members=members))
         assert len(json.dumps(answer)) < 1024 * 1024
         assert not answer.get("rows") or answer["rows"][-1]["n"] == 99  # the newest
         whole = len(answer.get("states", ())) == 20 or len(answer.get("rows", ())) == 100

@@ -14,9 +14,10 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.message import TransferResult
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, STOPPED_TEXT
+from notifier.operators.deliveries.replay_account import FOLLOW_REPLAY
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
 from notifier.operators.deliveries.retry_now import retry_now
-from notifier.operators.deliveries.retry_request import RetryRequest
+from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryRequest
 from notifier.operators.status.worker_requests import GONE_WORKER_TEXT, Act, Members, RequestHandler, WorkerRequest
 from notifier.queues.passes import RepairOptions, stopped_by
 from notifier.queues.queue_state import WorkerAnswers
@@ -36,12 +37,10 @@ class Workers(SqliteQueue):
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Implement the port."""
         there = [worker for worker, counts in self.counts.items() if counts]
-        answers = [
-            await RequestHandler(worker, {"retry": self._act(worker), "follow_replay": self._act(worker)}).carry_out(
-                document
-            )
-            for worker in there
-        ]
+        answers = list[bytes]()
+        for worker in there:
+            acts = dict.fromkeys((RETRY_CLIENT, FOLLOW_REPLAY), self._act(worker))
+            answers.append(await RequestHandler(worker, acts, self.side_channel.on_malformed).carry_out(document))
         return WorkerAnswers(seen=len(there), answers=answers)
 
     def _act(self, worker: str) -> Act:

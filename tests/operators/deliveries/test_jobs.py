@@ -1,6 +1,7 @@
 """Test jobs of operators: limits, end, and the account of a replay."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,15 @@ from notifier.delivery.facts import AlreadyDelivered, Attempted, DeadLettered, D
 from notifier.model.errors import QueueUnavailable
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.operators.deliveries import jobs as jobs_module
-from notifier.operators.deliveries.jobs import SHOW_JOB, Job, JobKind, Jobs
+from notifier.operators.deliveries.job_documents import (
+    DEAD_LETTER_JOBS,
+    END_JOB,
+    LIST_JOBS,
+    SHOW_JOB,
+    JobKind,
+    name_holder,
+)
+from notifier.operators.deliveries.jobs import Job, Jobs
 from notifier.operators.deliveries.repair_jobs import RetryWork
 from notifier.operators.deliveries.replay_account import (
     MAX_FOLLOWED_MESSAGES,
@@ -26,20 +35,18 @@ from notifier.operators.deliveries.replay_account import (
 )
 from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.status.worker_requests import (
-    DEAD_LETTER_JOBS,
-    LIST_JOBS,
     Members,
     RequestHandler,
     WorkerAnswer,
     WorkerRequest,
-    name_holder,
 )
 from notifier.queues.passes import OnWait, hold_pass
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.telemetry.audit import recent_lines
 from notifier.telemetry.observers import Observers
 from tests.contract.dead_letter_samples import DELIVERY
-from tests.publishing.serving import ISS
+from tests.publishing.serving import ISS, token
 from tests.support.outcome_facts import delivered
 from tests.system.waiting import until
 
@@ -77,7 +84,7 @@ async def jobs() -> AsyncIterator[Jobs]:
 
 async def states(jobs: Jobs, issuers: list[str] | None = None) -> dict[str, str]:
     """Return the state of each job that such a token may see."""
-    answer = await jobs.act(WorkerRequest(name=LIST_JOBS, who="sre", members={"issuers": issuers}))
+    answer = await jobs.act(WorkerRequest(kind=LIST_JOBS, who="sre", members={"issuers": issuers}))
     return {job["id"]: job["state"] for job in answer["jobs"]}
 
 
@@ -104,7 +111,7 @@ async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
     assert list(await states(jobs)) == [of_all, of_one]
     assert list(await states(jobs, [ISS])) == [of_one]
     assert list(await states(jobs, ["https://other.example.com"])) == []
-    asked = WorkerRequest(name=SHOW_JOB, who="tenant", members={"id": of_all, "issuers": [ISS]})
+    asked = WorkerRequest(kind=SHOW_JOB, who="tenant", members={"id": of_all, "issuers": [ISS]})
     assert await jobs.act(asked) == {}
 
 
@@ -130,7 +137,7 @@ async def test_job_that_waits_for_messages_names_their_holder(jobs: Jobs) -> Non
     id_ = jobs.begin(work, None)["id"]
 
     async def shown(issuers: list[str] | None) -> tuple[str, str | None]:
-        request = WorkerRequest(name=SHOW_JOB, who="sre", members={"id": id_, "issuers": issuers})
+        request = WorkerRequest(kind=SHOW_JOB, who="sre", members={"id": id_, "issuers": issuers})
         job = (await jobs.act(request))["job"]
         return job["state"], job["held_by"]
 
@@ -179,7 +186,9 @@ class Workers(SqliteQueue):
             async def act(_request: WorkerRequest, jobs: Any = jobs) -> Members:
                 return {"jobs": jobs}
 
-            answers.append(await RequestHandler(worker, {LIST_JOBS: act}).carry_out(document))
+            answers.append(
+                await RequestHandler(worker, {LIST_JOBS: act}, self.side_channel.on_malformed).carry_out(document)
+            )
         return WorkerAnswers(seen=len(answers), answers=answers)
 
 
@@ -187,19 +196,48 @@ async def test_holder_of_messages_is_named(tmp_path: Path) -> None:
     """By its worker, job and remaining time; only a job of these kinds that holds messages now."""
     queue, reported = Workers(SqliteOptions(path=tmp_path / "queue.db")), list[str]()
     assert await name_holder(queue, "sre", DEAD_LETTER_JOBS, reported.append) == "another command or request"
-    older = {"id": "j-0", "kind": "replay"}  # of a release without these members
-    holder = {"id": "j-2", "kind": "replay", "holds": True, "seconds_left": 90.2}
+    common = {"kind": "replay", "who": "sre", "wanted": {}, "state": "running", "began_at": "", "ended_at": None}
+    older = {"id": "j-0", **common}  # of a release without the members below
+    holder = {"id": "j-2", **common, "holds": True, "seconds_left": 90.2}
     queue.jobs = {"w-1": [older, holder | {"id": "j-1", "holds": False}], "w-2": [holder | {"kind": "retry"}, holder]}
     assert await name_holder(queue, "sre", DEAD_LETTER_JOBS, reported.append) == (
         "worker w-2 (job j-2, replay, about 90 s more)"
     )
     assert reported == ["another command or request", "worker w-2 (job j-2, replay, about 90 s more)"]
-    wrong_jobs: Sequence[Any] = (5, {}, {"kind": []}, {"kind": "replay", "holds": 1}, holder | {"seconds_left": "soon"})
-    for wrong in wrong_jobs:
-        queue.jobs = {"w-1": [wrong]}  # of another release, or of anyone who may use the queue
-        assert await name_holder(queue, "sre", DEAD_LETTER_JOBS) == "another command or request"
     queue.jobs = {"w-1": [holder | {"id": 9000 * "x"}]}
     assert len(await name_holder(queue, "sre", DEAD_LETTER_JOBS)) == 300
+
+
+WRONG_MEMBERS: Mapping[str, Any] = {
+    "id": 5, "kind": "relay", "wanted": None, "seconds_left": "soon", "delivered": -1, "failed": {"x": "many"},
+    "became": {"workers": []},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, *WRONG_MEMBERS])
+async def test_malformed_answers_are_dropped_and_counted(tmp_path: Path, name: str | None) -> None:
+    """Of another release, or of anyone who may use the queue. The list of jobs has the others."""
+    queue = Workers(SqliteOptions(path=tmp_path / "queue.db"))
+    subject = Jobs(queue, time.time, time.monotonic)
+    own = subject.begin(FakeWork(), None)
+    wrong = {} if name is None else {**own, "id": "wrong", name: WRONG_MEMBERS[name]}
+    queue.jobs = {"w-1": [{**own, "id": "good"}], "w-2": [wrong]}
+    assert {job["id"] for job in (await subject.list_all(None))["jobs"]} == {own["id"], "good"}
+    assert await name_holder(queue, "sre", DEAD_LETTER_JOBS) == "another command or request"
+    assert queue.side_channel.dropped == 2
+
+
+async def test_end_of_a_job_by_another_process_is_audited(jobs: Jobs) -> None:
+    """Once, with a claimed name: anyone who may use the queue can request it. The API logs a token's name besides."""
+    id_, counted = jobs.begin(FakeWork(), None)["id"], list[str]()
+    handler = RequestHandler("w", {END_JOB: jobs.act}, lambda: counted.append("malformed"))
+    wrong_members: Sequence[Mapping[str, object]] = ({"id": "unknown"}, {"id": 5}, {})
+    for members in ({"id": id_}, {"id": id_}, *wrong_members):
+        forged = {"v": 1, "asks": {"name": "end_job", "who": "sre", "members": members}}
+        await handler.carry_out(json.dumps(forged).encode())
+    lines = [line for line in recent_lines() if line["action"] == "job_ended"]
+    assert [(line["who"], line["id"]) for line in lines] == [("sre (claimed)", id_)]
+    assert len(counted) == 2
 
 
 async def test_equal_job_of_other_issuers_is_not_returned(tmp_path: Path) -> None:
@@ -207,7 +245,7 @@ async def test_equal_job_of_other_issuers_is_not_returned(tmp_path: Path) -> Non
     subject = Jobs(Workers(SqliteOptions(path=tmp_path / "queue.db")), time.time, time.monotonic)
     work = FakeWork("retry", issuers=frozenset({ISS}))
     id_ = subject.begin(work, None)["id"]
-    other = ApiToken(name="other", scopes=frozenset({"repair"}), issuers=frozenset({"https://other.example.com"}))
+    other = token("other", "repair", issuers=frozenset({"https://other.example.com"}))
     assert await subject.find_equal(work, other) is None
     found = await subject.find_equal(work, replace(other, issuers=frozenset({ISS})))
     assert found is not None

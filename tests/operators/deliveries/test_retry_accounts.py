@@ -109,7 +109,7 @@ async def test_each_counted_delivery_is_in_the_account(tmp_path: Path, events: E
         async def act(request: WorkerRequest) -> Members:
             return {**await accounts.act(request), "busy": False}  # the deliveries are in another queue
 
-        queue.handler = RequestHandler("w", {RETRY_CLIENT: act})
+        queue.handler = RequestHandler("w", {RETRY_CLIENT: act}, queue.side_channel.on_malformed)
         options = course(monotonic=lambda: next(seconds))
         result = await retry_now(queue, queue.waiting(), RetryRequest(key=SHOP, who="sre"), options)
     await queue.close()

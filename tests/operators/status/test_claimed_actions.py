@@ -5,14 +5,19 @@ from typing import Any
 
 import pytest
 
-from notifier.operators.status.claimed_actions import MAX_LINE_CHARACTERS, MAX_LINES_PER_MINUTE, ActionRecorder
+from notifier.operators.status.claimed_actions import (
+    MAX_LINE_CHARACTERS,
+    MAX_LINES_PER_MINUTE,
+    RECORD_ACTION,
+    ActionRecorder,
+)
 from notifier.operators.status.worker_requests import RequestRefused, WorkerRequest
 from notifier.telemetry.audit import MAX_KINDS, recent_lines, write_audit
 
 
 def claim(who: str, action: object = "retried_now", **details: object) -> WorkerRequest:
     """Return the request of a command."""
-    return WorkerRequest(name="record_action", who=who, members={"action": action, "details": details})
+    return WorkerRequest(kind=RECORD_ACTION, who=who, members={"action": action, "details": details})
 
 
 @pytest.mark.parametrize("who", ["ops-token", "ops-token (claimed)"])
@@ -27,7 +32,6 @@ async def test_claimed_name_is_marked(who: str) -> None:
     ("action", "details"),
     [
         ("log_level", {}),
-        (["retried_now"], {}),
         ("retried_now", {"at": "soon"}),
         ("retried_now", {"audit": False}),
         ("retried_now", {"unfinished": MAX_LINE_CHARACTERS * "x"}),

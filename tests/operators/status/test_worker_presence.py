@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from notifier.configuration.clients.client_rows import SourceState
 from notifier.model.errors import QueueUnavailable
@@ -21,7 +22,7 @@ from notifier.operators.status.reload_request import (
 )
 from notifier.operators.status.service_status import status_of, troubles_of
 from notifier.operators.status.worker_presence import KEPT_SECONDS, MAX_WORKERS, WorkerPresence
-from notifier.operators.status.worker_requests import RequestHandler, WorkerRequest
+from notifier.operators.status.worker_requests import RequestHandler, RequestKind, WorkerRequest
 from tests.operators.status.test_service_status import worker as state_of
 
 
@@ -362,6 +363,11 @@ def test_invented_workers_cost_no_search_each() -> None:
 TAKEN = ReloadResult(problems=(), restart_needed=(), issuers=1, clients=7, sources=())
 
 
+def any_kind(name: str) -> RequestKind:
+    """Return a kind of request with any members."""
+    return RequestKind(name=name, members=TypeAdapter(dict[str, Any]), result=TypeAdapter(dict[str, Any]))
+
+
 def asked(name: str, **members: object) -> bytes:
     """Return an encoded request."""
     return json.dumps({"v": 1, "asks": {"name": name, "who": "alice@host", "members": members}}).encode()
@@ -380,7 +386,7 @@ async def answer_to(request: bytes) -> dict[str, Any]:
     async def fail(request: WorkerRequest) -> Mapping[str, Any]:
         raise RuntimeError(request.members["text"])
 
-    handler = RequestHandler("vm:1", {RELOAD_REQUEST: make_reload_act(carry_out), "fail": fail})
+    handler = RequestHandler("vm:1", {RELOAD_REQUEST: make_reload_act(carry_out), any_kind("fail"): fail}, lambda: None)
     answer = json.loads(await handler.carry_out(request))["answers"]
     assert answer["worker"] == "vm:1"
     assert all(reload.who == "alice@host (claimed)" for reload in seen)  # anyone who may use the queue can send it
@@ -390,9 +396,11 @@ async def answer_to(request: bytes) -> dict[str, Any]:
 
 async def test_loss_is_accepted_only_by_explicit_true() -> None:
     """Any value other than true is refused."""
-    for members in ({}, {"accept_loss": False}, {"accept_loss": "false"}, {"accept_loss": 1}):
-        assert (await answer_to(asked(RELOAD_REQUEST, **members)))["result"]["problems"] == ["3 of 7 clients"]
-    assert (await answer_to(asked(RELOAD_REQUEST, accept_loss=True)))["result"]["problems"] == []
+    for request in (asked("reload"), asked("reload", accept_loss=False)):
+        assert (await answer_to(request))["result"]["problems"] == ["3 of 7 clients"]
+    for value in ("true", 1):
+        assert "cannot read the request" in (await answer_to(asked("reload", accept_loss=value)))["problem"]
+    assert (await answer_to(asked("reload", accept_loss=True)))["result"]["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -441,6 +449,8 @@ async def test_unreachable_queue_is_no_internal_error(capsys: pytest.CaptureFixt
     async def act(_request: WorkerRequest) -> Mapping[str, Any]:
         raise QueueUnavailable("not connected")
 
-    answer = json.loads(await RequestHandler("vm:1", {"act": act}).carry_out(asked("act")))["answers"]
+    answer = json.loads(await RequestHandler("vm:1", {any_kind("act"): act}, lambda: None).carry_out(asked("act")))[
+        "answers"
+    ]
     assert answer["problem"] == "the queue is unreachable: not connected"
     assert "request_failed" not in "".join(capsys.readouterr())
