@@ -9,8 +9,8 @@ for an event loop are made by `own_thread`.
 import asyncio
 import functools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -54,6 +54,16 @@ def shared_cache(size: int) -> Callable[[Callable[..., T]], "functools._lru_cach
 def shared_ring(size: int, entries: Iterable[Any] = ()) -> deque[Any]:
     """Return a deque of the last `size` entries."""
     return deque(entries, maxlen=size)
+
+
+def first_of_largest(parties: Mapping[str, str], newcomer: str) -> str:
+    """Return the first entry of the party that has the most entries, so that no party displaces another's last one.
+
+    `parties` has the party of each entry that can go, oldest first; `newcomer` is the party of the next entry.
+    """
+    counts = Counter([newcomer, *parties.values()])
+    largest = max(parties.values(), key=counts.__getitem__)
+    return next(entry for entry, party in parties.items() if party == largest)
 
 
 def start_thread(name: str, work: Callable[[], object]) -> threading.Thread:

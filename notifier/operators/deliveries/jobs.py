@@ -17,7 +17,7 @@ from notifier.model.errors import QueueError, QueueUnavailable, describe_error
 from notifier.model.ids import new_id
 from notifier.model.json_size import take_fitting
 from notifier.model.moment import format_moment, format_optional_moment
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import first_of_largest, shared_bound
 from notifier.network.listeners.authorization import name_of_caller
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.operators.deliveries.job_documents import END_JOB, LIST_JOBS, SHOW_JOB, JobKind
@@ -33,6 +33,7 @@ from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
 from notifier.telemetry.audit import mark_claimed, write_audit
 
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})
+"""Of a worker, and beyond them one of each caller: jobs of others may take days."""
 MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
 MAX_LISTED_BYTES = 768 * 1024  # of a worker's list, running jobs first: the side channel drops answers above 1 MiB
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
@@ -168,11 +169,12 @@ class Jobs:
         }
         running = [job for job in jobs.values() if job.ended_at is None and job.work.kind == work.kind]
         _require_capacity(work.kind, running, token)
-        ended_ids = [id_ for id_, job in jobs.items() if job.ended_at is not None]  # the oldest first
-        for id_ in ended_ids[: max(0, len(jobs) + 1 - MAX_REMEMBERED_JOBS)]:
-            del jobs[id_]
+        who = name_of_caller(token)
+        callers = {id_: job.who for id_, job in jobs.items() if job.ended_at is not None}  # the oldest first
+        if callers and len(jobs) >= MAX_REMEMBERED_JOBS:
+            del jobs[first_of_largest(callers, who)]
         self._jobs = jobs
-        job = Job(work, name_of_caller(token), self._clock, self._monotonic)
+        job = Job(work, who, self._clock, self._monotonic)
         self._jobs[job.id] = job
         document = job.document()
         if self._stopped:
@@ -276,12 +278,13 @@ def _request(kind: RequestKind, token: ApiToken | None, **members: object) -> Wo
 
 
 def _require_capacity(kind: JobKind, running: Sequence[Job], token: ApiToken | None) -> None:
-    """Raise Refusal if too many jobs of this kind are running. A token with issuers may use half of the limit."""
+    """Raise Refusal if the caller has a job of this kind, and too many run. A token with issuers may have half."""
     limit, remedy = MAX_RUNNING_JOBS[kind], "wait until one ends, or end one: DELETE /v1/jobs/{id}"
-    if _issuers_of(token) is not None and sum(job.who == name_of_caller(token) for job in running) >= limit // 2:
+    own_count = sum(job.who == name_of_caller(token) for job in running)
+    if _issuers_of(token) is not None and own_count >= limit // 2:
         title = f"This token has {limit // 2} jobs of the kind {kind} under way, as many as a token with issuers may"
         raise Refusal(problem_response(429, f"{title}; {remedy}", headers={"Retry-After": "30"}))
-    if len(running) >= limit:
+    if own_count and len(running) >= limit:
         title = f"This worker has {limit} jobs of the kind {kind} under way"
         raise Refusal(problem_response(503, f"{title}; {remedy}", headers={"Retry-After": "30"}))
 

@@ -26,14 +26,14 @@ from notifier.delivery.facts import (
 )
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
 from notifier.model.moment import Clock
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import first_of_largest, shared_bound
 from notifier.operators.deliveries.job_documents import Results
 from notifier.operators.deliveries.retry_request import RetryAccount
 from notifier.operators.status.worker_requests import Count, Members, RequestKind, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which a replay is forgotten
-MAX_REPLAYS = shared_bound(20)  # replays that a worker follows; a new one replaces the oldest
+MAX_REPLAYS = shared_bound(20)  # replays that a worker follows; a new one replaces one of who has the most
 MAX_FOLLOWED_MESSAGES = shared_bound(10_000)  # dead letters of one replay; anyone who may use the queue can send more
 IDS_PER_REQUEST = 2500  # IDs in one request: 90 KB
 
@@ -110,10 +110,11 @@ _RESULT_NAMES = ("delivered", "failed", "dead", "put_off", "text")
 class _FollowedReplay:
     """One replay that this worker follows: its account, and its unfinished deliveries and events.
 
-    `asked_at` is the time of the last request for the account, in monotonic seconds.
+    `who` requested it. `asked_at` is the time of the last request for the account, in monotonic seconds.
     """
 
-    def __init__(self, asked_at: float) -> None:
+    def __init__(self, who: str, asked_at: float) -> None:
+        self.who = who
         self.asked_at = asked_at
         self.account = ReplayAccount()
         self.deliveries: dict[str, bool] = {}  # by ID: whether any result is known
@@ -192,8 +193,9 @@ class ReplayAccounts:
             if not (deliveries or events):
                 return ReplayAccount().to_answer()
             if len(self._replays) >= MAX_REPLAYS:
-                del self._replays[next(iter(self._replays))]
-            self._replays[id_] = _FollowedReplay(now)
+                requesters = {id_: replay.who for id_, replay in self._replays.items()}
+                del self._replays[first_of_largest(requesters, request.who)]
+            self._replays[id_] = _FollowedReplay(request.who, now)
             self._observers.add(self.observe)
         replay = self._replays[id_]
         replay.asked_at = now

@@ -8,6 +8,7 @@ is unknown until a worker has parsed them.
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from notifier.operators.deliveries.repair import RepairPace, repair_at_rate, rep
 from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, RepairResult, log_queue_failure
 from notifier.operators.deliveries.replay_account import (
     MAX_FOLLOWED_MESSAGES,
+    UNREAD_ACCOUNT_SECONDS,
     ReplayAccount,
     make_follow_requests,
     make_results_request,
@@ -110,6 +112,8 @@ class Replay:
         self._queue = queue
         self._dead_letters = dead_letters
         self._request = request
+        self._results_request = make_results_request(request.id, request.who)
+        self._asked_at = 0.0
         self._followed: dict[str, tuple[Kind, str]] = {}  # by dead letter ID: kind and ID of the new message
         self._replayed_counts: Counter[Kind] = Counter()  # of followed dead letters
         self._wanted_count = 0
@@ -123,6 +127,7 @@ class Replay:
         Progress counts replayed dead letters, of all that will be replayed. Never raises QueueError.
         """
         pass_seconds = 0.0 if options.dry_run else await self._prepare(options)
+        self._asked_at = options.monotonic()
         replayed_ids = set[str]()  # of the filter's IDs
 
         def on_replayed(summary: DeadLetterSummary) -> None:
@@ -139,7 +144,9 @@ class Replay:
         ) -> RepairResult:
             filter_ = self._request.filter_.restrict_to_arrived_by(arrived_by)
             rules = self._request.rules
-            return await replay(self._dead_letters, filter_, rules, pass_options, on_replayed, pace=pace)
+            result = await replay(self._dead_letters, filter_, rules, pass_options, on_replayed, pace=pace)
+            await self._keep_accounts(options.monotonic())
+            return result
 
         quiet = options if options.dry_run else replace(options, progress=no_progress)
         result = await repair_at_rate(run_pass, quiet, on_result, pass_seconds)
@@ -171,6 +178,13 @@ class Replay:
             self._followed.clear()
         return pass_seconds
 
+    async def _keep_accounts(self, now: float) -> None:
+        """Query the workers from time to time, since they forget an account that nobody reads."""
+        if self._replayed_counts and now - self._asked_at > UNREAD_ACCOUNT_SECONDS / 4:
+            self._asked_at = now
+            with suppress(QueueError):
+                await send_to_workers(self._queue, self._results_request, ANSWER_TIMEOUT_SECONDS)
+
     async def watch(
         self, options: RepairOptions, seconds: float, on_progress: Callable[[ReplayResult], None] = lambda _: None
     ) -> ReplayResult:
@@ -178,7 +192,7 @@ class Replay:
 
         `on_progress` receives the results so far. Never raises QueueError.
         """
-        query, last_answers = make_results_request(self._request.id, self._request.who), LastAnswers()
+        query, last_answers = self._results_request, LastAnswers()
         began_at = changed_at = options.monotonic()
         not_followed = self.reasons.total() - self._replayed_counts.total()
         result = ReplayResult(

@@ -14,6 +14,7 @@ import pytest
 from notifier.delivery.facts import AlreadyDelivered, Attempted, DeadLettered, Deferred, EventTaken, Skipped
 from notifier.model.errors import QueueUnavailable
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
+from notifier.network.listeners.problem import Refusal
 from notifier.operators.deliveries import jobs as jobs_module
 from notifier.operators.deliveries.job_documents import (
     DEAD_LETTER_JOBS,
@@ -196,7 +197,14 @@ async def test_holder_of_messages_is_named(tmp_path: Path) -> None:
     """By its worker, job and remaining time; only a job of these kinds that holds messages now."""
     queue, reported = Workers(SqliteOptions(path=tmp_path / "queue.db")), list[str]()
     assert await name_holder(queue, "sre", DEAD_LETTER_JOBS, reported.append) == "another command or request"
-    common = {"kind": "replay", "who": "sre", "wanted": {}, "state": "running", "began_at": "", "ended_at": None}
+    common: Mapping[str, object] = {
+        "kind": "replay",
+        "who": "sre",
+        "wanted": {},
+        "state": "running",
+        "began_at": "",
+        "ended_at": None,
+    }
     older = {"id": "j-0", **common}  # of a release without the members below
     holder = {"id": "j-2", **common, "holds": True, "seconds_left": 90.2}
     queue.jobs = {"w-1": [older, holder | {"id": "j-1", "holds": False}], "w-2": [holder | {"kind": "retry"}, holder]}
@@ -250,6 +258,33 @@ async def test_equal_job_of_other_issuers_is_not_returned(tmp_path: Path) -> Non
     found = await subject.find_equal(work, replace(other, issuers=frozenset({ISS})))
     assert found is not None
     assert found["id"] == id_
+
+
+TENANTS = [token(name, "repair", issuers=frozenset({ISS})) for name in ("one", "two", "three", "four")]
+
+
+async def test_callers_that_use_all_places_leave_one_to_each_other(jobs: Jobs) -> None:
+    """A replay at a low rate takes days. Each caller can start one, also without issuers."""
+    for tenant in TENANTS[:2]:
+        for _ in range(4):
+            jobs.begin(FakeWork(), tenant)
+    for other in (*TENANTS[2:], None):
+        jobs.begin(FakeWork(), other)
+        with pytest.raises(Refusal):
+            jobs.begin(FakeWork(), other)
+
+
+async def test_jobs_of_one_caller_do_not_evict_records_of_others(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records of the caller with the most go first."""
+    monkeypatch.setattr(jobs_module, "MAX_REMEMBERED_JOBS", 3)
+    kept = list[str]()
+    for tenant in (*TENANTS[:2], *[TENANTS[2]] * 4):
+        work = FakeWork(issuers=frozenset({ISS}))
+        work.go_on.set()
+        id_ = jobs.begin(work, tenant)["id"]
+        await job_in_state(jobs, id_, "ended")
+        kept.append(id_)
+    assert list(await states(jobs)) == [kept[0], kept[1], kept[-1]]
 
 
 async def test_a_bounded_number_of_jobs_is_remembered(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,6 +423,17 @@ async def test_a_bounded_number_of_dead_letters_is_followed() -> None:
     for delivery_id in (ids[0], ids[-1]):
         accounts.observe(delivered(replace(DELIVERY, id=delivery_id)))
     assert (await account(accounts)).reported == 1
+
+
+async def test_replays_of_one_operator_do_not_evict_accounts_of_others() -> None:
+    """The oldest account of the operator with the most goes first."""
+    accounts = ReplayAccounts(lambda: 0.0, Observers())
+    operators = {"mine": "sre", **{f"r{number}": "tenant" for number in range(MAX_REPLAYS + 5)}, "last": "other"}
+    for id_, who in operators.items():
+        for request in make_follow_requests(id_, who, [f"d-{id_}"], []):
+            await accounts.act(request)
+        accounts.observe(delivered(replace(DELIVERY, id=f"d-{id_}")))
+    assert [(await account(accounts, id_)).results.delivered for id_ in ("mine", "r0", "r24", "last")] == [1, 0, 1, 1]
 
 
 async def test_a_bounded_number_of_replays_is_followed() -> None:

@@ -1,5 +1,6 @@
 """How a repair with a rate spreads its passes and its messages over time."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +11,15 @@ from notifier.operators.deliveries import replay_now
 from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.repair import RepairPace, remove, repair_at_rate
 from notifier.operators.deliveries.repair_result import RepairResult
+from notifier.operators.deliveries.replay_account import FOLLOW_REPLAY, UNREAD_ACCOUNT_SECONDS, ReplayAccounts
 from notifier.operators.deliveries.replay_now import Replay, ReplayRequest
+from notifier.operators.status.worker_requests import RequestHandler
 from notifier.queues.passes import RepairOptions
+from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
-from tests.contract.dead_letter_samples import RULES, course, dead_letter, store_dead_letters
+from notifier.telemetry.observers import Observers
+from tests.contract.dead_letter_samples import DELIVERY, RULES, course, dead_letter, store_dead_letters
+from tests.support.outcome_facts import delivered
 
 
 @pytest.mark.parametrize("rate", [0.02, 5.0, 300.0])
@@ -75,6 +81,40 @@ async def test_replay_with_a_rate_counts_the_requested_dead_letters(
         await queue.close()
     assert (result.done, result.missing, now) == (5, frozenset({"absent"}), 2.0)
     assert progress == [(done, 5) for done in range(1, 6)]
+
+
+async def test_workers_keep_the_account_of_a_replay_that_takes_days(tmp_path: Path) -> None:
+    """The replay reads it from time to time: an account that nobody reads is forgotten after an hour."""
+    now, followed = 0.0, list[str]()
+
+    class OneWorker(SqliteQueue):
+        """A queue with one worker, which follows replays."""
+
+        async def request(self, document: bytes, within: float) -> WorkerAnswers:
+            """Implement the port."""
+            followed.extend(json.loads(document)["asks"]["members"].get("deliveries", ()))
+            handler = RequestHandler("w", {FOLLOW_REPLAY: accounts.act}, lambda: None)
+            return WorkerAnswers(seen=1, answers=[await handler.carry_out(document)])
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        if not now:
+            accounts.observe(delivered(replace(DELIVERY, id=followed[0])))
+        now += seconds
+        accounts.forget()
+
+    accounts, queue = ReplayAccounts(lambda: now, Observers()), OneWorker(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    try:
+        await store_dead_letters(queue, *(dead_letter(f"d-{number}") for number in range(20)))
+        request = ReplayRequest(id="r", who="sre", filter_=DeadLetterFilter(), rules=RULES)
+        replay = Replay(queue, queue.dead_letters(), request)
+        options = course(rate=0.001, pause=pause, monotonic=lambda: now)
+        assert (await replay.run(options)).done == 20
+        assert now > 5 * UNREAD_ACCOUNT_SECONDS
+        assert (await replay.watch(options, 0.0)).account.results.delivered == 1
+    finally:
+        await queue.close()
 
 
 async def test_dead_letters_in_place_of_removed_ones_have_unknown_results(tmp_path: Path) -> None:
