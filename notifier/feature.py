@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.network.listeners.authorization import AuthenticateBearer
     from notifier.operators.doctor.doctor import Check, Finding
+    from notifier.operators.status.service_status import RelayState
     from notifier.operators.status.worker_requests import Act, RequestKind
     from notifier.publishing.event_requests import EventRequests
     from notifier.queues.queue_port import Queue
@@ -99,8 +100,9 @@ class FeatureRuntime:
     `families` returns metrics at a scrape. `readers` parse the messages of sources, by source name. `list_sources`
     returns the names of the configured sources, whose counters start at zero. `acts` execute requests of other workers,
     by request name. `page`: the logout page. `authenticate_bearer` accepts bearer tokens of
-    the API that are not in its tokens file. `stays_ready` returns whether the worker is needed while only its queue is
-    unreachable, so that it must stay ready. `lifespan` is entered before the listeners open, and left after the drain.
+    the API that are not in its tokens file. `relays` returns the states of the relays: a worker that serves all their
+    JWK Sets stays ready while only its queue is unreachable. `lifespan` is entered before the listeners open, and left
+    after the drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -112,7 +114,7 @@ class FeatureRuntime:
     acts: Mapping[RequestKind, Act] = field(default_factory=dict)
     page: Page | None = None
     authenticate_bearer: AuthenticateBearer | None = None
-    stays_ready: Callable[[], bool] = lambda: False
+    relays: Callable[[], Sequence[RelayState]] = tuple
     lifespan: AbstractAsyncContextManager[object] | None = None
 
 

@@ -117,6 +117,7 @@ _URI = re.compile(r"(https?)://([^/?]*)", re.IGNORECASE)
 _TWO_URIS = re.compile(r"https?://(?:[^?]*[,;|#]|[^/?]*|.*\s)https?://", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+HTTP_SETTING = "egress.allow_http"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
@@ -148,7 +149,7 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     if isinstance(target, str):
         return target
     if not target.secure and not policy.allow_http:
-        return "is http; to allow it, set egress.allow_http"
+        return f"is http; to allow it, set {HTTP_SETTING}"
     problems = [check_address(address, policy) for address in target.addresses]
     if problems and None not in problems:  # no address of the host is allowed
         return problems[0]

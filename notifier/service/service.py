@@ -197,7 +197,7 @@ class Service:
             **dict.fromkeys((LIST_JOBS, SHOW_JOB, END_JOB), self._jobs.act),
             **{kind: act for feature in self._features for kind, act in feature.acts.items()},
         }
-        self._watches.stay_ready_while([feature.stays_ready for feature in self._features])
+        self._watches.follow_relays([feature.relays for feature in self._features])
         channel = self.queue.side_channel
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts, channel.on_malformed).carry_out)

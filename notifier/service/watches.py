@@ -34,6 +34,7 @@ from notifier.operators.status.health_observer import HealthObserver, RefusedEve
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.own_state import OwnSources
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
+from notifier.operators.status.service_status import RelayState
 from notifier.operators.status.session_only_watch import SessionOnlyWatch
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
@@ -165,8 +166,7 @@ def list_queue_troubles(status: QueueStatus) -> Iterator[Trouble]:
         kind = TroubleKind.QUEUE_REFUSES if refuses else TroubleKind.QUEUE
         kind = TroubleKind.BLOCKED if status.blocked else kind
         yield Trouble(kind=kind, text=status.problem or "the queue takes no message")
-    for override in status.overrides:
-        yield Trouble(kind=TroubleKind.POLICY, text=override.text, subject=str(override))
+    yield from (Trouble(kind=TroubleKind.POLICY, text=each.text, subject=str(each)) for each in status.overrides)
     if status.lacks_large_buckets:
         text = f"the queues {PARKED_LARGE}-… were missing: `notifier topology declare`, then restart the workers"
         yield Trouble(kind=TroubleKind.RESTART_NEEDED, text=text, subject=PARKED_LARGE)
@@ -186,7 +186,7 @@ class Watches:
         self._queue = queue
         self._metrics = metrics
         self._blocked = False
-        self._needs: Sequence[Callable[[], bool]] = ()
+        self._relays: Callable[[], Sequence[RelayState]] = tuple
         self.depths: Mapping[str, Depth] = {}
         self.draining, self.has_consumed = asyncio.Event(), asyncio.Event()
         self.health = HealthObserver(
@@ -208,19 +208,19 @@ class Watches:
         self.self_watch = SelfWatch(live)
         self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
 
-    def stay_ready_while(self, conditions: Sequence[Callable[[], bool]]) -> None:
-        """Stay ready without a queue while a condition holds, once the worker has consumed."""
-        self._needs = conditions
+    def follow_relays(self, relays: Sequence[Callable[[], Sequence[RelayState]]]) -> None:
+        """Show these relays. While all are served, a worker that has consumed stays ready without a queue."""
+        self._relays = lambda: [relay for states in relays for relay in states()]
 
     def readiness(self) -> Readiness:
         """Return the readiness that `/readyz` shows."""
-        status = self._queue.status()
+        status, relays = self._queue.status(), self._relays()
         return Readiness(
             queue=status.connected,
             consuming=status.consuming,
             blocked=status.blocked,
             draining=self.draining.is_set(),
-            needed=self.has_consumed.is_set() and any(need() for need in self._needs),
+            needed=self.has_consumed.is_set() and bool(relays) and all(relay.is_served for relay in relays),
             problem=status.problem or self.registry.refresh.problem(),
         )
 
@@ -236,8 +236,7 @@ class Watches:
         registry = self._live.current.registry
         first_group = next(registry.ignored_groups(), None)  # values that their registry sources may not set
         if first_group is not None:
-            count = registry.ignored_count
-            more = f", and {count - 1} more" if count > 1 else ""
+            more = f", and {count - 1} more" if (count := registry.ignored_count) > 1 else ""
             text = f"{first_group.first[0]}{more}; notifier check tells all"
             yield Trouble(kind=TroubleKind.MEMBERS_IGNORED, text=text)
         yield from self._deferrals.troubles()
@@ -252,6 +251,7 @@ class Watches:
             registry=self.registry.refresh.states,
             troubles=self.troubles,
             keys=self.signing_keys.seen_keys,
+            relays=lambda: self._relays(),  # noqa: PLW0108  set later
         )
 
     def to_metrics_sources(self, worker: Worker) -> MetricsSources:

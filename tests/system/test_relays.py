@@ -17,6 +17,7 @@ from yarl import URL
 
 from tests.features.upstreams.upstream_provider import logout_token
 from tests.system.clients import Clients, Hit, verify_all
+from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
@@ -115,6 +116,9 @@ async def test_a_token_reaches_the_client_in_its_aud(tmp_path: Path, place: tupl
             assert (await send(running, token(["shop", 5])))[0] == 400
             assert (await send(running, token([f"c{nth}" for nth in range(101)])))[0] == 400
             await running.until_metric(3, "upstream_requests_total", upstream="op", result="accepted")
+            shown = (await asyncio.to_thread(notifier, "status", "-c", str(site.file), cwd=site.folder)).stdout
+            assert "relay op  keys fresh, last token: " in shown
+            assert "last token: none" not in shown
             await running.until_metric(2, "upstream_requests_total", upstream="op", result="replayed")
             await running.until_metric(2, "upstream_requests_total", upstream="op", result="audience")
             assert await running.stop() == 0

@@ -90,7 +90,8 @@ export function Overview() {
       <section><h2>Last 15 minutes</h2>
         <${Plot} bars=${barsOf(service)} width=${service.timeline.step} unit="s" label="15 min" /></section></div>
     <${TroubledClients} service=${service} />
-    <div class="columns">${troubles.length > 0 && queues}<${Workers} service=${service} /></div>`;
+    <div class="columns">${troubles.length > 0 && queues}<${Workers} service=${service} />
+      ${service.relays.length > 0 && html`<${Relays} relays=${service.relays} />`}</div>`;
 }
 
 let troublesBefore = [];
@@ -236,4 +237,17 @@ function Worker({ worker }) {
       : html`<span class="dim">up <${Ago} at=${worker.since} suffix="" /></span>`}
     <br />${rate(worker.rates.delivered)} delivered a second, ${number(worker.in_flight)} in flight
     ${problem && html`<br /><span class="chip bad">not consuming</span>${" "}<${SafeText} text=${problem} />`}</li>`;
+}
+
+function Relays({ relays }) {
+  return html`<section><h2>Relays</h2><ul class="lines">${relays.map((one) => html`<${Relay} key=${one.relay} of=${one} />`)}</ul></section>`;
+}
+
+const KEYS_TONES = { fresh: "good", held: "warn" };
+
+function Relay({ of: { relay, iss, keys, last_token: last } }) {
+  const tone = KEYS_TONES[keys] ?? "bad";
+  return html`<li><b><${SafeText} text=${relay} limit=${60} /></b>${" "}<span class="iss"><${SafeText} text=${host(iss)} /></span>${" "}
+    <span class="chip ${tone}">${tone === "bad" ? `keys not served: ${keys}` : `keys ${keys}`}</span>
+    <br />${last ? html`last token <${Ago} at=${last} />` : "no token since the workers started"}</li>`;
 }

@@ -16,8 +16,10 @@ from notifier.features.upstreams.server_keys import KEEP_INTERVAL_SECONDS, Serve
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_token import LogoutTokenVerifier
 from notifier.model.client import TlsFiles
+from notifier.model.egress import HTTP_SETTING
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress, metadata_uri
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
+from notifier.operators.status.service_status import RelayState
 from notifier.settings.service_settings import Settings
 
 LOOP_NAME = "notifier"
@@ -42,10 +44,14 @@ class ConfiguredRelays:
         """Return the relay of a name; None if it is not configured."""
         return self._current_relays().get(name)
 
-    def can_serve(self) -> bool:
-        """Return whether there are relays, and the JWK Set of each can be served."""
-        relays = self._current_relays().values()
-        return bool(relays) and all(relay.keys.held is not None for relay in relays)
+    def states(self) -> list[RelayState]:
+        """Return the states of the relays, for operators and for `/readyz`."""
+        return [
+            RelayState(
+                relay=name, iss=relay.iss, keys=relay.keys.result.value, last_token=self._record.last_accepted_at(name)
+            )
+            for name, relay in self._current_relays().items()
+        ]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -109,7 +115,8 @@ async def read_relay_keys(
 ) -> IssuerDocument | DocumentIssue:
     """Return the JWK Set of a relay from `jwks_uri`, otherwise from the `jwks_uri` of its metadata. Never raises.
 
-    `reader` must send LOOP_HEADERS. `egress.allow_http` permits nothing here, as clients verify ID tokens by the set.
+    `reader` must send LOOP_HEADERS. `egress.allow_http` permits nothing here, as clients verify ID tokens by the set:
+    the relay's `allow_http` does.
     """
     egress, issuer = settings.template().route.egress, settings.issuers.get(iss)
     tls = TlsFiles() if issuer is None or issuer.tls is None else issuer.tls.files()
@@ -117,4 +124,7 @@ async def read_relay_keys(
         policy = replace(issuer_egress(egress), allow_http=True)  # `RelaySettings` refuses http unless it is allowed
         return await reader.read(relay.jwks_uri, egress=policy, tls=tls, within=KEYS_TIMEOUT_SECONDS)
     discovery = Discovery(issuer=iss, metadata=metadata_uri(iss), tls=tls, within=DOCUMENT_TIMEOUT_SECONDS)
-    return await discovery.read_keys(reader, replace(egress, allow_http=relay.allow_http))
+    document = await discovery.read_keys(reader, replace(egress, allow_http=relay.allow_http))
+    if isinstance(document, DocumentIssue):
+        return replace(document, text=document.text.replace(HTTP_SETTING, "allow_http of the relay"))
+    return document

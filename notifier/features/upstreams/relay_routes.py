@@ -89,11 +89,10 @@ class RelayRoutes:
                 held = await relay.keys.current()
         except Refusal:
             held = relay.keys.held  # without waiting
+        self._record_jwks(name, relay.keys.result)
         if held is None:
-            self._record_jwks(name, relay.keys.failure)
             headers = {"Retry-After": RETRY_AFTER_SECONDS}
             return problem_response(503, "The keys of the identity server cannot be served now", headers=headers)
-        self._record_jwks(name, JwksResult.FRESH if held.is_fresh else JwksResult.HELD)
         caching = f"public, max-age={held.max_age}" if held.max_age else "no-cache"
         headers = {**_PUBLIC_HEADERS, "Cache-Control": caching}
         return web.Response(body=held.joined.body, content_type=_JSON, headers=headers)

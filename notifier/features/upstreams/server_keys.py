@@ -84,6 +84,14 @@ class ServerKeys:
         held = self._held
         return None if held is None or self._monotonic() - held.keys.began_at > MAX_HELD_SECONDS else held
 
+    @property
+    def result(self) -> JwksResult:
+        """The result of a request of the set, if it came now and caused no reading."""
+        held = self.held
+        if held is None:
+            return self.failure
+        return JwksResult.FRESH if held.is_fresh else JwksResult.HELD
+
     async def current(self, within: float | None = MAX_WAIT_SECONDS) -> HeldKeys | None:
         """Return the set, read again if that is due; wait until `within` seconds after the reading began.
 

@@ -21,7 +21,9 @@ _SUCCESSES = (UpstreamResult.ACCEPTED, UpstreamResult.REPLAYED)
 class UpstreamRecord:
     """The counters of upstreams, and the log of failures. `monotonic` is a clock that never jumps."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._accepted_at: dict[str, float] = {}
         self._requests: dict[tuple[str, str], int] = {}
         self._look_ups: dict[tuple[str, str], int] = {}
         self._jwks: dict[tuple[str, str], int] = {}
@@ -45,6 +47,10 @@ class UpstreamRecord:
             for jwks_result in JwksResult:
                 self._jwks.setdefault((name, jwks_result.value), 0)
 
+    def last_accepted_at(self, upstream: str) -> float | None:
+        """Return when the last token of an upstream or relay was accepted (epoch seconds); None if none was."""
+        return self._accepted_at.get(upstream)
+
     def on_jwks(self, relay: str, result: JwksResult) -> None:
         """Count a request of a relay's joined JWK Set."""
         self._jwks[relay, result.value] += 1
@@ -56,6 +62,8 @@ class UpstreamRecord:
         """
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
+        if result in _SUCCESSES:
+            self._accepted_at[upstream] = self._clock()
         if result in _SUCCESSES or not self._log_limit.allows(*key):
             return
         self._log_limit.on_logged(*key)

@@ -47,7 +47,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
         families=record.families,
         readers={"upstream": intake},
         lifespan=_run_both(upstreams, relays),
-        stays_ready=relays.can_serve,
+        relays=relays.states,
     )
 
 

@@ -20,7 +20,14 @@ from notifier.operators.status.client_status import (
     troubled_clients_of,
 )
 from notifier.operators.status.health_observer import HealthObserver
-from notifier.operators.status.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
+from notifier.operators.status.service_status import (
+    LaneState,
+    RelayState,
+    ServiceStatus,
+    WorkerState,
+    dump_state,
+    status_of,
+)
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import QueueOverview
 from notifier.tokens.first_day import SeenKey
@@ -37,6 +44,7 @@ class OwnSources:
     registry: Callable[[], Sequence[SourceState]]
     troubles: Callable[[], Iterable[Trouble]]
     keys: Callable[[], Iterable[SeenKey]]
+    relays: Callable[[], Sequence[RelayState]]
 
 
 class OwnState:
@@ -78,7 +86,7 @@ class OwnState:
         state, left_out = self._state((), len(keys)), len(keys)
         yield dump_state(state)
         clients, _ = self._clients(keys)
-        part_of = partial(copy_record, state, registry=(), bindings_missing=(), troubles=(), keys=())
+        part_of = partial(copy_record, state, registry=(), bindings_missing=(), troubles=(), keys=(), relays=())
         while part := list(islice(clients, size)):
             left_out -= len(part)
             yield dump_state(part_of(clients=part, left_out=left_out))
@@ -125,6 +133,7 @@ class OwnState:
             dead_letters=queue_status.dead_letters,
             consuming=readiness.operates,
             problem="" if readiness.operates else readiness.problem or "",
+            relays=self._sources.relays(),
         )
 
 

@@ -20,6 +20,7 @@ from notifier.tokens.first_day import Seen, SeenKey, merge_seen_keys
 
 MAX_STATE_BYTES = 384 * 1024  # at most doubled in an answer to the console: the side channel drops 1 MiB
 SMALL_SHARE = 0.2  # of a source's clients, by which workers may differ while they read it; the guard's share too
+SERVED_KEYS = ("fresh", "held")  # how a relay's JWK Set is served
 
 
 @record
@@ -32,6 +33,24 @@ class LaneState:
     unsettled: int = 0
     set_aside: int = 0
     oldest: float | None = None
+
+
+@record
+class RelayState:
+    """A relay. `keys`: how its JWK Set is served, as the `result` of `relay_jwks_requests_total`.
+
+    `last_token`: when the last token was accepted (epoch seconds); None if none was since the workers started.
+    """
+
+    relay: str
+    iss: str
+    keys: str
+    last_token: float | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Return whether clients get a JWK Set."""
+        return self.keys in SERVED_KEYS
 
 
 @record
@@ -60,6 +79,7 @@ class WorkerState:
     dead_letters: int = 0
     consuming: bool | None = None
     problem: str = ""
+    relays: Sequence[RelayState] = ()
 
 
 class _Document(TypedDict):
@@ -230,6 +250,17 @@ def _find_differing_sources(status: ServiceStatus) -> Iterator[SharedTrouble]:
 def seen_keys_of(status: ServiceStatus) -> Seen:
     """Return since when the workers have seen each key in its issuer's JWK Set."""
     return merge_seen_keys(key for worker in status.workers for key in worker.keys)
+
+
+def relays_of(status: ServiceStatus) -> list[RelayState]:
+    """Return the relays. `keys` is that of the worker that is worst off, `last_token` the latest of all workers."""
+    merged: dict[str, RelayState] = {}
+    for relay in (relay for worker in status.workers for relay in worker.relays):
+        other = merged.get(relay.relay, relay)
+        keys = max(relay.keys, other.keys, key=lambda keys: SERVED_KEYS.index(keys) if keys in SERVED_KEYS else 9)
+        last_token = max(filter(None, (relay.last_token, other.last_token)), default=None)
+        merged[relay.relay] = copy_record(relay, keys=keys, last_token=last_token)
+    return [merged[name] for name in sorted(merged)]
 
 
 def count_held_messages(status: ServiceStatus, queue: str) -> int:

@@ -9,6 +9,7 @@ from notifier.model.moment import format_moment, format_optional_moment
 from notifier.model.trouble import SharedTrouble, TroubleKind
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import (
+    RelayState,
     ServiceStatus,
     WorkerState,
     consumed_queues_of,
@@ -17,6 +18,7 @@ from notifier.operators.status.service_status import (
     count_set_aside,
     missing_bindings_of,
     rates_of,
+    relays_of,
     seen_keys_of,
     troubles_of,
 )
@@ -61,6 +63,7 @@ def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = N
         "clients_left_out": status.left_out if whole else None,
         "bindings_missing": [binding.row() for binding in missing_bindings_of(status)],
         "keys": [_key_document(key) for (iss, _), key in sorted(seen_keys_of(status).items()) if permits(iss)],
+        "relays": [_relay_document(relay) for relay in relays_of(status) if permits(relay.iss)],
         "troubles": [
             _trouble_document(shared, whole=whole)
             for shared in troubles_of(status)
@@ -77,6 +80,11 @@ def _key_document(key: SeenKey) -> dict[str, object]:
         "published_since": format_optional_moment(key.since),
         "appeared": key.appeared,
     }
+
+
+def _relay_document(relay: RelayState) -> dict[str, object]:
+    last_token = format_optional_moment(relay.last_token)
+    return {"relay": relay.relay, "iss": relay.iss, "keys": relay.keys, "last_token": last_token}
 
 
 def _trouble_document(shared: SharedTrouble, *, whole: bool) -> dict[str, object]:

@@ -18,6 +18,7 @@ from notifier.operators.status.service_status import (
     count_set_aside,
     missing_bindings_of,
     rates_of,
+    relays_of,
     troubles_of,
 )
 from notifier.operators.terminal.output import format_age
@@ -121,6 +122,10 @@ def _format_workers(status: ServiceStatus) -> str:
         lines.append(f"  {worker.worker}  {worker.version}  {phase}, {worker.in_flight:,} in flight")
         unread = (source.name for source in worker.registry if not source.up and source.problem is None)
         lines += [f"    registry source {name}: not read yet" for name in unread]
+    for relay in relays_of(status):
+        keys = f"keys {relay.keys}" if relay.is_served else f"! its JWK Set is not served ({relay.keys})"
+        last = "none" if relay.last_token is None else format_age(relay.last_token, status.at)
+        lines.append(f"  relay {relay.relay}  {keys}, last token: {last}")
     return "\n".join(lines)
 
 

@@ -129,7 +129,7 @@ async def test_discovery_by_http_needs_the_relays_allow_http(tmp_path: Path) -> 
 
     async with LoopbackServer(metadata) as server:
         reader = DocumentReader()
-        for allowed, read in ((False, "is http"), (True, "'kid': 'k1'")):
+        for allowed, read in ((False, "is http; to allow it, set allow_http of the relay"), (True, "'kid': 'k1'")):
             loaded = loaded_from(tmp_path, {"allow_http": True}, issuers={server.base: ISSUER}, egress=egress)
             [relay] = relays_of(loaded.settings).values()
             relay = relay.model_copy(update={"allow_http": allowed})

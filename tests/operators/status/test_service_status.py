@@ -24,6 +24,7 @@ from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import (
     MAX_STATE_BYTES,
     LaneState,
+    RelayState,
     WorkerState,
     dump_state,
     rates_of,
@@ -104,6 +105,25 @@ def test_workers_of_different_versions_are_marked() -> None:
         pages.append(page.getvalue())
     assert "! 2 versions, as during an upgrade: 0.1.0+g1a2b3c4d at 2, 0.1.0+gfeedf00d at 1." in pages[0]
     assert "versions" not in pages[1]
+
+
+def test_a_relay_has_one_line() -> None:
+    """With the keys of the worker that is worst off, and the last token of all. An issuer's token sees only its own."""
+    held, away = (RelayState(relay="dex", iss=ISS, keys=keys, last_token=NOW - 9) for keys in ("held", "away"))
+    fresh = RelayState(relay="dex", iss=ISS, keys="fresh")
+    other = RelayState(relay="app", iss="https://other.example.com", keys="fresh")
+    pages, documents = [], list[Any]()
+    for relays in ((fresh, held), (held, fresh), (fresh, away), (other, other)):
+        answers = [worker(name, relays=[relay]) for name, relay in zip("ab", relays, strict=True)]
+        status = status_of({}, answers, now=NOW)
+        Console(file=(page := io.StringIO()), width=200).print(status_page(status, every_client=False))
+        pages.append(page.getvalue())
+        documents.append(document_of(status, lambda iss: iss == ISS)["relays"])
+    assert all("relay dex  keys held, last token: 9 s ago" in page for page in pages[:2])
+    assert "relay dex  ! its JWK Set is not served (away), last token: 9 s ago" in pages[2]
+    assert "relay app  keys fresh, last token: none" in pages[3]
+    assert [relay["keys"] for relays in documents for relay in relays] == ["held", "held", "away"]
+    assert documents[3] == []
 
 
 def test_counts_name_what_happened() -> None:

@@ -76,6 +76,10 @@ async def test_long_names(service: Service, new_window: NewWindow, tmp_path: Pat
     )
     service.answer("long", 503, TEXT)
     service.answer("payroll", 404, TEXT)
+    service.site.serve_web()
+    unread = {"jwks_uri": "http://127.0.0.1:9/keys", "allow_http": True}
+    service.site.config["relays"] = {"customer-portal-of-the-whole-group": {"issuer": ISSUER, **unread}}
+    service.site.write()
     async with service.worker() as running:
         for number in (1, 2):
             await service.sign_out(running, f"{LONG}-{number}", 6)
@@ -88,6 +92,7 @@ async def test_long_names(service: Service, new_window: NewWindow, tmp_path: Pat
         window = await new_window(running)
         await window.sign_in(SRE)
         await expect(window.row("customer-portal")).to_have_count(2)
+        await expect(window.page.get_by_text("keys not served: away")).to_be_visible()
         at = urlencode({"client_id": f"{LONG}-1", "iss": ISSUER})
         await look(window, tmp_path, "long", places(client=f"client?{at}"))
 
