@@ -55,10 +55,10 @@ async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path)
 
 
 async def test_documented_objects_are_accepted(commands: Commands, namespace: str) -> None:
-    """What the documents have their readers write beside the chart: the way of browsers to the pages."""
+    """What the documents have their readers write beside the chart: the ways to relays and to pages for browsers."""
     page = "docs/kubernetes-special-cases.md"
     objects = [yaml.safe_load(text) for text in blocks(page, "yaml") if "\nkind: " in text]
-    assert [each["kind"] for each in objects] == ["Ingress", "HTTPRoute"]
+    assert [each["kind"] for each in objects] == ["Ingress", "Ingress", "HTTPRoute"]
     for each in objects:
         each["metadata"]["namespace"] = namespace
     await commands.apply(*objects)
