@@ -6,6 +6,7 @@ Everything listens on private ports of loopback, and ends with the test.
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -243,12 +244,16 @@ class Lab:
             site.write_clients(clients)
             site.write()
 
-    def nginx_block(self) -> str:
-        """Return nginx's block of docs/relay.md, for the ports here."""
+    def nginx_block(self, through: int | None = None) -> str:
+        """Return nginx's block of docs/relay.md, for the ports here.
+
+        `through`: the port of a proxy that leads to the workers. There is no fallback then.
+        """
         block = documented("nginx", "docs/relay.md")
+        first, second = self.web if through is None else (through, through)
         replacements = {
-            "server notifier-1:8090": f"server 127.0.0.1:{self.web[0]}",
-            "server notifier-2:8090": f"server 127.0.0.1:{self.web[1]}",
+            "server notifier-1:8090": f"server 127.0.0.1:{first}",
+            "server notifier-2:8090": f"server 127.0.0.1:{second}",
             "http://dex:5556": f"http://127.0.0.1:{self.own}",
             "listen 443 ssl": f"listen 127.0.0.1:{self.front}",
             "location = /dex/keys": f"location = {self.kind.keys}",
@@ -258,18 +263,18 @@ class Lab:
         for text, other in replacements.items():
             assert text in block, text
             block = block.replace(text, other)
-        return block
+        return block if through is None else re.sub(r"error_page .*;.*", "", block)
 
 
 @asynccontextmanager
-async def relay_lab(folder: Path, kind: Kind) -> AsyncIterator[Lab]:
-    """Run nginx. The test starts the server, its clients and the workers."""
+async def relay_lab(folder: Path, kind: Kind, through: int | None = None) -> AsyncIterator[Lab]:
+    """Run nginx (`through`: see `nginx_block`). The test starts the server, its clients and the workers."""
     lab = Lab(folder, kind)
     try:
         async with AsyncExitStack() as stack:
             place = folder / "nginx"
             place.mkdir()
-            (place / "nginx.conf").write_text(_NGINX.format(folder=place, block=lab.nginx_block()))
+            (place / "nginx.conf").write_text(_NGINX.format(folder=place, block=lab.nginx_block(through)))
             await stack.enter_async_context(lab.reader)
             await stack.enter_async_context(running(nginx_command(place, place / "nginx.conf"), place, lab.front))
             yield lab

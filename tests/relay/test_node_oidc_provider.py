@@ -7,13 +7,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
+from aiohttp import web
 from joserfc.jwk import RSAKey
 
 from notifier.model.client import Algorithm
 from tests.relay.lab import CLIENTS, SECRET, Kind, Lab, relay_lab
 from tests.relay.tokens import FORGED, hostile_tokens, logout_token, new_key
+from tests.system.loopback import LoopbackServer
+from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
 
 pytestmark = pytest.mark.timeout(400)  # the first run installs the packages
@@ -49,9 +54,11 @@ def registration(lab: Lab, name: str) -> Mapping[str, Any]:
 
 
 @asynccontextmanager
-async def everything(folder: Path, queue: tuple[str, str], key: RSAKey) -> AsyncIterator[Lab]:
-    """Run the server with this key, both workers and both clients."""
-    async with relay_lab(folder, PROVIDER) as lab:
+async def everything(
+    folder: Path, queue: tuple[str, str], key: RSAKey, through: int | None = None
+) -> AsyncIterator[Lab]:
+    """Run the server with this key, both workers and both clients. `through`: see `Lab.nginx_block`."""
+    async with relay_lab(folder, PROVIDER, through) as lab:
         await run_provider(lab, key)
         lab.write_sites(queue, lab.registry(pairwise=("mail",)), jwks_uri=lab.reader.url)
         async with lab.running_workers():
@@ -150,6 +157,41 @@ async def test_sign_ins_go_on_whatever_keys_notifier_can_read(tmp_path: Path, am
         await until_held(lab)
         assert await lab.read_keys() == ["server-3", own]
         assert not lab.attempts(sid=FORGED)
+
+
+async def test_sign_ins_go_on_while_the_broker_is_stopped_for_a_minute(
+    tmp_path: Path, amqp_url: str, prefix: str
+) -> None:
+    """Through a proxy that asks `/readyz` and has no fallback: clients get their keys from notifier, or not at all."""
+    broker, labs = urlsplit(amqp_url), list[Lab]()
+
+    async def pass_on(request: web.BaseRequest) -> web.StreamResponse:
+        workers = [each for lab in labs for each in zip(lab.workers, lab.web, strict=True)]
+        for running, port in workers:
+            if (await running.get("/readyz"))[0] == 200:
+                url, form = f"http://127.0.0.1:{port}{request.path}", await request.post()
+                async with aiohttp.request(request.method, url, data=form or None) as answer:
+                    return web.Response(status=answer.status, body=await answer.read())
+        return web.Response(status=503)
+
+    assert broker.hostname
+    async with TcpProxy(broker.hostname, broker.port or 5672) as network, LoopbackServer(pass_on) as proxy:
+        through = amqp_url.replace(f"{broker.hostname}:{broker.port}", f"127.0.0.1:{network.port}")
+        async with everything(tmp_path, (through, prefix), new_key("server-1"), proxy.port) as lab:
+            labs.append(lab)
+            await sign_in(lab)
+            network.refuse()
+            network.end(Ending.RESET)
+            is_over = asyncio.get_running_loop().time() + OUTAGE_SECONDS
+            while asyncio.get_running_loop().time() < is_over:
+                await sign_in(lab)
+            for running in lab.workers:
+                status, text = await running.get("/readyz")
+                assert (status, json.loads(text)["consuming"]) == (200, False)
+                assert json.loads(text)["problem"]
+            await network.accept()
+            await until(lambda: lab.metric("ready"), lambda ready: ready == len(lab.workers))
+            await sign_in_and_out(lab)
 
 
 async def until_joined(lab: Lab, status: int, kids: list[str]) -> None:
