@@ -205,8 +205,12 @@ class SideChannel(Protocol):
         `handle` receives the request as a document, returns the answer as a document, and never raises.
         """
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+    def share_updates(
+        self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None], kind: str = "news"
+    ) -> None:
         """Publish the updates of `next_update` to other workers; pass theirs to `on_update`. Call it before `open`.
+
+        `kind`: the name of these updates. Older workers ignore those of an unknown kind.
 
         `next_update` waits for an update; its calls per second are bounded. `on_update` must not block. Neither raises.
         A queue that permits only one worker calls neither.

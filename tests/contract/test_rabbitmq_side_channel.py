@@ -27,6 +27,7 @@ from tests.support.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
 ALL = DeadLetterFilter()
+NEWS = f"{side_channel.UPDATES_PREFIX}news"
 
 
 @pytest.fixture(autouse=True)
@@ -323,7 +324,7 @@ async def test_delayed_report_is_dropped(options: RabbitOptions, workers: NamedW
         workers.news[b"worker"].put_nowait(b"saw")
         async with here.iterator(timeout=PATIENCE) as messages:
             message = await anext(messages)
-    assert (message.type, message.body) == (side_channel.PEER_REPORTS, b"saw")
+    assert (message.type, message.body) == (NEWS, b"saw")
     assert message.delivery_mode == aio_pika.DeliveryMode.NOT_PERSISTENT
     assert message.expiration == side_channel.MESSAGE_TTL_MILLISECONDS / 1000
     assert queue.side_channel.dropped == 0
@@ -341,7 +342,7 @@ async def test_huge_messages_on_the_side_channel_are_dropped(options: RabbitOpti
     worker.side_channel.handle_requests(handle)
     await until_answered(options, {b"worker"})
     huge = bytes(replies.MAX_PENDING_BYTES + 1)
-    for kind in (replies.REQUEST, side_channel.PEER_REPORTS, replies.REPLY_TYPE):
+    for kind in (replies.REQUEST, NEWS, replies.REPLY_TYPE):
         await publish_to_workers(
             options, kind, huge, app_id="x", correlation_id="c", reply_to="amq.rabbitmq.reply-to.x"
         )
@@ -355,7 +356,7 @@ async def test_unknown_kind_on_the_side_channel_has_no_effect(options: RabbitOpt
     await until_answered(options, {b"worker"})
     with capture_logs() as log:
         await publish_to_workers(options, "notifier.later", b"{}", app_id="x")
-        await publish_to_workers(options, side_channel.PEER_REPORTS, b"\xff")
+        await publish_to_workers(options, NEWS, b"\xff")
         await until_answered(options, {b"worker"})
     assert await asyncio.wait_for(workers.received_reports.get(), PATIENCE) == (b"worker", b"\xff")
     assert (workers.received.empty(), log) == (True, [])

@@ -38,7 +38,9 @@ class SideChannel:
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Do nothing."""
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], received: Callable[[bytes], None]) -> None:
+    def share_updates(
+        self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None], kind: str = "news"
+    ) -> None:
         """Do nothing."""
 
     def share_presence(self, presence: Presence) -> None:

@@ -128,6 +128,39 @@ async def test_a_token_reaches_the_client_in_its_aud(tmp_path: Path, place: tupl
         assert all(hit.claims["jti"].startswith("nfr-") for hit in clients.hits)
 
 
+async def test_a_copy_at_another_worker_is_one_delivery(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """While its event is pending, and after it. The embedded queue has one worker."""
+    server = IdentityServer()
+    async with Clients() as clients, LoopbackServer(server.handle) as upstream:
+        shop = client("shop", clients.url("shop"))
+        site = installation(tmp_path, (amqp_url, prefix), f"{upstream.base}/keys", shop)
+        async with worker(site) as first, worker(site) as second:
+            for each in (first, second):
+                await each.until_ready()
+            clients.judge = lambda _hit: 503
+            copy = token("shop", sid="s1")
+            assert await send(first, copy) == (200, "")
+            await clients.until(lambda: "s1" in clients.notified("shop"))
+
+            async def replayed() -> float:
+                assert await send(second, copy) == (200, "")
+                return await second.metric("upstream_requests_total", upstream="op", result="replayed")
+
+            await until(replayed, bool)
+            accepted = [await each.metric("upstream_requests_total", result="accepted") for each in (first, second)]
+            clients.judge = lambda _hit: 200
+            await until(lambda: delivered(first, second), lambda count: count > 0)
+            assert await send(second, copy) == (200, "")
+            assert (accepted, await delivered(first, second)) == ([1, 0], 1)
+            for each in (first, second):
+                assert await each.stop() == 0
+
+
+async def delivered(*workers: WorkerProcess) -> float:
+    """How many deliveries these workers have made."""
+    return sum([await each.metric("attempts_total", reason="delivered") for each in workers])
+
+
 async def test_clients_verify_both_by_one_set(tmp_path: Path) -> None:
     """It has the server's public keys unchanged, then notifier's, also before a key is due."""
     server = IdentityServer(

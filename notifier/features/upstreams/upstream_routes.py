@@ -9,7 +9,6 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeAlias, TypeVar, assert_never
 from urllib.parse import parse_qsl
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from notifier.features.upstreams.configured_upstreams import Upstream
+from notifier.features.upstreams.seen_tokens import SeenTokens
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
     UpstreamSession,
@@ -34,14 +34,12 @@ from notifier.model.ids import new_id
 from notifier.model.message import Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.model.printable import json_text
-from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.problem import problem_response
 from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
 ANSWER_TIMEOUT_SECONDS = 4.5  # for keys and queue together: most servers give up after 5 s
-MAX_SEEN_TOKENS = shared_bound(10_000)  # the oldest are dropped; the event of a dropped one has the same id again
 RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
@@ -73,24 +71,6 @@ async def publish_all(
     except (QueueError, TimeoutError):
         return False
     return True
-
-
-class _SeenTokens:
-    """The IDs of tokens that a worker accepted, so that it publishes none twice (RFC 7519 §4.1.7)."""
-
-    def __init__(self) -> None:
-        self._expires_at: OrderedDict[str, float] = OrderedDict()
-
-    def is_seen(self, token_id: str, now: float) -> bool:
-        """Return whether the token was accepted before, and is not too old to be accepted again."""
-        return self._expires_at.get(token_id, 0.0) >= now
-
-    def add(self, token_id: str, expires_at: float) -> None:
-        """Remember an accepted token until `expires_at` (epoch seconds), when it is refused for its age."""
-        self._expires_at[token_id] = expires_at
-        self._expires_at.move_to_end(token_id)
-        while len(self._expires_at) > MAX_SEEN_TOKENS:
-            self._expires_at.popitem(last=False)
 
 
 class TokenVerifier(Protocol):
@@ -128,14 +108,13 @@ class LogoutTokenRoute(Generic[SenderT]):
         messages: LogoutMessages[SenderT],
         publish: PublishOutgoing,
         record: RecordResult,
-        clock: Clock = time.time,
+        seen: SeenTokens,
     ) -> None:
         self._find_sender = find_sender
         self._messages = messages
         self._publish = publish
         self._record = record
-        self._clock = clock
-        self._seen = _SeenTokens()
+        self._seen = seen
         self._publishing: dict[str, asyncio.Task[bool]] = {}
 
     async def post_logout(self, request: web.Request) -> web.Response:
@@ -183,7 +162,7 @@ class LogoutTokenRoute(Generic[SenderT]):
         Copies of a token share one publication. `deadline`: by the clock of the event loop.
         """
         token_id = self._messages.id_of(sender, logout)
-        if self._seen.is_seen(token_id, self._clock()):
+        if self._seen.is_seen(token_id):
             return UpstreamResult.REPLAYED, ""
         publishing = self._publishing.get(token_id)
         if publishing is None:

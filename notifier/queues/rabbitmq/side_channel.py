@@ -49,9 +49,7 @@ from notifier.queues.rabbitmq.replies import (
 )
 from notifier.queues.rabbitmq.topology_watch import WorkerCount
 
-PEER_REPORTS = (
-    "notifier.news"  # the `type` of a worker's reports of clients to the other workers; `app_id` is the sender
-)
+UPDATES_PREFIX = "notifier."  # of the `type` of a worker's updates to the other workers; `app_id` is the sender
 PRESENCE = "notifier.presence"  # the `type` of a worker's announcement to all workers
 LARGE_BUCKETS = "large-buckets"  # the header of announcements: the worker has the large buckets; older ones lack it
 RENEWED = "renewed"  # the header of announcements: the worker has several consumers of the counted lane
@@ -102,9 +100,12 @@ class RabbitSideChannel:
         """Set the callback that handles operators' requests. `handle` never raises."""
         self._handle_request = handle
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+    def share_updates(
+        self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None], kind: str = "news"
+    ) -> None:
         """Publish the updates of `next_update`; pass those of other workers to `on_update`. Neither may raise."""
-        self._next_updates[PEER_REPORTS], self._on_shared[PEER_REPORTS] = next_update, on_update
+        message_type = UPDATES_PREFIX + kind
+        self._next_updates[message_type], self._on_shared[message_type] = next_update, on_update
 
     def share_presence(self, presence: Presence) -> None:
         """Publish the announcements of this worker, and pass those of all workers to `presence`."""

@@ -108,7 +108,9 @@ class SqliteSideChannel:
         """Set the callback that handles operators' requests. `handle` never raises."""
         self._handle_request = handle
 
-    def share_updates(self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None]) -> None:
+    def share_updates(
+        self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None], kind: str = "news"
+    ) -> None:
         """Do nothing: the file has one worker."""
 
     def share_presence(self, presence: Presence) -> None:
