@@ -9,18 +9,21 @@ notifier never answers more than the server itself would. In doubt nothing is se
   itself, drops the set at once.
 
 Servers sign with a key as soon as they publish it, and many send a token once. So a token with an unknown `kid` waits
-for a reading that began after its arrival. All tokens and requests share one reading.
+for a reading that began after its arrival. All tokens and requests share one reading. Strangers can invent kids, so a
+bounded number of tokens waits.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 
 import structlog
 
 from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, is_joined_set, read_server_set
 from notifier.model.errors import describe_error
 from notifier.model.record import copy_record, record
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import LOOP_STATUS, DocumentIssue, IssuerDocument
 from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.transmitter_keys import PublishedSet, ReadKeySet, VerifyingKey
@@ -28,6 +31,7 @@ from notifier.tokens.transmitter_keys import PublishedSet, ReadKeySet, Verifying
 FRESH_SECONDS = 2.0  # after a reading, in which the set is not read again
 RETRY_SECONDS = 1.0  # the same after a failed reading: few tokens may meet unread keys
 UNKNOWN_INTERVAL_SECONDS = 0.5  # between readings for tokens with unknown keys, which strangers can invent
+MAX_WAITING_TOKENS = shared_bound(256)  # that wait for a reading; a token with a known kid needs none
 MAX_WAIT_SECONDS = 0.3  # for a reading, from its begin: some clients wait 0.5 s for a JWK Set (Nimbus)
 MAX_HELD_SECONDS = 300.0  # after which a set that cannot be read again is not used: a key may have been revoked
 MAX_CACHED_SECONDS = 300  # of Cache-Control; no longer than the server allows, so that no cache hides a new key
@@ -47,7 +51,7 @@ class JwksResult(StrEnum):
 
 @record
 class HeldKeys:
-    """A set that was read. `max_age`: seconds for which a client may cache it. `is_fresh`: the last reading succeeded.
+    """A set that was read. `max_age`: seconds for which a client may cache it. `is_fresh`: read just now.
 
     The keys verify tokens. `joined`: what clients get.
     """
@@ -74,6 +78,7 @@ class ServerKeys:
         self._held: HeldKeys | None = None
         self._began_at = self._due = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._reason: str | None = None
         self.failure = JwksResult.AWAY
         """Why no set is held."""
@@ -102,7 +107,10 @@ class ServerKeys:
         if self._reading is not None:
             left = None if within is None else max(self._began_at + within - self._monotonic(), 0.0)
             await asyncio.wait({self._reading}, timeout=left)
-        return self.held
+        held = self.held
+        if held is None or self._reading is None or self._monotonic() - held.keys.began_at <= FRESH_SECONDS:
+            return held
+        return copy_record(held, max_age=0, is_fresh=False)  # read up to KEEP_INTERVAL_SECONDS ago
 
     async def matching_keys(
         self, kid: str | None, alg: str, *, reread: bool = False, may_wait: Callable[[], bool] = lambda: True
@@ -112,14 +120,16 @@ class ServerKeys:
         Without a set it waits for the whole reading, since the server may make its keys only then (Hydra).
         """
         arrived_at = self._monotonic()
-        held = await self.current(MAX_WAIT_SECONDS if self.held is not None else None)
+        if self.held is None:
+            await self._wait(partial(self.current, None))
+        held = None if self.held is None else await self.current()
         if held is None:
             return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
         keys = held.keys.matching_keys(kid, alg)
         if keys and not reread:
             return keys
         if held.keys.began_at < arrived_at and may_wait():
-            await self._read_after(arrived_at)
+            await self._wait(partial(self._read_after, arrived_at))
             held = self.held
             if held is None or held.keys.began_at < arrived_at:
                 return KeysUnavailable(text="The key of the token is not known yet; send the token again")
@@ -136,6 +146,15 @@ class ServerKeys:
         if (reading := self._reading) is not None:
             reading.cancel()
             await asyncio.wait({reading})
+
+    async def _wait(self, until_read: Callable[[], Awaitable[object]]) -> None:
+        """Wait for a reading, unless too many tokens do."""
+        if self._waiting < MAX_WAITING_TOKENS:
+            self._waiting += 1
+            try:
+                await until_read()
+            finally:
+                self._waiting -= 1
 
     async def _read_after(self, moment: float) -> None:
         """Wait for a reading that began after `moment`."""

@@ -8,6 +8,7 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeAlias, TypeVar, assert_never
@@ -34,7 +35,8 @@ from notifier.model.ids import new_id
 from notifier.model.message import Lane, Message, MessageDraft
 from notifier.model.moment import Clock
 from notifier.model.printable import json_text
-from notifier.network.listeners.problem import problem_response
+from notifier.network.listeners.problem import Refusal, problem_response
+from notifier.network.listeners.throttle import RequestSlots
 from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
@@ -100,7 +102,10 @@ class LogoutMessages(Protocol[SenderT_contra]):
 
 
 class LogoutTokenRoute(Generic[SenderT]):
-    """The route by which senders report ended sessions. `find_sender` returns None for an unknown sender."""
+    """The route by which senders report ended sessions. `find_sender` returns None for an unknown sender.
+
+    `slots`: those for verified tokens, by sender. None: the application limits its requests.
+    """
 
     def __init__(
         self,
@@ -109,12 +114,14 @@ class LogoutTokenRoute(Generic[SenderT]):
         publish: PublishOutgoing,
         record: RecordResult,
         seen: SeenTokens,
+        slots: RequestSlots | None = None,
     ) -> None:
         self._find_sender = find_sender
         self._messages = messages
         self._publish = publish
         self._record = record
         self._seen = seen
+        self._slots = slots or RequestSlots(sys.maxsize, sys.maxsize, "")
         self._publishing: dict[str, asyncio.Task[bool]] = {}
 
     async def post_logout(self, request: web.Request) -> web.Response:
@@ -150,7 +157,11 @@ class LogoutTokenRoute(Generic[SenderT]):
             case KeysUnavailable():
                 return UpstreamResult.KEYS_AWAY, logout.text
             case VerifiedLogout():
-                return await self._accept_logout(sender, logout, deadline)
+                try:
+                    with self._slots.hold_slot(sender.name):
+                        return await self._accept_logout(sender, logout, deadline)
+                except Refusal:
+                    return UpstreamResult.BUSY, "too many tokens at a time; send the token again"
             case _:
                 assert_never(logout)
 

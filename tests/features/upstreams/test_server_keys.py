@@ -13,6 +13,8 @@ from notifier.features.upstreams.server_keys import (
     FRESH_SECONDS,
     MAX_CACHED_SECONDS,
     MAX_HELD_SECONDS,
+    MAX_WAITING_TOKENS,
+    UNKNOWN_INTERVAL_SECONDS,
     JwksResult,
     ServerKeys,
 )
@@ -153,6 +155,22 @@ async def test_a_reading_is_awaited_until_0_3_s_after_it_began() -> None:
     assert await reading == ["s2"]
 
 
+async def test_a_set_of_a_slow_server_is_not_cached() -> None:
+    """It may be a minute old: the time that the server allows has passed."""
+    server = Server()
+    server.publish(SERVER, fresh_seconds=60.0)
+    held = [await server.keys.current()]
+    server.answering.clear()
+    for seconds in (FRESH_SECONDS, 60.0):
+        server.monotonic += seconds
+        held.append(await server.keys.current())
+    assert [(each.is_fresh, each.max_age) for each in held if each] == [(True, 60), (True, 60), (False, 0)]
+    server.answering.set()
+    held = [await server.keys.current()]
+    assert held[0] is not None
+    assert (held[0].is_fresh, held[0].max_age) == (True, 60)
+
+
 async def test_200_tokens_with_invented_kids_do_not_delay_the_first_tokens_of_a_new_key() -> None:
     """All wait for one reading that began after they came. A token whose claims are refused causes none."""
     server = Server()
@@ -166,6 +184,32 @@ async def test_200_tokens_with_invented_kids_do_not_delay_the_first_tokens_of_a_
     assert await asyncio.gather(*tokens) == [["s2"]] * 6
     assert await asyncio.gather(*invented) == [[]] * 200
     assert server.readings == 2
+
+
+async def test_tokens_that_wait_for_keys_are_bounded_and_known_keys_need_no_place() -> None:
+    """Strangers can invent kids. While they hold all places, other unknown kids are to be sent again."""
+    server = Server()
+    assert await server.kids() == ["s1"]
+    server.monotonic += UNKNOWN_INTERVAL_SECONDS
+    server.answering.clear()
+    invented = [asyncio.create_task(server.verifying_kids(f"k{nth}")) for nth in range(MAX_WAITING_TOKENS)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(server.verifying_kids("k"), 1) is None
+    assert await server.verifying_kids("s1") == ["s1"]
+    server.answering.set()
+    assert await asyncio.gather(*invented) == [[]] * MAX_WAITING_TOKENS
+    assert (await server.verifying_kids("k"), server.readings) == ([], 2)
+
+
+async def test_tokens_that_wait_for_the_first_reading_are_bounded() -> None:
+    """Those beyond are to be sent again."""
+    server = Server()
+    server.answering.clear()
+    waiting = [asyncio.create_task(server.verifying_kids("s1")) for _ in range(MAX_WAITING_TOKENS)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(server.verifying_kids("s1"), 1) is None
+    server.answering.set()
+    assert await asyncio.gather(*waiting) == [["s1"]] * MAX_WAITING_TOKENS
 
 
 async def test_an_error_in_notifier_drops_the_set() -> None:
