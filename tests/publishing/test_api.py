@@ -90,8 +90,10 @@ async def api() -> AsyncIterator[Api]:
         yield subject
 
 
-def is_problem(headers: dict[str, str]) -> bool:
-    return headers["Content-Type"].startswith("application/problem+json")
+def is_problem(headers: dict[str, str], document: object) -> bool:
+    """Return whether it is a problem of notifier, which publishers distinguish from those of other servers."""
+    kind = document.get("type") if isinstance(document, dict) else None
+    return headers["Content-Type"].startswith("application/problem+json") and kind == "urn:notifier:problem"
 
 
 async def test_202_with_the_id_means_accepted(api: Api) -> None:
@@ -169,7 +171,7 @@ async def test_400_names_every_mistake(api: Api) -> None:
     """Invalid entries too: over HTTP an event is accepted only as a whole."""
     status, document, headers = await api.post({"iss": 5, "sub": "a", "clients": ["shop", {"client_id": ""}]})
     assert status == 400
-    assert is_problem(headers)
+    assert is_problem(headers, document)
     assert document["title"] == "The event is malformed"
     assert {mistake["path"] for mistake in document["mistakes"]} == {"iss", "clients[1].client_id"}
     assert api.queue.taken == []
@@ -180,7 +182,7 @@ async def test_body_that_is_not_an_event_is_400(api: Api, body: bytes) -> None:
     """Empty, truncated, not UTF-8, not an object, too deep."""
     status, document, headers = await api.post(body)
     assert status == 400
-    assert is_problem(headers)
+    assert is_problem(headers, document)
     assert document["mistakes"]
 
 
@@ -211,9 +213,9 @@ async def test_type_that_is_not_configured_is_400(api: Api) -> None:
 )
 async def test_415_for_any_other_kind(api: Api, kind: str) -> None:
     """A form of a web page can send the first three across origins without a preflight: none of them publishes."""
-    status, _, headers = await api.post(Content_Type=kind)
+    status, document, headers = await api.post(Content_Type=kind)
     assert status == 415
-    assert is_problem(headers)
+    assert is_problem(headers, document)
     assert api.queue.taken == []
 
 
@@ -221,10 +223,10 @@ async def test_404_and_405_are_problems_too(api: Api) -> None:
     """In the same form as other errors; 405 lists the permitted methods."""
     async with api.http.get(f"{api.url}/v1/events") as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
-        assert is_problem(dict(answer.headers))
+        assert is_problem(dict(answer.headers), await answer.json(content_type=None))
     async with api.http.post(f"{api.url}/v1/else") as answer:
         assert answer.status == 404
-        assert is_problem(dict(answer.headers))
+        assert is_problem(dict(answer.headers), await answer.json(content_type=None))
 
 
 @pytest.mark.parametrize("bearer", [None, "", "wrong", "idp-secretx", "idp-secret-\u00e9"])
@@ -259,9 +261,9 @@ async def test_publisher_is_the_name_of_the_token(api: Api) -> None:
 async def test_403_without_permission_to_publish(api: Api, bearer: str, iss: str) -> None:
     """Without the scope, for another issuer than the token's, or not among the issuer's publishers."""
     api.tokens = TOKENS
-    status, _, headers = await api.post({**EVENT, "iss": iss}, bearer=bearer)
+    status, document, headers = await api.post({**EVENT, "iss": iss}, bearer=bearer)
     assert status == 403
-    assert is_problem(headers)
+    assert is_problem(headers, document)
     assert api.queue.taken == []
 
 

@@ -19,7 +19,7 @@ from notifier.model.documents.event_document import event_schema
 from notifier.model.errors import InputIssue
 from notifier.model.nearest import find_nearest_name, format_suggestion
 from notifier.model.printable import excerpt
-from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
+from notifier.network.listeners.problem import PROBLEM_TYPE, Refusal, malformed_refusal, problem_response
 
 JsonSchema = Mapping[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -50,10 +50,10 @@ CLOUDEVENT: JsonSchema = {
 }
 PROBLEM: JsonSchema = {
     "type": "object",
-    "description": "What is wrong (RFC 9457).",
+    "description": "An error (RFC 9457). Its `type` identifies notifier: an answer without it is another server's.",
     "required": ["type", "title", "status"],
     "properties": {
-        "type": {"type": "string", "const": "about:blank"},
+        "type": {"type": "string", "const": PROBLEM_TYPE},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "mistakes": {

@@ -11,12 +11,15 @@ from aiohttp.typedefs import Handler
 from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
 
+PROBLEM_TYPE = "urn:notifier:problem"
+"""Identifies notifier's answers: proxies and firewalls before it answer too, some also with problem documents."""
+
 
 def problem_response(
     status: int, title: str, *, mistakes: Iterable[InputIssue] = (), headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Return the response. `title` must be safe to show to anybody. `mistakes` have the paths and remedies."""
-    document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
+    document: dict[str, object] = {"type": PROBLEM_TYPE, "title": title, "status": status}
     listed = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
     if listed:
         document["mistakes"] = listed
