@@ -8,20 +8,20 @@ from tools.plain_english import declared, odd_parts
 
 PYTHON = '''
 class SessionTeller:
-    """Tell nobody."""
+    """A keeper."""
 
     def __init__(self, keeper: object) -> None:
-        self.said = hear(keeper)
+        self.tally = slip(keeper)
 
     @deprecated_name("prepare")
     def ending(self) -> None:
-        fate = "tell"
+        fate = "seldom"
 '''
 JAVASCRIPT = """
-import { heard } from './said.js'
-const { teller, slip: renamed } = read('tell') // const keeper = 1
-export function tell (seldom, { partings }) {
-  this.#tally = told(seldom)
+import { partings } from './slips.js'
+const { teller, slip: renamed } = read('fates') // const keeper = 1
+export function seldom ({ keepers }) {
+  this.#tally = slip(seldom)
 }
 /** @deprecated use prepare */
 export const ending = prepare
@@ -29,15 +29,15 @@ export const ending = prepare
 JAVA = """
 public final class Keeper<T> implements Slip {
     private final Map<String, Tally> partings = new HashMap<>();
-    String tell(@Nullable String seldom) throws Told { return said(seldom); }
+    String teller(@Nullable String seldom) throws Slip { return fate(seldom); }
 }
 """
 C_SHARP = """
 public sealed record Slip(string? Keeper)
 {
     [Obsolete("Use NotifyClients.")]
-    public bool TellClients { get; set; }
-    public async Task TellAsync(CancellationToken fate) => await HearAsync(fate);
+    public bool KeeperClients { get; set; }
+    public async Task SeldomAsync(CancellationToken fate) => await SlipAsync(fate);
 }
 """
 
@@ -45,10 +45,10 @@ public sealed record Slip(string? Keeper)
 @pytest.mark.parametrize(
     ("file", "text", "odd"),
     [
-        ("teller.py", PYTHON, {"teller", "SessionTeller", "keeper", "said", "fate"}),
-        ("a.js", JAVASCRIPT, {"teller", "tell", "seldom", "partings", "tally"}),
-        ("A.java", JAVA, {"Keeper", "partings", "tell", "seldom"}),
-        ("A.cs", C_SHARP, {"Slip", "Keeper", "TellAsync", "fate"}),
+        ("teller.py", PYTHON, {"teller", "SessionTeller", "keeper", "tally", "fate"}),
+        ("a.js", JAVASCRIPT, {"teller", "seldom", "keepers", "tally"}),
+        ("A.java", JAVA, {"Keeper", "partings", "teller", "seldom"}),
+        ("A.cs", C_SHARP, {"Slip", "Keeper", "SeldomAsync", "fate"}),
     ],
 )
 def test_declared_names_are_counted(file: str, text: str, odd: set[str]) -> None:
@@ -58,7 +58,9 @@ def test_declared_names_are_counted(file: str, text: str, odd: set[str]) -> None
     assert len(names) == len({*names})
 
 
-@pytest.mark.parametrize(("name", "odd"), [("clientsToTell", ["Tell"]), ("SAID_AT", ["SAID"]), ("pending_intel", [])])
+@pytest.mark.parametrize(
+    ("name", "odd"), [("clientsOfKeeper", ["Keeper"]), ("SLIPS_AT", ["SLIPS"]), ("pending_intel", [])]
+)
 def test_a_name_is_split_into_words(name: str, odd: list[str]) -> None:
     """At capitals and underscores."""
     assert [word for _, word in odd_parts(name)] == odd
