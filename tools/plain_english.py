@@ -31,7 +31,10 @@ DATA = Path(__file__).with_suffix(".json")
 PACKAGES = ("publishers/keycloak", "publishers/oidc-provider", "publishers/duende", "publishers/python")
 RECORDED = {"prose": ("notifier", "docs", "tests", *PACKAGES), "names": PACKAGES}
 GOAL = 0.5  # per 1,000 words, of the packages
-REACHED: Mapping[str, tuple[str, ...]] = {"prose": (), "names": ()}
+REACHED: Mapping[str, tuple[str, ...]] = {
+    "prose": ("publishers/keycloak", "publishers/duende", "publishers/python"),
+    "names": ("publishers/duende",),
+}
 
 KINDS = {
     "software speaks or listens (tells, says, hears)": r"\b(?:tells?|told|says?|said|hears?|heard)\b",

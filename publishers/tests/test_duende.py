@@ -54,14 +54,14 @@ def test_it_publishes_to_the_services_exchanges() -> None:
     """By the names that notifier declares without settings, and to the API's path."""
     defaults = {each.name: each.default for each in properties(COMMON / "NotifierOptions.cs", "NotifierOptions")}
     assert (defaults["Exchange"], defaults["BulkExchange"]) == (f"{PREFIX}.{Lane.EVENTS}", f"{PREFIX}.{Lane.BULK}")
-    assert "session.ended" in texts(COMMON / "Publishing/AmqpLink.cs")
+    assert "session.ended" in texts(COMMON / "Publishing/AmqpConnection.cs")
     assert {"/v1/events", "/v1/events?lane=bulk"} <= {*texts(COMMON / "Publishing/HttpTransport.cs")}
 
 
 def test_its_limits_are_the_services() -> None:
     """What would be refused or split there is refused or split here."""
-    assert int(constants(COMMON / "Publishing/AmqpTransport.cs")["LongestId"]) == MAX_ID_BYTES
-    assert int(constants(SHARED / "SessionEndedTeller.cs")["ClientsInAnEvent"]) == PART_CLIENTS
+    assert int(constants(COMMON / "Publishing/AmqpTransport.cs")["MaxIdBytes"]) == MAX_ID_BYTES
+    assert int(constants(SHARED / "SessionEndedDispatcher.cs")["MaxClientsPerEvent"]) == PART_CLIENTS
 
 
 def test_it_offers_the_services_algorithms() -> None:
@@ -76,7 +76,7 @@ def test_it_offers_the_services_algorithms() -> None:
 
 def test_it_recognizes_the_services_pages() -> None:
     """Their path, the marks of a page and of a refusal: otherwise the server's own frames would repeat endlessly."""
-    watch = {*texts(COMMON / "FrontChannel/PageWatch.cs")}
+    watch = {*texts(COMMON / "FrontChannel/PageAvailability.cs")}
     path, _context, _rest = PAGE_PATH.partition("{")
     assert any(path in each for each in watch)
     assert COOKIES_SEEN_HEADER in watch
