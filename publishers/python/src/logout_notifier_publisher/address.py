@@ -13,6 +13,8 @@ _PORTS = {"amqp": 5672, "amqps": 5671}
 _FORM = "amqps://USER@HOST:5671/VHOST, with several hosts of one cluster separated by commas, or https://HOST"
 _HOSTS = re.compile(r"([A-Za-z]+://(?:[^/?#]*@)?)([^/?#]*)(.*)")  # the part before the hosts, the hosts, the rest
 
+_API_PATH = re.compile(r"/v1(?:/events(?:/.*)?)?$", re.IGNORECASE)
+
 
 class AddressMistake(ValueError):  # noqa: N818  it is one
     """The URL is invalid. The text gives the reason and never contains the password."""
@@ -89,6 +91,6 @@ def _api(urls: list[URL]) -> Server:
     if url.user is not None or url.password is not None:
         raise AddressMistake("must not hold a user or a password: the API's token goes into `secret_file`")
     base = str(url).rstrip("/")
-    if "/v1/events/" in f"{url.raw_path}/":
-        raise AddressMistake("must end before /v1/events: write https://HOST")
+    if (api := _API_PATH.search(base)) is not None:
+        raise AddressMistake(f"includes the API's path: write {base[: api.start()]}, without {api[0]}")
     return Server(protocol="http", tls=url.scheme == "https", base=base)

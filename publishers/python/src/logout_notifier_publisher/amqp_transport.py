@@ -27,7 +27,14 @@ from pamqp import commands
 from yarl import URL
 
 from logout_notifier_publisher.address import Host, Server
-from logout_notifier_publisher.event_transport import Confirmed, Failure, NotTaken, OutgoingEvent, PublishOutcome
+from logout_notifier_publisher.event_transport import (
+    Confirmed,
+    Failure,
+    NotTaken,
+    OnOutcome,
+    OutgoingEvent,
+    PublishOutcome,
+)
 from logout_notifier_publisher.publisher_settings import PublisherSettings, words
 
 ROUTING_KEY = "session.ended"
@@ -132,12 +139,13 @@ class AmqpTransport:
         self._link = link
         return None
 
-    async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
+    async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
         """Publish all events, then wait for the confirms. Give up when none arrives within `publish_limit`."""
         failed = await self.ready()
         channel = self._link.channel
         if failed is not None or channel is None:
-            return [failed or NotTaken(why=Failure.DISCONNECTED, text="the connection is gone")] * len(events)
+            on_outcome(0, failed or NotTaken(why=Failure.DISCONNECTED, text="the connection is gone"))
+            return
         tasks = [asyncio.ensure_future(self._send(channel, event)) for event in events]
         try:
             pending = set(tasks)
@@ -152,10 +160,10 @@ class AmqpTransport:
                 for task in late:
                     task.cancel()
                     self._look_after(task)
-        outcomes = [self._outcome(task, late=task in late) for task in tasks]
+        for index, task in enumerate(tasks):
+            on_outcome(index, self._outcome(task, late=task in late))
         if channel.is_closed:
             self._drop()
-        return outcomes
 
     async def _send(self, channel: aiormq.Channel, event: OutgoingEvent) -> None:
         properties = commands.Basic.Properties(

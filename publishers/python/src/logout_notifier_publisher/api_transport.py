@@ -1,4 +1,4 @@
-"""Publish to notifier's API, one event after another. Only 202 confirms an event; 400 and 413 reject it for good."""
+"""Publish to notifier's API, one event after another."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,18 +10,17 @@ import aiohttp
 
 from logout_notifier_publisher.address import Server
 from logout_notifier_publisher.event_transport import (
-    Confirmed,
     Failure,
-    NeverTaken,
     NotTaken,
+    OnOutcome,
     OutgoingEvent,
     PublishOutcome,
 )
 from logout_notifier_publisher.lane import Lane
+from logout_notifier_publisher.publish_response import MAX_BODY_BYTES, PublishResponse
 from logout_notifier_publisher.publisher_settings import PublisherSettings, words
 
-LONGEST_WAIT = 60.0  # seconds of a Retry-After that are kept
-SHOWN = 500  # bytes of a response that are read
+MAX_RETRY_AFTER_SECONDS = 60.0
 
 
 class ApiTransport:
@@ -45,24 +44,20 @@ class ApiTransport:
         """Return None: HTTP connects at the first request."""
         return None
 
-    async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
-        """Publish one event after another. Stop at the first that is not accepted; the later ones stay queued.
-
-        A 403 may concern one issuer alone, so it holds up nothing.
-        """
-        outcomes: list[PublishOutcome] = []
+    async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
+        """Publish one event after another. Stop at the first that stays queued: the next would fail too."""
         try:
             token = await asyncio.get_running_loop().run_in_executor(self._threads, self._settings.read_secret)
             session = await self._opened()
         except (OSError, ValueError) as error:
             named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
-            return [NotTaken(why=Failure.FILES, text=f"{named}: {words(error)}")] * len(events)
-        for event in events:
+            on_outcome(0, NotTaken(why=Failure.FILES, text=f"{named}: {words(error)}"))
+            return
+        for index, event in enumerate(events):
             outcome = await self._post(session, event, token)
-            outcomes.append(outcome)
-            if isinstance(outcome, NotTaken) and outcome.status != 403:
-                return outcomes + [outcome] * (len(events) - len(outcomes))
-        return outcomes
+            on_outcome(index, outcome)
+            if isinstance(outcome, NotTaken):
+                return
 
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -79,9 +74,15 @@ class ApiTransport:
             headers["Authorization"] = f"Bearer {token}"
         try:
             async with session.post(self._url, data=event.body, headers=headers, allow_redirects=False) as answer:
-                text = (await answer.content.read(SHOWN)).decode("utf-8", errors="replace")
+                response = PublishResponse(
+                    status=answer.status,
+                    content_type=answer.content_type,
+                    server=answer.headers.get("Server"),
+                    retry_after=_seconds(answer.headers.get("Retry-After")),
+                    body=await _read_start(answer.content),
+                )
                 self._answered = True
-                return _outcome(answer.status, text, answer.headers.get("Retry-After"), self._host)
+                return response.to_outcome(event.id, token, self._host)
         except TimeoutError:
             failed = NotTaken(
                 why=Failure.TIMED_OUT, text=f"{self._host} did not answer within {self._settings.publish_limit:g} s"
@@ -99,18 +100,18 @@ class ApiTransport:
             await session.close()
 
 
-def _outcome(status: int, text: str, retry_after: str | None, host: str) -> PublishOutcome:
-    if status == 202:
-        return Confirmed()
-    if status in (400, 413):
-        return NeverTaken(text=f"{host} answered {status}: {' '.join(text.split())[:300]}")
-    if status in (401, 403):
-        way_out = "look at the token in `secret_file`, its scope `publish`, and the issuer's `publishers`"
-        return NotTaken(why=Failure.DENIED, text=f"{host} answered {status}: {way_out}", status=status)
-    way_out = "it passes by itself" if status in (408, 429) or status >= 500 else "is `url` notifier's API?"
-    return NotTaken(
-        why=Failure.REJECTED, text=f"{host} answered {status}: {way_out}", after=_seconds(retry_after), status=status
-    )
+async def _read_start(content: aiohttp.StreamReader) -> bytes:
+    """Return the body up to `MAX_BODY_BYTES`, or as much as arrives within the limit.
+
+    The status is known: a firewall that never ends its page must not hold the lane as an outage does.
+    """
+    body = bytearray()
+    try:
+        while len(body) < MAX_BODY_BYTES and (part := await content.read(MAX_BODY_BYTES - len(body))):
+            body += part
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        pass
+    return bytes(body)
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -123,4 +124,4 @@ def _seconds(retry_after: str | None) -> float:
             wanted = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError, OverflowError):
             return 0.0
-    return min(max(wanted, 0.0), LONGEST_WAIT)
+    return min(max(wanted, 0.0), MAX_RETRY_AFTER_SECONDS)

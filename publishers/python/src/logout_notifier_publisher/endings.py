@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
 
+from logout_notifier_publisher.backoff import Backoff
 from logout_notifier_publisher.event_outbox import EventOutbox
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.publisher_settings import cause
@@ -93,7 +94,7 @@ class Endings:
 
     async def _look_up(self, left: Sequence[Waiting]) -> None:
         settled: dict[Waiting, float] = {}  # when to query a live session once more
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while left:
             undecided: list[Waiting] = []
             for at in range(0, len(left), AT_ONCE):
@@ -101,8 +102,7 @@ class Endings:
                 await asyncio.gather(*(self._decide_left(event, settled) for event in some))
                 undecided += [event for event in some if event.stage is Stage.PENDING]
             left = undecided
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.next_delay())
 
     async def _decide_left(self, event: Waiting, settled: dict[Waiting, float]) -> None:
         if time.monotonic() < settled.get(event, 0.0):
@@ -118,7 +118,7 @@ class Endings:
                 self.settle([event])
 
     async def _decide(self, events: Sequence[Waiting], session: object, patience: float) -> None:
-        give_up, pause = time.monotonic() + patience, FIRST_PAUSE
+        give_up, backoff = time.monotonic() + patience, Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while any(event.stage is Stage.PENDING for event in events):
             asked_at = time.monotonic()  # a slow answer holds for the start of the query
             lives = await self._lives(session, events[0].id)
@@ -129,8 +129,7 @@ class Endings:
                 log.info("event %s is dropped: its session lives", events[0].id)
                 self.withdraw(events)
                 return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.next_delay())
 
     async def _lives(self, session: object, event_id: str) -> bool | None:
         """Return the store's answer, None if it does not answer."""

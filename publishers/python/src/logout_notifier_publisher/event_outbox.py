@@ -68,7 +68,7 @@ class EventOutbox:
 
         Returns None if it is lost. Cancelled, the event is kept all the same; `gone` drops it.
         """
-        if not self._waiting.room_in_memory:
+        if not self._waiting.room_in_memory(lane):
             self.lose(event_id, f"{len(self._waiting)} events wait, and memory is full")
             return None
         now = time.time_ns()
@@ -78,7 +78,7 @@ class EventOutbox:
             id=event_id, name=name, lane=lane, at=now / 1e9, size=len(content), stage=Stage.PENDING, content=content
         )
         self._waiting.add(event)
-        room = self._waiting.room_on_disk(event.size)
+        room = self._waiting.room_on_disk(event.size, event.lane)
         if not room:
             self._tell_memory(event, "it is full (outbox_max_events, outbox_max_bytes): is the broker unreachable?")
         else:
@@ -125,8 +125,10 @@ class EventOutbox:
     async def persist(self) -> None:
         """Give the disk another chance to take what is in memory alone."""
         for event in self._waiting.homeless():
-            if not self._disk.usable or not self._waiting.room_on_disk(event.size):
+            if not self._disk.usable:
                 return
+            if not self._waiting.room_on_disk(event.size, event.lane):
+                continue  # a sign-out may fit where a mass logout does not
             await self._write(event, PENDING if event.stage is Stage.PENDING else READY)
             if event.path is None and event.stage is not Stage.GONE:
                 return
@@ -174,12 +176,31 @@ class EventOutbox:
 
     # ── publishing ──
 
-    async def take(self, lane: Lane, most: int) -> list[Waiting]:
-        """Wait for ready events and return the oldest. They belong to the caller until `gone` or `give_back`."""
-        while not (found := self._waiting.take(lane, most)):
-            self._came[lane].clear()
-            await self._came[lane].wait()
+    async def take(self, lane: Lane, most: int, timeout: float | None = None) -> list[Waiting]:  # noqa: ASYNC109
+        """Wait for ready events and return the oldest. They belong to the caller until `gone` or `give_back`.
+
+        Returns an empty list after `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not (found := self._waiting.take(lane, most)):
+                    self._came[lane].clear()
+                    await self._came[lane].wait()
+        except TimeoutError:
+            return []
         return found
+
+    def defer(self, event: Waiting) -> None:
+        """Publish the other events of the lane without this one."""
+        self._waiting.defer(event)
+
+    def deferred(self, lane: Lane) -> list[Waiting]:
+        """Return the deferred events of the lane, oldest first."""
+        return self._waiting.deferred(lane)
+
+    def restore_deferred(self, lane: Lane) -> None:
+        """Publish the deferred events of the lane like all others."""
+        self._waiting.restore_deferred(lane)
 
     def has_ready(self, lane: Lane) -> bool:
         """Whether something of the lane can be taken now."""

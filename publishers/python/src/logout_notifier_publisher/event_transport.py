@@ -1,6 +1,6 @@
 """The way to the broker or the API, as a lane uses it: events in, one outcome for each out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
@@ -15,6 +15,7 @@ class Failure(StrEnum):
     UNROUTABLE = "unroutable"
     REJECTED = "rejected"
     DISCONNECTED = "disconnected"
+    INTERCEPTED = "intercepted"
     FILES = "files"
 
 
@@ -25,12 +26,11 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotTaken:
-    """Not accepted now. `after`: seconds that the server requested to wait. `status`: of an HTTP response, else 0."""
+    """Not accepted now. `after`: seconds that the server requested to wait."""
 
     why: Failure
     text: str
     after: float = 0.0
-    status: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ class NeverTaken:
 
 
 PublishOutcome: TypeAlias = Confirmed | NotTaken | NeverTaken
+OnOutcome: TypeAlias = Callable[[int, PublishOutcome], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,8 @@ class EventTransport(Protocol):
         """Connect if necessary. Returns the reason of a failure."""
         ...
 
-    async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
-        """Publish them in this order. One outcome for each."""
+    async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
+        """Publish them in this order. Call `on_outcome` with the index and outcome of each event that was sent."""
         ...
 
     @property

@@ -2,25 +2,28 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+from logout_notifier_publisher.backoff import Backoff
 from logout_notifier_publisher.event_outbox import EventOutbox
 from logout_notifier_publisher.event_transport import (
     Confirmed,
     EventTransport,
+    Failure,
     NeverTaken,
     NotTaken,
     OutgoingEvent,
     PublishOutcome,
 )
+from logout_notifier_publisher.interceptions import MAX_ATTEMPTS, InterceptionTracker
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.outbox_files import REFUSED, Stored
 from logout_notifier_publisher.publisher_metrics import Counts
 from logout_notifier_publisher.redaction import redact
-from logout_notifier_publisher.waiting_events import Waiting
+from logout_notifier_publisher.waiting_events import Stage, Waiting
 
 AT_ONCE = 100
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
@@ -41,7 +44,8 @@ class LaneSender:
         self._eager = eager
         self._log_limit = LogLimit(time.monotonic)
         self._failing = False
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, jitter=0.2)  # processes should not come back together
+        self._interceptions = InterceptionTracker(time.monotonic)
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -49,6 +53,7 @@ class LaneSender:
             failed = await self._transport.ready()
             if failed is None:
                 break
+            self._failing = True
             self._note(failed)
             await self._rest(failed)
         while True:
@@ -60,40 +65,78 @@ class LaneSender:
                 await asyncio.sleep(LONGEST_PAUSE)
 
     async def _round(self) -> None:
-        taken = await self._outbox.take(self._lane, AT_ONCE)
+        taken = await self._take()
+        is_probe = bool(taken) and taken[0].stage is Stage.DEFERRED
+        failed: NotTaken | None = None
+        confirmed = False
+
+        def on_outcome(index: int, outcome: PublishOutcome) -> None:
+            nonlocal failed, confirmed
+            event, stored = read[index]
+            failed = self._apply(event, stored, outcome) or failed
+            confirmed = confirmed or isinstance(outcome, Confirmed)
+
         try:
             read = list(_without_repetitions(await self._outbox.contents(taken)))
-            outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
-            outcomes = await self._transport.publish(outgoing) if outgoing else []
-            failed = self._settle(read, outcomes)
+            if read:
+                outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
+                await self._transport.publish(outgoing, on_outcome)
         finally:
             self._outbox.give_back(taken)  # ignores the events that are gone
-        if failed is not None:
-            self._note(failed)
-            if any(isinstance(outcome, Confirmed) for outcome in outcomes):
-                self._pause = FIRST_PAUSE  # it concerns some events, and the others go on
-            await self._rest(failed)
-        elif outcomes:
-            self._works()
+        if failed is None:
+            if read:
+                self._works()
+            return
+        self._note(failed)
+        if failed.why is Failure.INTERCEPTED and is_probe:
+            return  # it concerns the deferred event alone
+        self._failing = True
+        if confirmed:
+            self._backoff.reset()  # it concerns some events, and the others go on
+        await self._rest(failed)
 
-    def _settle(self, read: list[tuple[Waiting, Stored]], outcomes: list[PublishOutcome]) -> NotTaken | None:
-        """Apply each outcome to its event. Returns the last failure."""
-        failed: NotTaken | None = None
-        confirmed: list[Waiting] = []
-        for (event, stored), outcome in zip(read, outcomes, strict=True):
-            match outcome:
-                case Confirmed():
-                    confirmed.append(event)
-                case NeverTaken(text=text):
-                    self._outbox.set_aside(event, REFUSED, _without_names(text, stored))
-                case NotTaken():
-                    failed = outcome
-        self._outbox.gone(*confirmed)
-        self._counts.published += len(confirmed)
+    async def _take(self) -> list[Waiting]:
+        """Return a deferred event if it is time to probe one, otherwise wait for the oldest events."""
+        if not self._outbox.deferred(self._lane):
+            return await self._outbox.take(self._lane, AT_ONCE)
+        wait = self._interceptions.seconds_until_probe()
+        if wait and (taken := await self._outbox.take(self._lane, AT_ONCE, wait)):
+            return taken
+        deferred = {event.name: event for event in self._outbox.deferred(self._lane)}
+        return [deferred[self._interceptions.select_probe([*deferred])]] if deferred else []
+
+    def _apply(self, event: Waiting, stored: Stored, outcome: PublishOutcome) -> NotTaken | None:
+        """Apply the outcome to its event. Returns the failure if the event stays in the outbox."""
+        match outcome:
+            case Confirmed():
+                if event.stage is Stage.DEFERRED:
+                    self._outbox.restore_deferred(self._lane)
+                self._outbox.gone(event)
+                self._counts.published += 1
+                return None
+            case NeverTaken(text=text):
+                self._outbox.set_aside(event, REFUSED, _without_names(text, stored))
+                return None
+        failed = replace(outcome, text=_without_names(outcome.text, stored))
+        if failed.why is Failure.INTERCEPTED and event.stage is not Stage.DEFERRED:
+            self._on_intercepted(event, failed)
         return failed
 
+    def _on_intercepted(self, event: Waiting, failed: NotTaken) -> None:
+        self._interceptions.on_intercepted(event.name)
+        if self._interceptions.attempt_count == 1:
+            self._backoff.reset()  # each intercepted event delays the others by 2 s at most, however many there are
+        if self._interceptions.exhausted:
+            if not self._outbox.deferred(self._lane):
+                self._interceptions.on_first_deferred()
+            self._outbox.defer(event)
+            log.warning(
+                "event %s is deferred after %d answers that are not notifier's: %s. It is sent again every 10 to 60 s,"
+                " and delays no other event",
+                event.id, MAX_ATTEMPTS, failed.text,
+            )  # fmt: skip
+
     def _note(self, failed: NotTaken) -> None:
-        self._failing = True
         self._counts.failures[failed.why] += 1
         if self._log_limit.allows(failed.why):
             log.warning(
@@ -105,12 +148,10 @@ class LaneSender:
         if self._failing:
             log.info("publishing works again (lane %s)", self._lane.value)
             self._failing = False
-        self._pause = FIRST_PAUSE
+        self._backoff.reset()
 
     async def _rest(self, failed: NotTaken) -> None:
-        spread = random.uniform(0.8, 1.0)  # noqa: S311  processes should not come back together; no secret
-        await asyncio.sleep(max(self._pause * spread, failed.after))
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        await asyncio.sleep(max(self._backoff.next_delay(), failed.after))
 
 
 def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[Waiting, Stored]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from logout_notifier_publisher.lane import Lane
 
 MOST_IN_MEMORY = 10_000
+BULK_SHARE_ON_DISK = 0.9  # the rest is for sign-outs
+BULK_SHARE_IN_MEMORY = 0.5
 
 
 class Stage(Enum):
@@ -16,6 +18,7 @@ class Stage(Enum):
 
     PENDING = auto()  # its session is about to end
     READY = auto()  # to be published
+    DEFERRED = auto()  # to be published, and probed from time to time: another server answers in place of notifier
     GONE = auto()  # published, dropped or set aside
 
 
@@ -50,27 +53,30 @@ class WaitingEvents:
     by_name: dict[str, Waiting] = field(default_factory=dict)
     bytes: int = 0
     in_memory: int = 0
+    bulk_in_memory: int = 0
     _rows: dict[Lane, list[Waiting]] = field(default_factory=lambda: {lane: [] for lane in Lane})
+    _deferred: dict[str, Waiting] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many wait, the pending among them."""
         return len(self.by_name)
 
-    def room_on_disk(self, size: int) -> bool:
-        """Whether the limits let another file be written."""
+    def room_on_disk(self, size: int, lane: Lane) -> bool:
+        """Whether the limits let another file of the lane be written."""
+        share = BULK_SHARE_ON_DISK if lane is Lane.BULK else 1.0
         on_disk = len(self.by_name) - self.in_memory
-        return on_disk < self.most and self.bytes + size <= self.most_bytes
+        return on_disk < share * self.most and self.bytes + size <= share * self.most_bytes
 
-    @property
-    def room_in_memory(self) -> bool:
-        """Whether an event can be kept at all: each is in memory until it is on disk."""
-        return self.in_memory < MOST_IN_MEMORY
+    def room_in_memory(self, lane: Lane) -> bool:
+        """Whether an event of the lane can be kept at all: each is in memory until it is on disk."""
+        bulk_fits = lane is not Lane.BULK or self.bulk_in_memory < BULK_SHARE_IN_MEMORY * MOST_IN_MEMORY
+        return self.in_memory < MOST_IN_MEMORY and bulk_fits
 
     def add(self, event: Waiting) -> None:
         """Count it, and let it be taken if it is ready."""
         self.by_name[event.name] = event
         if event.path is None:
-            self.in_memory += 1
+            self._count_in_memory(event, 1)
         else:
             self.bytes += event.size
         if event.stage is Stage.READY:
@@ -80,8 +86,13 @@ class WaitingEvents:
         """Record the file that holds the event now."""
         event.path, event.content = path, None
         if event.stage is not Stage.GONE:
-            self.in_memory -= 1
+            self._count_in_memory(event, -1)
             self.bytes += event.size
+
+    def _count_in_memory(self, event: Waiting, change: int) -> None:
+        self.in_memory += change
+        if event.lane is Lane.BULK:
+            self.bulk_in_memory += change
 
     def make_ready(self, event: Waiting) -> None:
         """Let it be taken."""
@@ -107,14 +118,30 @@ class WaitingEvents:
             if event.stage is Stage.READY:
                 heapq.heappush(self._rows[event.lane], event)
 
+    def defer(self, event: Waiting) -> None:
+        """Keep a ready event out of its lane's queue."""
+        event.stage = Stage.DEFERRED
+        self._deferred[event.name] = event
+
+    def deferred(self, lane: Lane) -> list[Waiting]:
+        """Return the deferred events of the lane, oldest first."""
+        return sorted(event for event in self._deferred.values() if event.lane is lane)
+
+    def restore_deferred(self, lane: Lane) -> None:
+        """Queue the deferred events of the lane again."""
+        for event in self.deferred(lane):
+            del self._deferred[event.name]
+            self.make_ready(event)
+
     def gone(self, event: Waiting) -> None:
         """Forget the event. The caller deletes its file."""
         if event.stage is Stage.GONE:
             return
         event.stage = Stage.GONE
         del self.by_name[event.name]
+        self._deferred.pop(event.name, None)
         if event.path is None:
-            self.in_memory -= 1
+            self._count_in_memory(event, -1)
         else:
             self.bytes -= event.size
 
