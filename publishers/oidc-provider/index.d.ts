@@ -108,7 +108,7 @@ export interface Options {
   log?: Log
 }
 
-export type FailureReason = 'unreachable' | 'denied' | 'timed_out' | 'unroutable' | 'rejected' | 'disconnected'
+export type FailureReason = 'unreachable' | 'denied' | 'timed_out' | 'unroutable' | 'rejected' | 'disconnected' | 'intercepted'
 
 export interface LogRecord {
   level: 'info' | 'warn' | 'error'

@@ -33,7 +33,8 @@ export function readAddress (url) {
   if (amqp && (parts[4] ?? '/').indexOf('/', 1) !== -1) return 'has a second / after the host: write %2f for a / in the name of the virtual host'
   if (!amqp && known.length > 1) return 'must have one host, over HTTP'
   if (!amqp && parts[2] !== undefined) return 'must have no user, over HTTP: the API takes a token, in secret or secretFile'
-  if (!amqp && `${parts[4] ?? ''}/`.includes('/v1/events/')) return 'must end before /v1/events: write https://host'
+  const api = amqp ? null : /\/v1(?:\/events(?:\/.*)?)?$/i.exec((parts[4] ?? '').replace(/\/+$/, ''))
+  if (api) return `includes the API’s path: write ${scheme}://${parts[3]}${api.input.slice(0, api.index)}, without ${api[0]}`
   if (amqp && !user) return 'must name the broker’s user, as in amqps://user@host'
   return { scheme, amqp, secure: scheme.endsWith('s'), hosts: known, user: user ?? '', password: password || undefined, vhost, path: amqp ? '' : (parts[4] ?? '').replace(/\/+$/, '') }
 }

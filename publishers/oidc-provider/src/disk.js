@@ -40,9 +40,9 @@ export class Disk {
     this.claiming = undefined
   }
 
-  /** Whether it is durable now. @param {string} stem @param {string} suffix @param {string} text @param {number} size */
-  async write (stem, suffix, text, size) {
-    if (this.hangs() || this.#isFull(size)) return false
+  /** Whether it is durable now. @param {string} stem @param {string} suffix @param {string} text @param {number} size @param {number} share Of the limits. */
+  async write (stem, suffix, text, size, share = 1) {
+    if (this.hangs() || this.#isFull(size, share)) return false
     this.count(1, size)
     while (this.writes >= AT_ONCE) await /** @type {Promise<void>} */ (new Promise((resolve) => this.queue.push(resolve)))
     if (performance.now() < this.badUntil) {
@@ -164,9 +164,9 @@ export class Disk {
   /** @param {string} name */
   #path (name) { return join(this.place?.path ?? '', name) }
 
-  /** @param {number} size */
-  #isFull (size) {
-    if (this.events < this.limits.maxEvents && this.bytes + size <= this.limits.maxBytes) return false
+  /** @param {number} size @param {number} share */
+  #isFull (size, share) {
+    if (this.events < share * this.limits.maxEvents && this.bytes + size <= share * this.limits.maxBytes) return false
     this.log.again('full', { level: 'error', event: 'outbox_full', message: `the outbox holds ${this.events} events in ${this.bytes} bytes, and takes no more: events wait in memory. Bring the broker back, or raise outbox.maxEvents or outbox.maxBytes` })
     return true
   }

@@ -3,7 +3,7 @@
 /** @typedef {import('../index.d.ts').FailureReason} FailureReason */
 
 /** @type {FailureReason[]} */
-export const REASONS = ['unreachable', 'denied', 'timed_out', 'unroutable', 'rejected', 'disconnected']
+export const REASONS = ['unreachable', 'denied', 'timed_out', 'unroutable', 'rejected', 'disconnected', 'intercepted']
 
 /** A try to publish failed; the events stay. */
 export class Failure extends Error {

@@ -1,27 +1,19 @@
 /**
- * Publishes to notifier's API, one event at a time: only 202 confirms that it is durable.
+ * Publishes to notifier's API, one event at a time.
  *
- * By node:https, since fetch takes no authorities of one's own without a further package.
+ * By node:https, since fetch accepts other certificate authorities only with a further package.
  */
 import { readFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
 import { Failure } from './failure.js'
+import { MAX_BODY, Unacceptable, errorOf } from './response.js'
 import { readSecret } from './secret.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
 /** @typedef {{id: string, body: Buffer}} Outgoing */
 
 const LONGEST_WAIT = 60_000
-
-/** The API will never take this event. */
-export class Unacceptable extends Error {
-  /** @param {Outgoing} event @param {number} status */
-  constructor (event, status) {
-    super(`the API answered ${status}`)
-    this.event = event
-  }
-}
 
 export class HttpTransport {
   /** @param {Settings} settings @param {'events' | 'bulk'} lane */
@@ -72,23 +64,24 @@ export class HttpTransport {
 
   /** @param {http.Agent} agent @param {Outgoing} event @returns {Promise<void>} */
   async #post (agent, event) {
-    const { status, after } = await this.#ask(agent, event.body).catch((error) => {
-      if (error.stale) return this.#ask(agent, event.body)
+    const response = await this.#request(agent, event.body).catch((error) => {
+      if (error.stale) return this.#request(agent, event.body)
       throw error
     })
-    if (status === 202) return
-    if (status === 400 || status === 413) throw new Unacceptable(event, status)
-    if (status === 401 || status === 403) throw new Failure('denied', `the API answered ${status}: its token, in secret or secretFile, must have the scope publish`, after)
-    if (status === 429 || status === 503) throw new Failure('rejected', `the API answered ${status}: it is busy, or its queue is unreachable`, after)
-    throw new Failure('rejected', `the API answered ${status}, and only 202 confirms an event: is url notifier's API?`, after)
+    const error = errorOf(response, event, this.token)
+    if (error) throw error
   }
 
-  /** @param {http.Agent} agent @param {Buffer} body @returns {Promise<{status: number, after: number | undefined}>} */
-  #ask (agent, body) {
+  /** @param {http.Agent} agent @param {Buffer} body @returns {Promise<import('./response.js').ApiResponse>} */
+  #request (agent, body) {
     const headers = { 'Content-Type': 'application/json', 'Content-Length': body.length, ...(this.token && { Authorization: `Bearer ${this.token}` }) }
     return new Promise((resolve, reject) => {
       const request = (this.secure ? https : http).request({ ...this.where, headers, agent })
-      const late = setTimeout(() => request.destroy(new Failure('timed_out', `the API has not answered within ${this.limit} ms`)), this.limit).unref()
+      let finish = () => {} // with the part of the body that has arrived
+      const late = setTimeout(() => {
+        finish()
+        request.destroy(new Failure('timed_out', `the API has not answered within ${this.limit} ms`))
+      }, this.limit).unref()
       request.on('socket', (socket) => socket.unref()) // pending events are in files: the process may end
       request.on('error', (error) => {
         const failure = failureOf(error) // `stale`: the API ended a connection that was idle, as it may
@@ -99,10 +92,20 @@ export class HttpTransport {
         reject(new Failure('disconnected', 'the API ended the connection'))
       })
       request.on('response', (response) => {
-        const answer = { status: response.statusCode ?? 0, after: waitOf(response.headers['retry-after']) }
-        response.on('error', (error) => reject(failureOf(error)))
-        response.on('end', () => resolve(answer)) // the socket is free for the next
-        response.resume()
+        const { statusCode: status = 0, headers: { 'content-type': contentType = '', server, 'retry-after': after } } = response
+        /** @type {Buffer[]} */
+        const parts = []
+        let size = 0
+        finish = () => resolve({ status, contentType, server: server?.toString(), after: waitOf(after), body: Buffer.concat(parts) })
+        response.on('error', () => finish()) // the status is known: a firewall that never ends its page must not hold the lane
+        response.on('end', () => finish()) // the socket is free for the next
+        response.on('data', (part) => {
+          parts.push(part)
+          size += part.length
+          if (size < MAX_BODY) return
+          finish()
+          request.destroy()
+        })
       })
       request.end(body)
     })

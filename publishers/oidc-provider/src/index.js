@@ -115,7 +115,7 @@ class Service {
   #drains () {
     const { pending, ready, inMemory } = this.#outbox
     for (const entry of pending) if (entry.ending !== undefined) return true // its session is about to end
-    return this.#lanes.some((lane) => ready[lane.lane].size && (!lane.failing || inMemory))
+    return this.#lanes.some((lane) => lane.drains || (ready[lane.lane].size && inMemory))
   }
 
   /** @param {any} provider @param {NonNullable<Settings['expiry']>} options @param {Events} events @param {(uid: string) => Promise<any>} find @param {Logger} log */

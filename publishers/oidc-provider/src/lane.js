@@ -1,8 +1,10 @@
 /** Publishes one lane on a dedicated connection: oldest first, repeated until confirmed. */
-import { Failure } from './failure.js'
-import { Unacceptable } from './http.js'
+import { Backoff } from './backoff.js'
 import { NoEvent } from './entry.js'
+import { Failure, REASONS } from './failure.js'
+import { InterceptionTracker, MAX_ATTEMPTS } from './interceptions.js'
 import { codeOf } from './place.js'
+import { Intercepted, Unacceptable } from './response.js'
 
 /** @typedef {import('./entry.js').Entry} Entry */
 /** @typedef {import('./amqp.js').Outgoing} Outgoing */
@@ -26,6 +28,8 @@ export class LanePublisher {
     this.log = log
     this.published = 0
     this.failing = false
+    this.backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    this.interceptions = new InterceptionTracker()
     this.stopped = false
     this.woken = false
     this.resume = () => {}
@@ -37,19 +41,22 @@ export class LanePublisher {
     this.resume()
   }
 
+  /** Whether it has an event that can be published now. Deferred events do not count. */
+  get drains () {
+    return !this.failing && this.outbox.next(this.lane, 1, (entry) => !this.interceptions.isDeferred(entry)).length > 0
+  }
+
   async run () {
-    let pause = FIRST_PAUSE
     while (!this.stopped) {
       try {
         this.woken = false
         const some = await this.#publishSome()
-        pause = FIRST_PAUSE
-        if (!some) await this.#sleep(IDLE, true)
+        this.backoff.reset()
+        if (!some) await this.#sleep(Math.min(IDLE, this.interceptions.untilProbe()), true)
       } catch (error) {
         if (this.stopped) return
         const { after } = this.#failed(error)
-        await this.#sleep(after ?? pause, false)
-        if (after === undefined) pause = Math.min(pause * 2, LONGEST_PAUSE)
+        await this.#sleep(after ?? this.backoff.nextDelay(), false)
       }
     }
   }
@@ -62,7 +69,8 @@ export class LanePublisher {
 
   /** Whether there was anything. */
   async #publishSome () {
-    const entries = await this.#unexpired()
+    const probe = this.#selectProbe()
+    const entries = probe ? [probe] : await this.#unexpired()
     if (!entries.length) return false
     /** @type {Map<Outgoing, Entry>} */
     const sent = new Map()
@@ -72,25 +80,47 @@ export class LanePublisher {
     try {
       if (sent.size) {
         await this.transport.publish([...sent.keys()], (event) => {
+          const entry = /** @type {Entry} */ (sent.get(event))
           this.published += 1
-          done.push(this.outbox.published(/** @type {Entry} */ (sent.get(event))))
+          this.interceptions.onConfirmed(entry)
+          done.push(this.outbox.published(entry))
         })
         this.#recovered()
       }
     } catch (error) {
-      if (!(error instanceof Unacceptable)) throw error
-      await this.outbox.setAside(/** @type {Entry} */ (sent.get(error.event)), 'refused', error.message, error.event.id)
+      if (error instanceof Unacceptable) await this.outbox.setAside(/** @type {Entry} */ (sent.get(error.event)), 'refused', error.message, error.event.id)
+      else if (error instanceof Intercepted && probe) this.#count(error) // it concerns the deferred event alone
+      else {
+        if (error instanceof Intercepted) this.#intercepted(error, /** @type {Entry} */ (sent.get(error.event)))
+        throw error
+      }
     } finally {
       await Promise.all(done)
     }
     return true
   }
 
+  /** A deferred event, if it is time to probe one. */
+  #selectProbe () {
+    if (this.interceptions.untilProbe() > 0) return undefined
+    return this.interceptions.selectProbe(this.outbox.next(this.lane, Infinity, (entry) => this.interceptions.isDeferred(entry)))
+  }
+
+  /** @param {Intercepted} failure @param {Entry} entry */
+  #intercepted (failure, entry) {
+    const isDeferred = this.interceptions.onIntercepted(entry)
+    if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by 2 s at most, however many there are
+    if (!isDeferred) return
+    this.log.tell({
+      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} answers that are not notifier’s; it is sent again every 10 to 60 s, and delays no other event: ${failure.message}`
+    })
+  }
+
   /** The oldest that may still be published; what is too old is set aside. */
   async #unexpired () {
     for (;;) {
-      const entries = this.outbox.next(this.lane, IN_FLIGHT)
       const oldest = Date.now() - this.outbox.limits.maxAge
+      const entries = this.outbox.next(this.lane, IN_FLIGHT, (entry) => entry.since < oldest || !this.interceptions.isDeferred(entry))
       const expired = entries.filter(({ since }) => since < oldest)
       if (!expired.length) return entries
       for (const entry of expired) {
@@ -115,20 +145,25 @@ export class LanePublisher {
 
   /** @param {unknown} error */
   #failed (error) {
+    this.failing = true
+    return { after: this.#count(error)?.after }
+  }
+
+  /** Count and log a failure. @param {unknown} error */
+  #count (error) {
     const failure = error instanceof Failure ? error : undefined
     const { message } = /** @type {Error} */ (error)
-    this.failing = true
     if (failure) this.failures[failure.reason] += 1
     this.log.again(`publish ${this.lane} ${failure?.reason}`, {
       level: 'error', event: 'publish_failed', lane: this.lane, ...(failure && { reason: failure.reason }), message: `${message}. Events wait in the outbox`, waiting: this.outbox.ready[this.lane].size
     })
-    return { after: failure?.after }
+    return failure
   }
 
   #recovered () {
     if (!this.failing) return
     this.failing = false
-    this.log.over(`publish ${this.lane}`)
+    for (const reason of REASONS) if (reason !== 'intercepted') this.log.over(`publish ${this.lane} ${reason}`) // others succeed while one event is intercepted
     this.log.tell({ level: 'info', event: 'publish_recovered', lane: this.lane, message: 'events are published again', waiting: this.outbox.ready[this.lane].size })
   }
 

@@ -15,6 +15,7 @@ import { NotOurs, REMEMBERED } from './place.js'
 /** @typedef {import('./entry.js').Lane} Lane */
 
 const IN_MEMORY = 10_000
+const BULK_SHARE = 0.9 // of the files and bytes; the rest is for sign-outs
 const TRY_DISK_AGAIN = 30_000
 const TAKE_OVER = 60_000
 const AT_ONCE = 64
@@ -94,11 +95,11 @@ export class Outbox {
     await this.#drop(entry)
   }
 
-  /** Up to `count` events that may be published, oldest first. @param {Lane} lane @param {number} count */
-  next (lane, count) {
+  /** Up to `count` events that may be published, oldest first. @param {Lane} lane @param {number} count @param {(entry: Entry) => boolean} [filter] */
+  next (lane, count, filter = () => true) {
     const entries = []
     for (const entry of this.ready[lane].values()) {
-      if (entries.push(entry) === count) break
+      if (filter(entry) && entries.push(entry) === count) break
     }
     return entries
   }
@@ -136,9 +137,12 @@ export class Outbox {
     this.disk.forgive()
     const entries = this.#all().filter(({ onDisk }) => !onDisk)
     entries.sort((one, other) => one.stem < other.stem ? -1 : 1)
-    for (let at = 0; at < entries.length; at += AT_ONCE) {
-      const moved = await Promise.all(entries.slice(at, at + AT_ONCE).map((entry) => this.#move(entry)))
-      if (moved.includes(false)) return
+    for (const lane of LANES) {
+      const pending = entries.filter((entry) => entry.lane === lane)
+      for (let at = 0; at < pending.length; at += AT_ONCE) {
+        const moved = await Promise.all(pending.slice(at, at + AT_ONCE).map((entry) => this.#move(entry)))
+        if (moved.includes(false)) break
+      }
     }
   }
 
@@ -234,7 +238,7 @@ export class Outbox {
 
   /** Whether it is on the disk now. @param {Entry} entry */
   #write (entry) {
-    return this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size)
+    return this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size, entry.lane === 'bulk' ? BULK_SHARE : 1)
   }
 
   /** Record that an event in memory was written to this file; meanwhile it may have been released, withdrawn or published. @param {Entry} entry @param {string} file */
@@ -252,7 +256,7 @@ export class Outbox {
 
   /** Keep it in memory, if there is room. @param {Entry} entry */
   #keep (entry) {
-    if (this.inMemory >= IN_MEMORY) return false
+    if (this.inMemory >= (entry.lane === 'bulk' ? IN_MEMORY / 2 : IN_MEMORY)) return false // half is for sign-outs
     this.inMemory += 1
     return true
   }

@@ -1,4 +1,4 @@
-/** notifier's API: 202 alone confirms, and whatever else it does, no event is forgotten or out of order. */
+/** notifier's API: a 202 with the event's id confirms, and whatever else answers, no event is forgotten or out of order. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -21,24 +21,65 @@ test('events come in the order of their endings, with the token', async (t) => {
   assert.deepEqual([there.got[0].path, there.got[0].headers.authorization, there.got[0].headers['content-type']], ['/below/v1/events', 'Bearer token', 'application/json'])
 })
 
+const PAGE = [{ 'content-type': 'text/html', server: 'proxy' }, '<html>Blocked</html>']
+
 describe('any other answer does not confirm: the event is kept, and published again with its id', { concurrency: true }, () => {
-  for (const [status, reason] of [[200, 'rejected'], [302, 'rejected'], [401, 'denied'], [403, 'denied'], [429, 'rejected'], [503, 'rejected'], [500, 'rejected']]) {
-    test(`${status}`, async (t) => {
+  for (const [answer, reason] of [
+    [[401], 'denied'], [[403], 'denied'], [[404], 'rejected'], [[429], 'rejected'], [[503], 'rejected'],
+    [[408, ...PAGE], 'rejected'], [[500, ...PAGE], 'rejected'],
+    [[202, {}, '{}'], 'intercepted'], [[202, ...PAGE], 'intercepted'], [[200, ...PAGE], 'intercepted'], [[302, { location: '/elsewhere' }, ''], 'intercepted'],
+    [[400, ...PAGE], 'intercepted'], [[413, {}, '{"type": "about:blank"}'], 'intercepted'], [[422, { 'content-type': 'application/json' }], 'intercepted']
+  ]) {
+    test(`${answer} is ${reason}`, async (t) => {
       const ids = []
-      const there = await api(t, ({ id }) => ids.push(id) < 3 ? [status, { location: '/elsewhere' }] : 202)
+      const there = await api(t, ({ id }) => ids.push(id) < 3 ? answer : 202)
       const { session, logouts, log } = await rig(t, { url: there.url })
       await end(session, 'alice')
       await until(() => logouts.published === 1)
       assert.deepEqual(ids, Array(3).fill(there.events()[0].id))
       assert.equal(logouts.failures[reason], 2)
       assert.equal(log.of('publish_failed').length, 1, 'once a minute')
-      assert.match(log.of('publish_failed')[0].message, RegExp(String(status)))
+      assert.match(log.of('publish_failed')[0].message, RegExp(String(answer[0])))
       assert.equal(log.of('publish_recovered').length, 1)
     })
   }
 })
 
-for (const status of [400, 413]) {
+test('an event that is always intercepted delays no other, and is published when it is permitted', async (t) => {
+  let blocked = true
+  const there = await api(t, ({ sub }) => blocked && sub === 'bad' ? [403, ...PAGE] : 202)
+  const { session, logouts, log } = await rig(t, { url: there.url, limits: { drain: 1 } })
+  await end(session, 'bad', 'one', 'two')
+  await until(() => logouts.published === 2)
+  assert.deepEqual([logouts.failures.intercepted, logouts.waiting, logouts.refused], [3, 1, 0])
+  const [deferred] = log.of('event_deferred')
+  assert.match(deferred.message, /403 \(Server: proxy\): <html>Blocked<\/html>/)
+  blocked = false
+  await until(() => logouts.published === 3)
+  assert.equal(there.events().at(-1).id, deferred.id)
+})
+
+test('a page that repeats the request is not quoted', async (t) => {
+  const there = await api(t, (event, { headers }) => [403, { 'content-type': 'text/html' }, `<p>${'x'.repeat(400)} ${event.id.length > 9 ? headers.authorization : ''}`])
+  const { session, logouts, log } = await rig(t, { url: there.url, secret: 'to/ken+1', limits: { drain: 1 } })
+  await end(session, 'alice')
+  await until(() => logouts.failures.intercepted)
+  assert.match(log.of('publish_failed')[0].message, /a page that repeats the request/)
+  assert.ok(!JSON.stringify(log.records).includes('to/ken+1'))
+})
+
+test('a body that stalls is judged by its status', async (t) => {
+  const server = (await import('node:http')).createServer((_request, response) => { response.writeHead(403, { 'content-type': 'text/html' }).write('<p>Blo') })
+  server.listen(0, '127.0.0.1')
+  t.after(() => { server.close(); server.closeAllConnections() })
+  await until(() => server.address())
+  const { session, logouts } = await rig(t, { url: `http://127.0.0.1:${server.address().port}`, limits: { publish: 200, drain: 1 } })
+  await end(session, 'alice')
+  await until(() => logouts.failures.intercepted)
+  assert.equal(logouts.failures.timed_out, 0)
+})
+
+for (const status of [400, 413, 422]) {
   test(`${status} sets the event aside, and holds up no other`, async (t) => {
     const there = await api(t, ({ sub }) => sub === 'bad' ? status : 202)
     const { session, logouts, log, folder } = await rig(t, { url: there.url })
@@ -104,7 +145,7 @@ test('an idle connection that the API closed does not count as a failure', async
     there.server.closeIdleConnections() // at an odd turn the next event is on its way before that is known here
     if (nth % 2) await new Promise((resolve) => setTimeout(resolve, 20))
   }
-  assert.deepEqual(Object.values(logouts.failures), [0, 0, 0, 0, 0, 0])
+  assert.deepEqual(Object.values(logouts.failures), [0, 0, 0, 0, 0, 0, 0])
 })
 
 test('https: a certificate of another authority, or of another name, gets no event', async (t) => {

@@ -43,16 +43,18 @@ export function keptLog () {
   return Object.assign(log, { records, of: (event) => records.filter((record) => record.event === event) })
 }
 
-/** notifier's API: `answer(event, request)` gives a status, or [status, headers]; 202 by default. */
+/** notifier's API: `answer(event, request)` gives a status, or [status, headers, body]; 202 by default, errors as problems. */
 export async function api (t, answer = () => 202, options = undefined) {
   const got = []
   const serve = async (request, response) => {
     let body = ''
     for await (const piece of request) body += piece
     const event = JSON.parse(body)
-    const [status, headers = {}] = [await answer(event, request)].flat()
-    if (status === 202) got.push({ event, path: request.url, headers: request.headers })
-    response.writeHead(status, headers).end('{}')
+    const [status, headers = {}, text] = [await answer(event, request)].flat()
+    const confirms = status === 202 && text === undefined
+    if (confirms) got.push({ event, path: request.url, headers: request.headers })
+    const document = confirms ? { id: event.id } : { type: 'urn:notifier:problem', title: 'The event is malformed', status }
+    response.writeHead(status, { 'content-type': confirms ? 'application/json' : 'application/problem+json', ...headers }).end(text ?? JSON.stringify(document))
   }
   const server = options ? (await import('node:https')).createServer(options, serve) : http.createServer(serve)
   await once(server.listen(0, '127.0.0.1'), 'listening')

@@ -1,0 +1,62 @@
+/**
+ * Counts the foreign responses to the events of a lane, and schedules the probes of deferred events.
+ *
+ * An event to which an intermediary responds in place of notifier blocks its lane until it has had three such responses.
+ * Then it is deferred: the lane continues without it. Deferred events are probed one at a time, in rotation. A confirmed
+ * probe makes all of them normal again. Nothing is stored: after a restart each event has its attempts again.
+ */
+import { Backoff } from './backoff.js'
+
+/** @typedef {import('./entry.js').Entry} Entry */
+
+export const MAX_ATTEMPTS = 3
+const FIRST_PROBE = 10_000
+const LONGEST_PROBE = 60_000
+
+export class InterceptionTracker {
+  /** @param {() => number} now Monotonic milliseconds. */
+  constructor (now = () => performance.now()) {
+    this.now = now
+    /** @type {Set<string>} The stems of deferred events. */
+    this.deferred = new Set()
+    this.stem = '' // one counter suffices: a lane retries its oldest event until that is confirmed or deferred
+    this.attempts = 0
+    this.backoff = new Backoff(FIRST_PROBE, LONGEST_PROBE)
+    this.probeAt = 0
+    this.probed = ''
+  }
+
+  /** @param {Entry} entry */
+  isDeferred ({ stem }) { return this.deferred.has(stem) }
+
+  /** Milliseconds until a deferred event is probed; Infinity if none is deferred. */
+  untilProbe () { return this.deferred.size ? Math.max(0, this.probeAt - this.now()) : Infinity }
+
+  /** The deferred event to probe now. @param {Entry[]} pending The deferred events that still wait, oldest first; others are forgotten. */
+  selectProbe (pending) {
+    this.deferred = new Set(pending.map(({ stem }) => stem))
+    const probe = pending.find(({ stem }) => stem > this.probed) ?? pending[0]
+    this.probed = probe?.stem ?? ''
+    this.probeAt = this.now() + this.backoff.nextDelay()
+    return probe
+  }
+
+  /** Count a foreign response; whether the event is deferred because of it. @param {Entry} entry */
+  onIntercepted (entry) {
+    if (this.isDeferred(entry)) return false
+    this.attempts = this.stem === entry.stem ? this.attempts + 1 : 1
+    this.stem = entry.stem
+    if (this.attempts < MAX_ATTEMPTS) return false
+    if (!this.deferred.size) {
+      this.backoff.reset()
+      this.probeAt = this.now() + this.backoff.nextDelay()
+    }
+    this.deferred.add(entry.stem)
+    return true
+  }
+
+  /** Make all events normal again if this one was deferred. @param {Entry} entry */
+  onConfirmed (entry) {
+    if (this.isDeferred(entry)) this.deferred.clear()
+  }
+}
