@@ -18,21 +18,43 @@ public final class LaneQueue {
         waiting.remove(slip.name());
     }
 
-    /** The oldest, so many that they hold `events`, or all. Empty if nothing came within the time. */
+    /** The oldest with events that are due, so many that they hold `events`, or all. Empty if nothing came within the time. */
     public synchronized List<Slip> oldest(int events, long millis) throws InterruptedException {
-        if (waiting.isEmpty() && millis > 0) {
+        List<Slip> found = due(events);
+        if (found.isEmpty() && millis > 0) {
             wait(millis);
+            found = due(events);
         }
+        return found;
+    }
+
+    private List<Slip> due(int events) {
         List<Slip> found = new ArrayList<>();
         int held = 0;
         for (Slip slip : waiting.values()) {
             if (held >= events) {
                 break;
             }
-            found.add(slip);
-            held += slip.events() - slip.published().cardinality();
+            if (slip.due() > 0) {
+                found.add(slip);
+                held += slip.due();
+            }
         }
         return found;
+    }
+
+    /** Whether it has events that are due. */
+    public synchronized boolean hasDue() {
+        return !due(1).isEmpty();
+    }
+
+    public synchronized boolean contains(Slip slip) {
+        return waiting.get(slip.name()) == slip;
+    }
+
+    /** The deferred events are due again. */
+    public synchronized void restoreDeferred() {
+        waiting.values().forEach(each -> each.deferred().clear());
     }
 
     /** Those that are in memory alone. */

@@ -287,7 +287,7 @@ public final class Outbox implements AutoCloseable {
         }
         for (Slip slip : kept) {
             if (!disk.take(slip)) {
-                return;
+                continue; // a sign-out may fit where a mass logout does not
             }
             slip.resume();
             if (writers.write(slip, OutboxFolder.READY) != null) {

@@ -4,6 +4,10 @@ import dev.notifier.keycloak.event.Lane;
 
 /** How much may wait, and how much does. */
 final class Room {
+    /** The rest is for sign-outs. */
+    private static final double BULK_SHARE_ON_DISK = 0.9;
+    private static final double BULK_SHARE_IN_MEMORY = 0.5;
+
     private final long mostEvents;
     private final long mostBytes;
     private final boolean counted;
@@ -29,8 +33,11 @@ final class Room {
 
     /** False, and nothing is taken, if there is no room. */
     synchronized boolean take(Slip slip) {
-        boolean free = slip.lane() == Lane.BULK && !counted;
-        if (!free && events - (counted ? 0 : mass) + slip.events() > mostEvents || bytes + slip.bytes() > mostBytes) {
+        boolean bulk = slip.lane() == Lane.BULK;
+        boolean free = bulk && !counted;
+        double share = !bulk ? 1 : counted ? BULK_SHARE_IN_MEMORY : BULK_SHARE_ON_DISK;
+        if (!free && events - (counted ? 0 : mass) + slip.events() > mostEvents || bytes + slip.bytes() > share * mostBytes
+                || bulk && counted && mass + slip.events() > share * mostEvents) {
             return false;
         }
         add(slip);

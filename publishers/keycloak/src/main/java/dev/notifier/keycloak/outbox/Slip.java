@@ -18,6 +18,7 @@ public final class Slip {
     private final int events;
     private final long bytes;
     private final BitSet published = new BitSet();
+    private final BitSet deferred = new BitSet();
     private Path file;
     private List<Ending> inMemory;
     private boolean abandoned;
@@ -129,5 +130,15 @@ public final class Slip {
     /** Which of its events were published already. Used by its lane's thread alone. */
     public BitSet published() {
         return published;
+    }
+
+    /** Which of its events are deferred: another server answers to them in place of notifier. Used by its lane's thread alone. */
+    public BitSet deferred() {
+        return deferred;
+    }
+
+    /** How many of its events are to be published, without the deferred ones. */
+    int due() {
+        return events - published.cardinality() - deferred.cardinality();
     }
 }

@@ -4,6 +4,9 @@ import dev.notifier.keycloak.event.Ending;
 import dev.notifier.keycloak.event.Lane;
 import dev.notifier.keycloak.settings.Settings;
 import dev.notifier.keycloak.watch.Daemons;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
 import java.net.ConnectException;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -16,19 +19,15 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import javax.net.ssl.SSLException;
 
-/** Posts events to notifier's API, one after the other. Only 202 confirms that an event is durable. */
+/** Posts events to notifier's API, one after the other. */
 public final class HttpTransport implements Transport {
-    private static final int TAKEN = 202;
-    private static final int MALFORMED = 400;
-    private static final int UNAUTHORIZED = 401;
-    private static final int FORBIDDEN = 403;
-    private static final int NOT_FOUND = 404;
-    private static final int TOO_LARGE = 413;
     private static final long LONGEST_WISH_SECONDS = 60;
+    private static final int PART_BYTES = 8192;
 
     private final Settings settings;
     private final URI address;
@@ -58,24 +57,33 @@ public final class HttpTransport implements Transport {
         connect();
         String token = SecretReader.read(settings.secret());
         for (int place = 0; place < endings.size(); place++) {
-            HttpResponse<Void> answer = post(endings.get(place), token);
-            switch (answer.statusCode()) {
-                case TAKEN -> fates.confirmed(place);
-                case MALFORMED, TOO_LARGE -> fates.refused(place, "the API answers " + answer.statusCode());
-                default -> throw trouble(answer);
+            Ending ending = endings.get(place);
+            PublishResponse.Outcome outcome = post(ending, token).toOutcome(ending.id(), token);
+            if (outcome instanceof PublishResponse.Confirmed) {
+                fates.confirmed(place);
+            } else if (outcome instanceof PublishResponse.Refused refused) {
+                fates.refused(place, refused.text());
+            } else if (outcome instanceof PublishResponse.Failed failed) {
+                if (failed.trouble().reason() == Trouble.Reason.INTERCEPTED) {
+                    fates.intercepted(place, failed.trouble().getMessage());
+                }
+                throw failed.trouble();
             }
         }
     }
 
-    private HttpResponse<Void> post(Ending ending, String token) throws Trouble, InterruptedException {
+    private PublishResponse post(Ending ending, String token) throws Trouble, InterruptedException {
         HttpRequest.Builder request = HttpRequest.newBuilder(address).timeout(settings.publishLimit()).header("Content-Type", "application/json")
                 .POST(HttpRequest.BodyPublishers.ofByteArray(ending.event()));
         if (token != null) {
             request.header("Authorization", "Bearer " + token);
         }
-        CompletableFuture<HttpResponse<Void>> answer = client.sendAsync(request.build(), HttpResponse.BodyHandlers.discarding());
+        long deadline = System.nanoTime() + settings.publishLimit().toNanos();
+        CompletableFuture<HttpResponse<InputStream>> answer = client.sendAsync(request.build(), HttpResponse.BodyHandlers.ofInputStream());
         try {
-            return answer.get(settings.publishLimit().toMillis(), TimeUnit.MILLISECONDS); // its own limit ends with the headers
+            HttpResponse<InputStream> response = answer.get(settings.publishLimit().toMillis(), TimeUnit.MILLISECONDS);
+            return new PublishResponse(response.statusCode(), response.headers().firstValue("Content-Type").orElse(""),
+                    response.headers().firstValue("Server").orElse(null), retryAfter(response), readStart(response.body(), deadline));
         } catch (TimeoutException late) {
             answer.cancel(true);
             drop();
@@ -84,6 +92,33 @@ public final class HttpTransport implements Transport {
             drop();
             throw trouble(failed.getCause());
         }
+    }
+
+    /**
+     * Reads the body up to the limit of bytes, or as much as arrives in time. The status is known: a firewall that never ends its
+     * page must not hold the lane as an outage does.
+     */
+    private byte[] readStart(InputStream body, long deadline) throws InterruptedException {
+        ByteArrayOutputStream start = new ByteArrayOutputStream();
+        Future<?> reading = threads.submit(() -> {
+            byte[] part = new byte[PART_BYTES];
+            for (int count = body.read(part); count >= 0 && start.size() < PublishResponse.MAX_BODY_BYTES; count = body.read(part)) {
+                start.write(part, 0, count);
+            }
+            return null;
+        });
+        try {
+            reading.get(Math.max(0, deadline - System.nanoTime()), TimeUnit.NANOSECONDS);
+        } catch (TimeoutException | ExecutionException partial) {
+            drop();
+        } finally {
+            try {
+                body.close(); // closes the connection unless all was read
+            } catch (IOException closed) {
+                drop();
+            }
+        }
+        return start.toByteArray();
     }
 
     private String silent() {
@@ -104,19 +139,8 @@ public final class HttpTransport implements Transport {
         return new Trouble(Trouble.Reason.DISCONNECTED, whom + ": " + failed);
     }
 
-    private Trouble trouble(HttpResponse<Void> answer) {
-        int status = answer.statusCode();
-        String text = "the API answers " + status;
-        return switch (status) {
-            case UNAUTHORIZED -> new Trouble(Trouble.Reason.DENIED, text + ": the token of secret-file is unknown to it");
-            case FORBIDDEN -> new Trouble(Trouble.Reason.DENIED, text + ": its token may not publish, or not for this issuer (api.tokens_file, issuers.<iss>.publishers)");
-            case NOT_FOUND -> new Trouble(Trouble.Reason.REJECTED, text + ": is url that of notifier's API?");
-            default -> new Trouble(Trouble.Reason.REJECTED, text + (status < UNAUTHORIZED ? ": is url that of notifier's API?" : ""), retryAfter(answer));
-        };
-    }
-
     /** Seconds that the API wishes for; a date, or more than a minute, is not kept. */
-    private static Duration retryAfter(HttpResponse<Void> answer) {
+    private static Duration retryAfter(HttpResponse<?> answer) {
         String wish = answer.headers().firstValue("Retry-After").orElse("");
         return wish.matches("\\d{1,9}") ? Duration.ofSeconds(Math.min(Long.parseLong(wish), LONGEST_WISH_SECONDS)) : Duration.ZERO;
     }

@@ -31,6 +31,7 @@ public final class LanePublisher implements Runnable {
     private final Tally tally;
     private final Backoff backoff = new Backoff();
     private final Seldom aMinute = new Seldom(Duration.ofMinutes(1));
+    private final InterceptionTracker<Place> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
     private final Map<Slip, List<Ending>> opened = new HashMap<>();
     private volatile long stopAt = Long.MAX_VALUE;
     private boolean failing;
@@ -54,7 +55,12 @@ public final class LanePublisher implements Runnable {
             if (lane == Lane.EVENTS) {
                 attempt(transport::connect); // mistakes are seen at the start; the other lane is seldom used
             }
-            while (System.currentTimeMillis() < stopAt && !(stopAt < Long.MAX_VALUE && queue.isEmpty())) {
+            while (System.currentTimeMillis() < stopAt && !(stopAt < Long.MAX_VALUE && !queue.hasDue())) {
+                Place probe = interceptions.selectProbe(each -> queue.contains(each.slip));
+                if (probe != null) {
+                    attempt(() -> publishProbe(probe));
+                    continue;
+                }
                 List<Slip> oldest = queue.oldest(IN_FLIGHT.get(lane), LOOK_MILLIS);
                 if (!oldest.isEmpty()) {
                     attempt(() -> publish(oldest));
@@ -76,10 +82,10 @@ public final class LanePublisher implements Runnable {
             }
             backoff.succeeded();
         } catch (Trouble trouble) {
-            tally.failed(trouble.reason());
+            count(trouble);
             failing = true;
-            if (aMinute.allows(trouble.reason().word())) {
-                LOG.errorf("notifier: publishing on lane %s fails (%s), events wait: %s", lane.word(), trouble.reason().word(), trouble.getMessage());
+            if (trouble.reason() == Trouble.Reason.INTERCEPTED && interceptions.isFirstAttempt()) {
+                backoff.succeeded(); // each intercepted event delays the others by 2 s at most, however many there are
             }
             pause(Math.max(backoff.pause(), trouble.retryAfter().toMillis()));
         } catch (RuntimeException ours) { // an internal error: the thread continues
@@ -92,6 +98,13 @@ public final class LanePublisher implements Runnable {
         }
     }
 
+    private void count(Trouble trouble) {
+        tally.failed(trouble.reason());
+        if (aMinute.allows(trouble.reason().word())) {
+            LOG.errorf("notifier: publishing on lane %s fails (%s), events wait: %s", lane.word(), trouble.reason().word(), trouble.getMessage());
+        }
+    }
+
     private void pause(long millis) throws InterruptedException {
         long until = System.currentTimeMillis() + millis;
         while (System.currentTimeMillis() < Math.min(until, stopAt)) {
@@ -99,8 +112,27 @@ public final class LanePublisher implements Runnable {
         }
     }
 
+    /** Posts a deferred event. If it is intercepted again, that concerns this event alone. */
+    private void publishProbe(Place probe) throws Trouble, InterruptedException {
+        List<Ending> lines = open(probe.slip);
+        if (lines == null) {
+            return;
+        }
+        try {
+            publish(List.of(probe.slip), List.of(probe));
+        } catch (Trouble trouble) {
+            if (trouble.reason() != Trouble.Reason.INTERCEPTED) {
+                throw trouble;
+            }
+            count(trouble);
+        }
+    }
+
     private void publish(List<Slip> slips) throws Trouble, InterruptedException {
-        List<Place> places = places(slips);
+        publish(slips, places(slips));
+    }
+
+    private void publish(List<Slip> slips, List<Place> places) throws Trouble, InterruptedException {
         List<Ending> endings = places.stream().map(each -> opened.get(each.slip).get(each.line)).toList();
         try {
             if (!endings.isEmpty()) {
@@ -117,7 +149,7 @@ public final class LanePublisher implements Runnable {
         for (Slip slip : slips) {
             List<Ending> lines = open(slip);
             for (int line = 0; lines != null && line < lines.size() && places.size() < IN_FLIGHT.get(lane); line++) {
-                if (!slip.published().get(line)) {
+                if (!slip.published().get(line) && !slip.deferred().get(line)) {
                     places.add(new Place(slip, line));
                 }
             }
@@ -179,7 +211,12 @@ public final class LanePublisher implements Runnable {
         }
     }
 
-    private record Place(Slip slip, int line) {
+    private record Place(Slip slip, int line) implements Comparable<Place> {
+        @Override
+        public int compareTo(Place other) {
+            int bySlip = slip.name().compareTo(other.slip.name());
+            return bySlip != 0 ? bySlip : Integer.compare(line, other.line);
+        }
     }
 
     /** Records the result of each event, on any thread. */
@@ -196,6 +233,18 @@ public final class LanePublisher implements Runnable {
         public void confirmed(int place) {
             places.get(place).slip.published().set(places.get(place).line);
             tally.published(1);
+            if (interceptions.onConfirmed(places.get(place))) {
+                queue.restoreDeferred();
+            }
+        }
+
+        @Override
+        public void intercepted(int place, String why) {
+            if (interceptions.onIntercepted(places.get(place))) {
+                places.get(place).slip.deferred().set(places.get(place).line);
+                LOG.warnf("notifier: event %s is deferred after %d answers that are not notifier's; it is sent again every 10 to 60 s, and delays no other event: %s",
+                        endings.get(place).id(), InterceptionTracker.MAX_ATTEMPTS, why);
+            }
         }
 
         @Override

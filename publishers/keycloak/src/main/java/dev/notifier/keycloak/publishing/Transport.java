@@ -28,7 +28,11 @@ public interface Transport extends AutoCloseable {
         /** It is durable. */
         void confirmed(int place);
 
-        /** It can never be taken. */
+        /** It can never be accepted. */
         void refused(int place, String why);
+
+        /** Another server answered in place of notifier. The transport throws Trouble afterwards. */
+        default void intercepted(int place, String why) {
+        }
     }
 }

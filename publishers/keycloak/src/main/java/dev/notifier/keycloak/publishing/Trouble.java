@@ -17,10 +17,12 @@ public final class Trouble extends Exception {
         TIMED_OUT,
         /** No exchange, or no queue behind it. */
         UNROUTABLE,
-        /** The broker's queue or the API took it not. */
+        /** The broker's queue or the API did not accept it. */
         REJECTED,
         /** The connection broke. */
-        DISCONNECTED;
+        DISCONNECTED,
+        /** Another server answered in place of notifier. */
+        INTERCEPTED;
 
         /** The label. */
         public String word() {

@@ -24,6 +24,7 @@ public final class SettingsReader {
 
     private static final Pattern TIME = Pattern.compile("(\\d{1,12}(?:\\.\\d{1,6})?) ?(ms|s|m|h|d)?");
     private static final Map<String, Long> UNITS = Map.of("ms", 1L, "s", 1_000L, "m", 60_000L, "h", 3_600_000L, "d", 86_400_000L);
+    private static final Pattern API_PATH = Pattern.compile("/v1(?:/events(?:/.*)?)?$", Pattern.CASE_INSENSITIVE);
     private static final int LEAST_MILLIS = 50;
     private static final Duration LONGEST_LIMIT = Duration.ofHours(1);
     private static final int AMQP_PORT = 5672;
@@ -110,10 +111,12 @@ public final class SettingsReader {
         if (read.getHost() == null || read.getRawUserInfo() != null || read.getRawQuery() != null || read.getRawFragment() != null) {
             throw new IllegalArgumentException("must be a scheme, a host and perhaps a path; the API's token is the setting secret-file");
         }
-        if ((read.getRawPath() + "/").contains("/v1/events/")) {
-            throw new IllegalArgumentException("must end before /v1/events: write https://host");
+        String base = url.replaceFirst("/+$", "");
+        Matcher api = API_PATH.matcher(base);
+        if (api.find()) {
+            throw new IllegalArgumentException("includes the API's path: write " + base.substring(0, api.start()) + ", without " + api.group());
         }
-        return new Settings.Api(URI.create(url.replaceFirst("/+$", "") + "/v1/events"));
+        return new Settings.Api(URI.create(base + "/v1/events"));
     }
 
     private static String decoded(String text) {

@@ -37,6 +37,10 @@ class HttpTransportTest implements Transport.Fates {
     private int status = 202;
     private String limit = "10s";
     private String retryAfter;
+    private String body;
+    private String type = "application/problem+json";
+    private boolean stalls;
+    private final List<String> intercepted = new ArrayList<>();
 
     @BeforeEach
     void start() throws IOException {
@@ -50,8 +54,19 @@ class HttpTransportTest implements Transport.Fates {
             if (status / 100 == 3) {
                 exchange.getResponseHeaders().set("Location", "/elsewhere");
             }
-            exchange.sendResponseHeaders(status, -1);
-            exchange.close();
+            String event = asked.get(asked.size() - 1);
+            String id = event.substring(event.indexOf('"') + 1, event.lastIndexOf('"'));
+            byte[] answer = (body != null ? body : status == 202 ? "{\"id\":\"" + id + "\"}" : "{\"type\":\"urn:notifier:problem\",\"title\":\"no\"}")
+                    .getBytes(StandardCharsets.UTF_8);
+            exchange.getResponseHeaders().set("Content-Type", type);
+            exchange.sendResponseHeaders(status, stalls ? answer.length + 1 : status == 204 ? -1 : answer.length);
+            if (status != 204) {
+                exchange.getResponseBody().write(answer);
+                exchange.getResponseBody().flush();
+            }
+            if (!stalls) {
+                exchange.close();
+            }
         });
         server.start();
     }
@@ -107,22 +122,76 @@ class HttpTransportTest implements Transport.Fates {
         assertTrue(asked.get(0).contains("/v1/events?lane=bulk "));
     }
 
-    @Test
-    void twoHundredAndTwoAloneConfirms() {
-        for (int other : new int[] {200, 201, 204, 302, 404, 500, 503}) {
-            status = other;
-            asked.clear();
-            assertEquals(Trouble.Reason.REJECTED, trouble().reason(), String.valueOf(other));
-            assertEquals(1, asked.size(), "no redirect, and nothing after it");
-        }
-        assertTrue(confirmed.isEmpty() && refused.isEmpty());
+    @Override
+    public void intercepted(int place, String why) {
+        intercepted.add(place + " " + why);
     }
 
     @Test
-    void whatIsMalformedIsRefusedAndHoldsUpNothing() throws Exception {
+    void anyOtherAnswerIsIntercepted() {
+        for (String page : new String[] {"", "{}", "[]", "{\"id\": \"b\"}", "{\"id\": \"cut", "<html>Blocked</html>", "{\"type\": \"about:blank\"}"}) {
+            for (int other : new int[] {200, 201, 202, 302, 400, 401, 403, 404, 413, 422}) {
+                status = other;
+                body = page;
+                asked.clear();
+                Trouble trouble = trouble();
+                assertEquals(Trouble.Reason.INTERCEPTED, trouble.reason(), other + page);
+                assertTrue(trouble.getMessage().contains("the answer is " + other + " ("), trouble.getMessage());
+                assertEquals(1, asked.size(), "no redirect, and nothing after it");
+            }
+        }
+        assertTrue(confirmed.isEmpty() && refused.isEmpty());
+        assertEquals(70, intercepted.size());
+    }
+
+    @Test
+    void aProblemOfAnotherContentTypeIsIntercepted() {
         status = 400;
-        publish("a", "b");
-        assertEquals(List.of(0, 1), refused);
+        type = "application/json";
+        assertEquals(Trouble.Reason.INTERCEPTED, trouble().reason());
+    }
+
+    @Test
+    void otherProblemsOfNotifierAndOutagesHoldTheLane() {
+        for (int other : new int[] {404, 408, 409, 429, 500, 503}) {
+            status = other;
+            assertEquals(Trouble.Reason.REJECTED, trouble().reason(), String.valueOf(other));
+        }
+        body = "<html>later</html>";
+        for (int other : new int[] {408, 429, 500, 503}) {
+            status = other;
+            assertEquals(Trouble.Reason.REJECTED, trouble().reason(), String.valueOf(other));
+        }
+        assertTrue(intercepted.isEmpty());
+    }
+
+    @Test
+    void aPageThatRepeatsTheRequestIsNotQuoted() {
+        status = 403;
+        for (String page : List.of("<p>t0ken", "<p>" + "x".repeat(1_000) + " T0KEN")) {
+            body = page;
+            String text = trouble().getMessage();
+            assertTrue(text.contains("a page that repeats the request"), text);
+        }
+    }
+
+    @Test
+    void aBodyThatStallsIsJudgedByItsStatus() {
+        limit = "300ms";
+        status = 403;
+        body = "<p>Blo";
+        stalls = true;
+        assertEquals(Trouble.Reason.INTERCEPTED, trouble().reason());
+    }
+
+    @Test
+    void aProblemOfNotifierRefusesAndDelaysNoOther() throws Exception {
+        for (int other : new int[] {400, 413, 422}) {
+            status = other;
+            refused.clear();
+            publish("a", "b");
+            assertEquals(List.of(0, 1), refused);
+        }
     }
 
     @Test

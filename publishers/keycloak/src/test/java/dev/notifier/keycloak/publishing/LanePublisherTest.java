@@ -9,6 +9,8 @@ import dev.notifier.keycloak.event.Lane;
 import dev.notifier.keycloak.outbox.Outbox;
 import dev.notifier.keycloak.settings.Settings.OutboxLimits;
 import dev.notifier.keycloak.watch.Tally;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.lang.reflect.Proxy;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -155,6 +157,53 @@ class LanePublisherTest {
     }
 
     @Test
+    void anInterceptedEventDelaysNoOther() throws Exception {
+        script = (endings, fates) -> {
+            for (int place = 0; place < endings.size(); place++) {
+                if (endings.get(place).id().equals("bad")) {
+                    fates.intercepted(place, "403");
+                    throw new Trouble(Trouble.Reason.INTERCEPTED, "403");
+                }
+                taken.add(endings.get(place).id());
+                fates.confirmed(place);
+            }
+        };
+        happened(Lane.EVENTS, "a", "bad", "b");
+        happened(Lane.EVENTS, "c");
+        publish(Lane.EVENTS);
+        until(() -> taken.size() == 3);
+        assertEquals(List.of("a", "b", "c"), taken);
+        assertEquals(3, count("failed"));
+        publishers.get(0).stopBy(System.currentTimeMillis() + 30_000);
+        threads.get(0).join(5_000); // a deferred event does not delay the stop
+        assertFalse(threads.get(0).isAlive());
+        assertEquals(1, files().stream().filter(each -> each.endsWith(".json")).count());
+    }
+
+    @Test
+    void deferredEventsAreProbedInRotation() {
+        long[] now = {0};
+        InterceptionTracker<String> tracker = new InterceptionTracker<>(() -> now[0]);
+        for (String event : List.of("a", "b", "b")) {
+            assertFalse(tracker.onIntercepted(event));
+        }
+        assertTrue(tracker.onIntercepted("b"));
+        assertFalse(tracker.onIntercepted("c") || tracker.onIntercepted("c"));
+        assertTrue(tracker.onIntercepted("c"));
+        assertEquals(null, tracker.selectProbe(each -> true));
+        List<String> probes = new ArrayList<>();
+        for (int seconds : new int[] {10, 20, 40, 60, 60}) {
+            now[0] += seconds * 1_000L - 1;
+            assertEquals(null, tracker.selectProbe(each -> true));
+            now[0] += 1;
+            probes.add(tracker.selectProbe(each -> true));
+        }
+        assertEquals(List.of("b", "c", "b", "c", "b"), probes);
+        assertTrue(tracker.onConfirmed("c"));
+        assertFalse(tracker.isDeferred("b"));
+    }
+
+    @Test
     void whatIsRefusedIsSetAside() throws Exception {
         script = (endings, fates) -> {
             for (int place = 0; place < endings.size(); place++) {
@@ -190,7 +239,7 @@ class LanePublisherTest {
         until(() -> outbox.waiting() == 0);
         assertTrue(tries.get() > 0);
         assertEquals(1, count("expired"));
-        assertEquals(1, files().stream().filter(each -> each.endsWith(".expired")).count());
+        until(() -> files().stream().anyMatch(each -> each.endsWith(".expired"))); // renamed after it is counted out
     }
 
     @Test
@@ -219,9 +268,11 @@ class LanePublisherTest {
         assertEquals(250L, backoff.pause());
     }
 
-    private List<String> files() throws Exception {
+    private List<String> files() {
         try (Stream<Path> found = Files.walk(base)) {
             return found.filter(Files::isRegularFile).map(each -> each.getFileName().toString()).toList();
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
         }
     }
 

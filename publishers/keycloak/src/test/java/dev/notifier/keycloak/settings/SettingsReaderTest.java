@@ -85,8 +85,9 @@ class SettingsReaderTest {
 
     @Test
     void theUrlOfTheApiEndsBeforeItsPath() {
-        for (String url : List.of("https://host/v1/events", "https://host/x/v1/events/", "https://host/v1/events/okta")) {
-            assertTrue(mistakes("url", url).contains("must end before /v1/events: write https://host"));
+        for (String path : List.of("/v1", "/v1/events", "/v1/events/", "/V1/Events", "/v1/events/okta")) {
+            String correction = "includes the API's path: write https://host/x, without " + path.replaceFirst("/$", "");
+            assertTrue(mistakes("url", "https://host/x" + path).contains(correction), path);
         }
     }
 
