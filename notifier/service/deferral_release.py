@@ -61,10 +61,13 @@ _EndedCause = tuple[str, str, str]
 class DeferralRelease:
     """Releases deferred deliveries for one worker. `run` does so until it is cancelled."""
 
-    def __init__(self, live: LiveConfiguration, queue: Queue, monotonic: Clock = time.monotonic) -> None:
+    def __init__(
+        self, live: LiveConfiguration, queue: Queue, monotonic: Clock = time.monotonic, clock: Clock = time.time
+    ) -> None:
         self._live = live
         self._queue = queue
         self._monotonic = monotonic
+        self._clock = clock
         self._issuers, self._keys = live.current.registry.issuers.keys(), live.current.keys
         self._ended: set[_EndedCause] = set()
         self._second_pass_at: dict[_EndedCause, float] = {}
@@ -207,7 +210,7 @@ class DeferralRelease:
 
         `force`: also deliveries whose delay the client requested.
         """
-        options = RepairOptions(clock=time.time, monotonic=self._monotonic, pause=asyncio.sleep)
+        options = RepairOptions(clock=self._clock, monotonic=self._monotonic, pause=asyncio.sleep)
         return await make_due(self._queue.waiting(), filter_, options, force=force, pace=pace)
 
 

@@ -124,7 +124,7 @@ class Consumer:
         found = [waiting.popleft()[1] for _ in range(min(most, len(waiting)))]
         for _ in found:
             self.broker.passed("read")
-        return [self.hold(_retry(message), bucket) for message in found]
+        return [self.hold(to_retry(message), bucket) for message in found]
 
     async def count_parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
         """Count the deliveries in buckets."""
@@ -175,6 +175,7 @@ class Broker:
         }
         self.halves_in: Counter[int] = Counter()  # halves of passes, by the second in which they were made
         self.waits: Counter[str] = Counter()  # retries that are not acked, by delivery
+        self.delayed: dict[asyncio.TimerHandle, MessageDraft] = {}  # by what ends the delay, oldest first
         self._lanes: dict[Lane, deque[Message]] = {lane: deque() for lane in Lane}
         self._turn = itertools.cycle(self.consumers)
         self.expire()
@@ -229,9 +230,11 @@ class Broker:
         """A message is durable in this queue."""
         if queue.startswith("delay."):
             seconds = float(queue.removeprefix("delay.").removesuffix("s"))
-            self.loop.call_later(seconds, self.offer, _retry(message))
+            ends: asyncio.TimerHandle
+            ends = self.loop.call_later(seconds, lambda: self.offer(to_retry(self.delayed.pop(ends))))
+            self.delayed[ends] = message
         elif queue != DEAD:
-            self.offer(copy_record(_retry(message), lane=Lane(queue)))
+            self.offer(copy_record(to_retry(message), lane=Lane(queue)))
 
     def park(self, bucket: str, message: MessageDraft) -> None:
         """A message is durable in this bucket."""
@@ -269,11 +272,12 @@ class Broker:
         """Turn deliveries parked for too long into retries. Call it every second."""
         for waiting in self.parked_in.values():
             while waiting and waiting[0][0] <= self.loop.now:
-                self.offer(_retry(waiting.popleft()[1]))
+                self.offer(to_retry(waiting.popleft()[1]))
         self.loop.call_later(1.0, self.expire)
 
 
-def _retry(message: MessageDraft) -> Message:
+def to_retry(message: MessageDraft) -> Message:
+    """Return the message as a worker gets it after its delay."""
     return Message(
         lane=Lane.RETRIES,
         body=message.body,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from notifier.model.outcome import Cause
 from tests.simulator.case import Case, Finding, seconds
 from tests.simulator.clients import (
     OK,
@@ -15,6 +16,7 @@ from tests.simulator.clients import (
     partly,
     steady,
 )
+from tests.simulator.releases import release_at_start
 from tests.simulator.waiting import (
     Rolling,
     chains,
@@ -40,6 +42,7 @@ def waiting() -> Iterator[Case]:
     yield from _first_attempts()
     yield from _outnumbered()
     yield from _clocks()
+    yield from _releases()
     yield from _bounds()
 
 
@@ -187,6 +190,23 @@ def _clocks() -> Iterator[Case]:
 
             name, goal = f"clock-{ahead}-{workers}-workers", "last ≤ 30 s with a pause of 20 s"
             yield Case(name=name, goal=goal, measure=measure, random=False, short=True)
+
+
+def _releases() -> Iterator[Case]:
+    """The cause of deferrals ends while the workers are replaced, together or one after the other."""
+    for cause, workers, gap in (
+        (Cause.PAUSED, 1, 0),
+        (Cause.PAUSED, 3, 0),
+        (Cause.PAUSED, 3, 5),
+        (Cause.SIGNING, 3, 0),
+    ):
+
+        def measure(seed: int, cause: Cause = cause, workers: int = workers, gap: int = gap) -> Finding:
+            last = release_at_start(cause, workers, gap, seed)
+            return Finding(f"last {seconds(last)}", last <= 10)
+
+        name = f"release-{cause}-{workers}-workers" + ("-rolling" if gap else "")
+        yield Case(name=name, goal="last ≤ 10 s after the last start", measure=measure, seeds=10, short=True)
 
 
 def _bounds() -> Iterator[Case]:
