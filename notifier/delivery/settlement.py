@@ -3,13 +3,16 @@
 A retry, deferral or dead letter is reported, and its message acked, only after the confirm. While the queue is
 unavailable, deliveries stay in memory; the worker's window bounds their number. A deferral is given up once it is due,
 since the delivery can then be attempted without the queue. If only the bucket of a delivery takes nothing for some
-seconds, the delivery waits in a delay queue instead: one bucket must not fill the memory that all clients share.
+seconds, or the queue of dead letters, the delivery waits in a delay queue instead: one queue must not fill the memory
+that all clients share. A delivery that was given up is decided again when it returns: one that was refused is attempted
+again, as after the death of a worker.
 """
 
 import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from itertools import islice
 
 from notifier.delivery import facts
@@ -30,6 +33,7 @@ from notifier.queues.queue_port import BucketQueues, WorkerQueue
 MIN_TRY_SECONDS = 1.0  # for which a deferral is tried at least: a thousand deferrals must not block the event loop
 LARGE_BACKLOG = 1000  # parked deliveries of one client, from which on they would delay others in the same bucket
 UNPARKED_SECONDS = 16.0  # for which a delivery waits instead of being parked: until its bucket is tried again
+DECIDED_AGAIN_SECONDS = 1024.0  # for which a delivery waits instead of being a dead letter
 BATCH_MESSAGES = 16  # messages made and confirmed together: making more at once would block the event loop
 SHORT_WAIT_SECONDS = 16.0  # shorter waits are counted by eighths of a second: several may follow within a second
 SHORT_STEPS = 8  # … these
@@ -41,6 +45,7 @@ class OutgoingMessage:
 
     It is published to `queue`. With `due` (epoch seconds) it waits in delay queues and then returns as a retry. With
     `bucket` it is parked there instead, until it is fetched, and at most for the time that `Queue.park` documents.
+    `make_other` returns what is published in its place while only its queue takes nothing.
     """
 
     message: MessageDraft
@@ -49,17 +54,21 @@ class OutgoingMessage:
     due: float | None = None
     rounding: Rounding = "down"
     fact: facts.Fact | None = None
+    make_other: "Callable[[], OutgoingMessage] | None" = None
 
 
 def to_dead_letter_message(
-    letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None
+    letter: DeadLetter,
+    reply_to: ReplyTo | None,
+    delivery: Delivery | None = None,
+    make_other: Callable[[], OutgoingMessage] | None = None,
 ) -> OutgoingMessage:
-    """Return the message of a dead letter, and the fact that reports it."""
+    """Return the message of a dead letter, and the fact that reports it. `make_other`: see OutgoingMessage."""
     fact = facts.DeadLettered(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
         delivery=delivery or letter.delivery, reply_to=reply_to,
     )  # fmt: skip
-    return OutgoingMessage(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
+    return OutgoingMessage(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact, make_other=make_other)
 
 
 class Settlement:
@@ -96,19 +105,26 @@ class Settlement:
                 self._observe(deferred)
             case Dead():
                 letter = dead_letter.dead_letter_delivery(delivery, verdict.reason, verdict.text, now)
-                await self.send_all((to_dead_letter_message(letter, delivery.reply_to, delivery),))
+                again = partial(
+                    self._to_outgoing, delivery, RetryAt(due=now + DECIDED_AGAIN_SECONDS), now, message.crashes
+                )
+                sent = await self.send(to_dead_letter_message(letter, delivery.reply_to, delivery, again))
+                if sent is not None and sent.fact is not None:
+                    self._observe(sent.fact)
+                elif sent is not None:
+                    self._count_delayed(delivery.key, sent)
         return True
 
     async def send_all(self, messages: Iterable[OutgoingMessage]) -> None:
         """Return once all are durable. The messages are made in batches, so a large event is never whole in memory."""
         remaining = iter(messages)
         while batch := list(islice(remaining, BATCH_MESSAGES)):
-            await asyncio.gather(*(self.send(outgoing) for outgoing in batch))
-            for fact in (outgoing.fact for outgoing in batch if outgoing.fact is not None):
-                self._observe(fact)
+            for sent in await asyncio.gather(*map(self.send, batch)):
+                if sent is not None and sent.fact is not None:
+                    self._observe(sent.fact)
 
-    async def send(self, outgoing: OutgoingMessage, *, max_seconds: float | None = None) -> bool:
-        """Return True once the message is durable; False if the queue is unavailable for `max_seconds` seconds."""
+    async def send(self, outgoing: OutgoingMessage, *, max_seconds: float | None = None) -> OutgoingMessage | None:
+        """Return the message, or the one in its place, once durable; None if no queue took it for `max_seconds`."""
         deadline = None if max_seconds is None else asyncio.get_running_loop().time() + max_seconds
         while True:
             try:
@@ -118,17 +134,24 @@ class Settlement:
                     await self._queue.publish(outgoing.queue, outgoing.message)
                 else:
                     await self._queue.publish_later(outgoing.message, due=outgoing.due, rounding=outgoing.rounding)
-            except OneQueueUnavailable:  # only of a bucket
-                due = self._clock() + UNPARKED_SECONDS
-                outgoing = copy_record(outgoing, bucket=None, due=min(outgoing.due or due, due))
-            except QueueUnavailable:
+            except QueueUnavailable as error:
+                if isinstance(error, OneQueueUnavailable) and (other := self._find_other(outgoing)) is not None:
+                    outgoing = other
+                    continue
                 try:
                     async with asyncio.timeout_at(deadline):
                         await self._queue.wait_until_available()
                 except TimeoutError:
-                    return False
+                    return None
             else:
-                return True
+                return outgoing
+
+    def _find_other(self, outgoing: OutgoingMessage) -> OutgoingMessage | None:
+        """Return what is published in place of the message while only its queue takes nothing; None: it must wait."""
+        if outgoing.bucket is None:
+            return None if outgoing.make_other is None else outgoing.make_other()
+        due = self._clock() + UNPARKED_SECONDS
+        return copy_record(outgoing, bucket=None, due=min(outgoing.due or due, due))
 
     def _to_outgoing(self, delivery: Delivery, verdict: RetryAt | Defer, now: float, crashes: int) -> OutgoingMessage:
         """Return the message with which the delivery returns, to be delayed or parked."""

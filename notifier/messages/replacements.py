@@ -7,10 +7,11 @@ single delivery that is suspected to crash the process. The settlement publishes
 import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 from notifier.delivery.facts import Deferred, EventTaken, MembersMisspelt
-from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
+from notifier.delivery.settlement import DECIDED_AGAIN_SECONDS, OutgoingMessage, to_dead_letter_message
 from notifier.model.ages import fault_wait_seconds, remaining_grace
 from notifier.model.backoff import MIN_WAIT_SECONDS, deferral_wait
 from notifier.model.documents import dead_letter, documents
@@ -76,10 +77,11 @@ class SourceReader(Protocol):
 
 def reject_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Replacement:
     """Return the dead letter of a whole event."""
-    letter = dead_letter.dead_letter_event(event, reason, text, now)
-    return Replacement(
-        messages=(to_dead_letter_message(letter, event.reply_to),), fact=to_event_taken(event, "accepted")
-    )
+    letter, other = dead_letter.dead_letter_event(event, reason, text, now), None
+    if reason is not DeadReason.DELIVERY_LIMIT:
+        other = partial(_read_again, partial(to_event_message, copy_record(event, id_given=True)), now)
+    message = to_dead_letter_message(letter, event.reply_to, make_other=other)
+    return Replacement(messages=(message,), fact=to_event_taken(event, "accepted"))
 
 
 def reject_unreadable(
@@ -93,7 +95,15 @@ def reject_unreadable(
 
     `positions`: which events of a source's message are unreadable; None for all.
     """
-    return _reject_unchanged(message, dead_letter.dead_letter_raw(message, mistakes, now, data), positions, "malformed")
+    letter, other = dead_letter.dead_letter_raw(message, mistakes, now, data), None
+    if message.kind is None and not message.unrouted and message.cut_from is None:
+        other = partial(_read_again, partial(to_sourced, message, message.message_id or "", positions), now)
+    return _reject_unchanged(message, letter, positions, "malformed", other)
+
+
+def _read_again(make_message: Callable[[], MessageDraft], now: float) -> OutgoingMessage:
+    """Return the message in place of its dead letter, which is read and rejected again later."""
+    return OutgoingMessage(message=make_message(), due=now + DECIDED_AGAIN_SECONDS, rounding="up")
 
 
 def reject_crashing(message: Message, positions: str | None, now: float) -> Replacement | None:
@@ -122,10 +132,17 @@ def reject_crashing(message: Message, positions: str | None, now: float) -> Repl
             return None
 
 
-def _reject_unchanged(message: Message, letter: DeadLetter, positions: str | None, result: EventResult) -> Replacement:
+def _reject_unchanged(
+    message: Message,
+    letter: DeadLetter,
+    positions: str | None,
+    result: EventResult,
+    make_other: Callable[[], OutgoingMessage] | None = None,
+) -> Replacement:
     """Return the replacement of a message by a dead letter that contains its body.
 
-    `positions`: which events of a source's message the dead letter is for; None for all events.
+    `positions`: which events of a source's message the dead letter is for; None for all events. `make_other`: see
+    OutgoingMessage.
     """
     if positions is not None:
         letter = dataclasses.replace(letter, events=positions)
@@ -133,7 +150,7 @@ def _reject_unchanged(message: Message, letter: DeadLetter, positions: str | Non
         result=result, event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
         dated=message.timestamp is not None, source=message.source,
     )  # fmt: skip
-    return Replacement(messages=(to_dead_letter_message(letter, message.reply_to),), fact=fact)
+    return Replacement(messages=(to_dead_letter_message(letter, message.reply_to, make_other=make_other),), fact=fact)
 
 
 def to_members_misspelt(event: SessionEnded, source: str | None = None) -> MembersMisspelt:

@@ -20,7 +20,10 @@ class Publisher(Protocol):
     """Publishes messages durably."""
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        """Return once the message is durable in `queue` (name without prefix). Raises QueueUnavailable."""
+        """Return once the message is durable in `queue` (name without prefix).
+
+        Raises QueueUnavailable, or OneQueueUnavailable if only the queue of dead letters takes nothing.
+        """
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.

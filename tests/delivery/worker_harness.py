@@ -102,7 +102,7 @@ class MemoryQueue:
     """Records publishes and acks in order; clearing `open` makes the queue unreachable. It delays as RabbitMQ does.
 
     `refused` lists the destinations of publishes meanwhile. `given_back`: the redelivery count of fetched messages.
-    `fetches`: the buckets fetched from; those in `unreadable` fail. Those in `refusing` take nothing. `shared`: the
+    `fetches`: the buckets fetched from; those in `unreadable` fail. Queues in `refusing` take nothing. `shared`: the
     bucket of all clients; None if each has one. The large bucket is shared, too.
     """
 
@@ -127,6 +127,8 @@ class MemoryQueue:
         if not self.open.is_set():
             self.refused.append(queue)
             raise QueueUnavailable("away")
+        if queue in self.refusing:
+            raise OneQueueUnavailable("full")
         await asyncio.sleep(0)
         self.published.append((queue, message))
         self.log.append(f"published {queue}")

@@ -13,6 +13,7 @@ from tests.faults.parking_rig import Down, sick_in
 from tests.faults.rig import CLIENTS, judge, kill, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
+from tests.system.site import ISSUER
 from tests.system.worker_process import worker
 
 RATE = 30  # events a second
@@ -61,10 +62,10 @@ async def test_the_ack_comes_too_late(
 
 
 @asynccontextmanager
-async def small_buckets(node: RabbitmqNode, prefix: str) -> AsyncIterator[None]:
-    """Limit each bucket to five messages, by a policy."""
+async def small_buckets(node: RabbitmqNode, prefix: str, name: str = "parked") -> AsyncIterator[None]:
+    """Limit each bucket, or another queue, to five messages, by a policy."""
     limit = json.dumps({"max-length": 5, "overflow": "reject-publish"})
-    buckets = rf"^{prefix}\.parked"
+    buckets = rf"^{prefix}\.{name}"
     await asyncio.to_thread(node.ctl, "set_policy", "small", buckets, limit, "--apply-to", "queues")
     try:
         yield
@@ -134,3 +135,32 @@ async def test_delay_queue_is_silent(tmp_path: Path, own_node: RabbitmqNode, que
         tokens = [hit.claims["jti"] for hit in made.clients.hits]
         assert len(set(tokens)) == len(tokens)
         record(await made.account(cause="held by a worker that was killed, or copies in the silent queue"))
+
+
+@pytest.mark.parametrize("fault", ["full", "silent"])
+@pytest.mark.timeout(600)
+async def test_queue_of_dead_letters_takes_nothing(
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, fault: str
+) -> None:
+    """One client refuses more deliveries than a worker may hold. All others are notified, also after a restart."""
+    async with rig(tmp_path, own_node.url, queues) as made:
+        made.site.config["delivery"]["max_in_flight"] = 48
+        made.site.write()
+        made.clients.judge = lambda hit: 403 if hit.path == "/refusing" else 200
+        dead = small_buckets(own_node, queues, "dead") if fault == "full" else suspended(own_node, f"{queues}.dead")
+        async with load(made.publisher, rate=RATE) as end, worker(made.site) as first, dead:
+            await made.more(20 * RATE * len(CLIENTS), GOES_ON)
+            assert (await first.post({"iss": ISSUER, "sid": "999999", "clients": ["healthy"]}))[0] == 202
+            assert await first.stop() == 0
+            async with worker(made.site) as second:
+                await made.more(20 * RATE * len(CLIENTS), GOES_ON)
+                await end()
+                owed = {("/healthy", event) for event in (*made.publisher.confirmed, "999999")}
+                await made.clients.until(lambda: owed <= made.clients.accepted.keys(), GOES_ON)
+                status, ready = await second.get("/readyz")
+                assert (status, f"{queues}.dead" in json.loads(ready)["problem"]) == (200, True)
+                assert await second.metric("queue_unsettled", queue="events") < 64
+                assert await second.stop() == 0
+        tokens = [hit.claims["jti"] for hit in made.clients.hits]
+        assert len(set(tokens)) == len(tokens)
+        assert not (await made.account()).missing

@@ -1,4 +1,4 @@
-"""Writes messages of sources into notifier's own queue: messages that arrived by HTTP, and messages to be replayed.
+"""Writes messages of sources into notifier's own queue: messages that arrived by HTTP, and messages to be read again.
 
 The body is unchanged, byte for byte. All other properties are one JSON document in the header `received`. The message's
 `type` proves that notifier wrote it, so the header `source` can be trusted. The header `only` selects the events to
@@ -69,7 +69,7 @@ Positions: TypeAlias = dict[int, tuple[range, ...] | None]
 
 
 def to_sourced(message: Message, new_id: str, only: str | None = None) -> MessageDraft:
-    """Return notifier's own message with this message of a source, without headers that may be secret.
+    """Return notifier's own message with this message of a source or publisher, without headers that may be secret.
 
     `only`: which events to read, in the form of `format_event_positions`; None for all.
     """
@@ -91,7 +91,7 @@ def to_received(message: Message) -> Message:
     """Return the source's message in notifier's own message, as it was received. Raises MalformedEvent."""
     try:
         received = from_json(str(message.headers[_RECEIVED]))
-        source, headers = str(message.headers[_SOURCE]), dict(received["headers"])
+        source, headers = str(message.headers[_SOURCE]) or None, dict(received["headers"])
     except (KeyError, TypeError, ValueError):
         raise MalformedEvent((InputIssue("", "a message of a source without its header `received`"),)) from None
     properties = {name: received.get(name) for name in _PROPERTIES}

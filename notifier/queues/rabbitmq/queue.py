@@ -47,8 +47,7 @@ class RabbitQueue(EventPublisher):
     """A queue on RabbitMQ. Between `open` and `close` it recovers from every loss of the broker."""
 
     def __init__(self, options: RabbitOptions, *, clock: Callable[[], float] = time.time) -> None:
-        self._options = options
-        self._clock = clock
+        self._options, self._clock = options, clock
         self._forwarder: Forwarder | None = None
         self._dead_lock, self._waiting_lock = PassLock(options, DEAD), PassLock(options, WAITING)
         waiting_at_once = partial(RabbitWaiting, options, self.publish, self._park, self._waiting_lock, busy_for=0.0)
@@ -56,8 +55,7 @@ class RabbitQueue(EventPublisher):
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
         self._watch = TopologyWatch(options, self._links[1].wait_for_connection, self._workers)
-        self._bindings = SourceBindings(options)
-        self._policies = PolicyWatch(options)
+        self._bindings, self._policies = SourceBindings(options), PolicyWatch(options)
         self._depth_reader = DepthReader(options)
         lanes = {
             lane: LaneConsumer(
@@ -74,10 +72,11 @@ class RabbitQueue(EventPublisher):
         self._bucket_reader = BucketReader(options, self._watch.repair_soon)
         super().__init__(options.prefix, Publishing(self._watch.repair_soon))
         # On 4.x a publish to a queue without a leader blocks its channel: several, so that others continue.
-        self._parking = Publishing(self._watch.repair_soon, patience=PATIENCE_SECONDS)
-        delaying = [Publishing(self._watch.repair_soon, patience=PATIENCE_SECONDS, full_at_once=True) for _ in range(2)]
-        self._publishings = self._publishing, self._parking, *delaying
-        self._delaying = {queue: delaying[power % 2] for power, queue in enumerate(DELAY_QUEUES)}
+        patient = partial(Publishing, self._watch.repair_soon, patience=PATIENCE_SECONDS)
+        even, odd, self._dead_lettering = (patient(full_at_once=True) for _ in range(3))
+        self._parking = patient()
+        self._publishings = self._publishing, self._parking, even, odd, self._dead_lettering
+        self._delaying = {queue: odd if power % 2 else even for power, queue in enumerate(DELAY_QUEUES)}
         self._tasks: list[asyncio.Task[None]] = []
 
     def _name(self, queue: str) -> str:
@@ -169,8 +168,9 @@ class RabbitQueue(EventPublisher):
             message.tag.acks.set_aside(message.tag.number)
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        """Return once the message is durable in `queue`. Raises QueueUnavailable."""
-        await self._publishing.publish(self._as_publish(queue, message, patient=False))
+        """Return once the message is durable in `queue`. Raises QueueUnavailable; OneQueueUnavailable of `dead`."""
+        publishing = self._dead_lettering if queue == DEAD else self._publishing
+        await publishing.publish(self._as_publish(queue, message, patient=False))
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""

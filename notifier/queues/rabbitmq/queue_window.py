@@ -23,7 +23,7 @@ from notifier.model.shared_resources import shared_slots
 
 MIN_WINDOW, MAX_WINDOW = 32, 250  # unconfirmed publishes to one queue
 MANY_NACKS, MANY_PUBLISHES = 500, 282  # in a row; and in the window or waiting for it
-PATIENCE_SECONDS = 2.0  # after which a message waits elsewhere than in a bucket or delay queue that takes nothing
+PATIENCE_SECONDS = 2.0  # after which a message waits elsewhere than in a queue that takes nothing
 PLACE_SECONDS = 10.0  # after which a publish without a place fails, if there is no patience
 SHORT_PATIENCE_SECONDS = 0.5  # for that many
 TRIAL_SECONDS, UNCONFIRMED_TRIAL_SECONDS = 0.5, 60.0  # between publishes to a queue that refuses
