@@ -2,7 +2,8 @@
 
 If an answer would remove too many clients at once, these clients stay as they are. All other changes, including new
 addresses, are applied, so that a correct answer repairs the addresses of a poisoned one. Clients that the source has
-listed for less than a day are not protected, because a poisoned answer may have added them.
+listed for less than a day are not protected, because a poisoned answer may have added them. Clients that stay count as
+clients of the list: if it has too many with them, nothing of the answer is applied.
 
 Only clients whose rows have changed are built again.
 """
@@ -14,10 +15,11 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from notifier.configuration.clients.aliases import complete_registry
-from notifier.configuration.clients.client_rows import AnswerResult, SourceAnswer, find_new_clients, row_ids
+from notifier.configuration.clients.client_rows import AnswerResult, Row, SourceAnswer, find_new_clients, row_ids
 from notifier.configuration.clients.clients_file import to_layer
 from notifier.configuration.clients.followers import connected_ids, find_leaders, leave_out_listed_followers
 from notifier.configuration.clients.layer import (
+    ROWS_PER_STEP,
     BuildContext,
     BuiltRegistry,
     Layer,
@@ -27,11 +29,14 @@ from notifier.configuration.clients.layer import (
 )
 from notifier.configuration.clients.layers import LayerMerge
 from notifier.configuration.clients.registry_checks import find_excessive_loss, find_lost_clients, find_sudden_changes
+from notifier.configuration.clients.remote_rows import ListAmount
 from notifier.model.client import Client
+from notifier.model.errors import InputIssue, SourceFault
 from notifier.model.record import copy_record, record
 from notifier.model.registry import Registry
 
 T = TypeVar("T")
+_ACCEPT_ADVICE = "to let them go too: notifier reload --accept-loss"
 
 
 @record
@@ -69,16 +74,36 @@ def guard_answer(
         return GuardResult(built=built, layer=layer, result=AnswerResult(answer=answer), loss=loss)
     held_back = None
     if loss is not None:
-        held_back = f"held back: {loss}. All else is taken; to let them go too: notifier reload --accept-loss"
         losses = find_lost_clients(old, built.registry, protected)
         lost = {client.key for clients in losses for client in clients}
-        answer = copy_record(answer, rows=keep_lost_rows(layer, layers[nth], lost, issuers), at=last.at)
+        del built, losses  # before a registry is built again
+        rows = keep_lost_rows(layer, layers[nth], lost, issuers)
+        if (excess := _find_excess([*rows, *answer.faults], pause)) is not None:
+            held_back = f"held back: {loss}; with them {excess}, so nothing of this answer is taken. {_ACCEPT_ADVICE}"
+            unchanged = BuiltRegistry(registry=old, mistakes=(), warnings=())
+            result = AnswerResult(answer=last, held_back=held_back)
+            return GuardResult(built=unchanged, layer=layers[nth], result=result)
+        held_back = f"held back: {loss}. All else is taken; {_ACCEPT_ADVICE}"
+        answer = copy_record(answer, rows=rows, at=last.at)
         layer = to_layer(source, issuers, answer)
         built = rebuild_registry(build_context, old, layers, nth, layer, pause)
     del protected  # before such a set is made again
     sudden_change = find_sudden_changes(old, built.registry, LayerClients(both, issuers))
     result = AnswerResult(answer=answer, held_back=held_back, sudden_change=sudden_change)
     return GuardResult(built=built, layer=layer, result=result)
+
+
+def _find_excess(rows: Sequence[Row | InputIssue], pause: Callable[[], None]) -> str | None:
+    """Return the bound of a list that these rows and unusable clients exceed; None if they do not."""
+    amount = ListAmount()
+    try:
+        for nth, row in enumerate(rows):
+            if nth % ROWS_PER_STEP == ROWS_PER_STEP - 1:
+                pause()
+            amount.add(row)
+    except SourceFault as fault:
+        return str(fault)
+    return None
 
 
 def rebuild_registry(

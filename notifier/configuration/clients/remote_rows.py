@@ -113,6 +113,7 @@ def _find_error(row: dict[str, Any]) -> str | None:
 class ListAmount:
     """Counts the rows of a source that are kept. The source chooses their number and sizes.
 
+    A row that names several issuers counts once for each, since it is a client of each.
     A text takes the bytes of its largest character for each of its characters: 4 with one emoji. The values in lists
     and objects are counted too, since a short text takes 60 bytes.
     """
@@ -124,7 +125,8 @@ class ListAmount:
 
     def add(self, row: Row | InputIssue) -> None:
         """Count a row, or an unusable client. Raises SourceFault if the source has more than a list may have."""
-        self._row_count += 1
+        issuer = None if isinstance(row, InputIssue) else row.get("issuer")
+        self._row_count += max(1, len(issuer)) if isinstance(issuer, list) else 1
         if isinstance(row, InputIssue):
             self._byte_count += _held_bytes(row.path) + _held_bytes(row.text)
         else:

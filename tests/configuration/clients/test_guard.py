@@ -14,6 +14,7 @@ from notifier.configuration.clients.remote_rows import redirect_uris
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
+from notifier.model.defaults import MAX_LIST_BYTES
 from tests.tokens.key_folder import ISS, pem
 
 
@@ -98,6 +99,32 @@ def test_answer_without_addresses_is_a_loss(tmp_path: Path) -> None:
     ]
     assert source.live.take_answer("own", SourceAnswer(rows=rows, at=time.time())).held_back is not None
     assert source.addresses == at(GOOD, *NAMES)
+
+
+def large_rows(sign: str) -> list[Mapping[str, object]]:
+    """Return clients whose names begin with the sign, with two thirds of the bytes that a list may have."""
+    name = "n" * (MAX_LIST_BYTES // 15)
+    return [{"client_id": f"{sign}{nth}", "backchannel_logout_uri": GOOD, "client_name": name} for nth in range(10)]
+
+
+@pytest.mark.parametrize("cache", [True, False], ids=["with a cache", "without a cache"])
+def test_withheld_clients_count_as_clients_of_the_list(tmp_path: Path, cache: bool) -> None:
+    """Otherwise a list with new names in each answer takes more memory at each. An operator may accept the loss."""
+    source = Source(tmp_path, cache=cache)
+    first = source.live.take_answer("own", SourceAnswer(rows=large_rows("a"), at=time.time())).answer
+    assert first is not None
+    before = source.live.registry().clients_of(ISS)
+    for sign in "bc":
+        held = source.live.take_answer("own", SourceAnswer(rows=large_rows(sign), at=time.time()))
+        assert held.held_back is not None
+        assert "10 of 10 clients" in held.held_back
+        assert "with them its list has more than 16 MiB of client metadata, so nothing of this" in held.held_back
+        assert held.answer is not None
+        assert held.answer.rows is first.rows
+        assert source.live.registry().clients_of(ISS) == before
+    accepted = SourceAnswer(rows=large_rows("d"), at=time.time())
+    assert source.live.take_answer("own", accepted, accepted_by="alice").held_back is None
+    assert list(source.addresses) == [f"d{nth}" for nth in range(10)]
 
 
 def test_withheld_answer_is_requested_again(tmp_path: Path) -> None:

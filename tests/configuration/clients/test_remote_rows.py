@@ -367,6 +367,8 @@ def test_amount_of_a_list_is_bounded() -> None:
         return str(caught.value)
 
     assert refused({"client_id": "a"}, MAX_LIST_ROWS + 1) == "its list has more than 200,000 rows"
+    at_four = {"client_id": "a", "issuer": ["https://one.example"] * 4}  # four clients, each with its own memory
+    assert refused(at_four, MAX_LIST_ROWS // 4 + 1) == "its list has more than 200,000 rows"
     large = {"client_id": "a" * 1024, "client_name": "b" * 15 * 1024}
     assert refused(large, MAX_LIST_BYTES // 16384 + 1) == "its list has more than 16 MiB of client metadata"
     for sign, size in (("ÿ", 1), ("€", 2), ("😀", 4)):  # which makes each character of its text as large
