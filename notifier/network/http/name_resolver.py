@@ -16,9 +16,14 @@ is first, and in the search domains after that has failed. `shop.ns` in a cluste
 need seconds to fail, so that its search begins after HEDGE_DELAY_SECONDS if `ndots` prefers the search. A name without
 a dot is looked up in the search domains first.
 
+A lookup ends 15 s after its first query on patient channels. aiohttp has later attempts for the same host wait for a
+lookup that runs, even if name servers are reachable again.
+
 c-ares reads resolv.conf when a channel is made. Later it watches only the folder of that name, not that of a link's
-target. New channels are made when the file has changed, and after no name server was reachable. Queries of other
-callers continue on the previous channels, which are closed CLOSE_DELAY_SECONDS later or after.
+target. New channels are made when the file has changed, and after no name server was reachable: that may be due to
+single names whose server is silent, so these renewals become rarer. A channel keeps each answer until its TTL ends, for
+up to an hour, and has 65,536 identifiers of queries. So new channels are also made after MAX_NAMES different names.
+Queries of other callers continue on the previous channels, which the last of them closes.
 """
 
 import asyncio
@@ -36,12 +41,15 @@ from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_E
 from aiohttp.abc import AbstractResolver, ResolveResult
 from pycares import ARES_FLAG_EDNS, ARES_FLAG_NOSEARCH, AresError
 
+from notifier.model.shared_resources import shared_bound
+
 RESOLV_CONF = Path("/etc/resolv.conf")
 HEDGE_DELAY_SECONDS = 0.5
 FIRST_WAIT_SECONDS = 5.0  # the maximum of c-ares
-MAX_TRIES = 4  # the waits double, so that all tries together exceed any deadline
-RENEW_INTERVAL_SECONDS = 10.0  # between two renewals while no server is reachable, since each channel has a thread
-CLOSE_DELAY_SECONDS = 120.0  # longer than any caller waits on channels that were replaced
+MAX_TRIES = 2  # the second wait is twice as long
+RENEW_INTERVAL_SECONDS = 10.0  # from a renewal to the next while no server is reachable, since the cache is lost
+MAX_RENEW_INTERVAL_SECONDS = 80.0
+MAX_NAMES = shared_bound(10_000)  # 1.2 KB each
 MAX_SEARCH_DOMAINS = 32  # as of a pod in Kubernetes; a name that fails in each costs queries for each
 MAX_NDOTS = 15  # as glibc
 _FINAL_CODES = (ARES_ENOTFOUND, ARES_ENODATA)
@@ -65,44 +73,56 @@ class NameResolver(AbstractResolver):
     def __init__(self, path: Path = RESOLV_CONF, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._channels: _Channels | None = None
-        self._replaced: list[tuple[float, _Channels]] = []  # with the time when they were replaced
+        self._replaced: set[_Channels] = set()  # with running queries
         self._doubted = False
+        self._renew_interval = RENEW_INTERVAL_SECONDS
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the addresses of a host. Raises OSError, whose cause is a DNSError."""
-        channels = await self._current_channels()
+        channels = await self._enter_channels(host)
         try:
             found = await channels.find(host, port, family)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) or _error_code(error) in _UNREACHABLE_CODES:
                 self._doubted = True  # renew the channels: the name servers may have changed
             raise
+        finally:
+            channels.callers -= 1
+            if not channels.callers and channels in self._replaced:
+                self._replaced.remove(channels)
+                await channels.close()
         for address in found:
             address["hostname"] = host  # not the name in a search domain: TLS uses it
         return found
 
     async def close(self) -> None:
         """Close the channels."""
-        for channels in (*(each for _, each in self._replaced), self._channels):
+        open_channels, self._channels, self._replaced = [*self._replaced, self._channels], None, set()
+        for channels in open_channels:
             if channels is not None:
                 await channels.close()
-        self._channels, self._replaced = None, []
 
-    async def _current_channels(self) -> "_Channels":
-        """Return the channels. Make new ones if resolv.conf has changed, or after no name server was reachable."""
-        now, state = self._clock(), _read_state(self._path)
-        channels = self._channels
-        if channels is not None:
-            must_renew = self._doubted and now - channels.made_at >= RENEW_INTERVAL_SECONDS
-            if channels.state == state and not must_renew:
-                return channels
-            self._replaced.append((now, channels))
-        channels = self._channels = _Channels(self._path, state, now)
-        self._doubted = False
-        while self._replaced and now - self._replaced[0][0] >= CLOSE_DELAY_SECONDS:
-            await self._replaced.pop(0)[1].close()
+    async def _enter_channels(self, host: str) -> "_Channels":
+        """Return the channels with one caller more. Make new ones if they are outdated, in doubt or full."""
+        now, state, former = self._clock(), _read_state(self._path), self._channels
+        channels = former if former is not None and former.state == state else None
+        if channels is not None and self._doubted and now - channels.made_at >= self._renew_interval:
+            is_recent = now - channels.made_at < 2 * self._renew_interval
+            interval = 2 * self._renew_interval if is_recent else RENEW_INTERVAL_SECONDS
+            self._renew_interval = min(interval, MAX_RENEW_INTERVAL_SECONDS)
+            channels = None
+        if channels is None or not channels.add_name(host):
+            channels = self._channels = _Channels(self._path, state, now)
+            channels.add_name(host)
+            self._doubted = False
+        channels.callers += 1
+        if former is not channels and former is not None:
+            if former.callers:
+                self._replaced.add(former)
+            else:
+                await former.close()
         return channels
 
 
@@ -110,12 +130,20 @@ class _Channels:
     """The channels of one state of resolv.conf."""
 
     def __init__(self, path: Path, state: object, made_at: float) -> None:
-        self.state, self.made_at = state, made_at
+        self.state, self.made_at, self.callers = state, made_at, 0
+        self._names: set[str] = set()
         self._settings = settings = _read_settings(path)
         options = {"flags": ARES_FLAG_NOSEARCH | ARES_FLAG_EDNS}
         self._shared = _make_channel(settings.servers, **options) or aiohttp.AsyncResolver(**options)
         self._patient: list[aiohttp.AsyncResolver] | None = None
         self._files: aiohttp.AsyncResolver | None = None
+
+    def add_name(self, host: str) -> bool:
+        """Record a name that is looked up. Return False if there are MAX_NAMES others."""
+        if host not in self._names and len(self._names) >= MAX_NAMES:
+            return False
+        self._names.add(host)
+        return True
 
     async def find(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Return the addresses of a host, by itself or in a search domain."""

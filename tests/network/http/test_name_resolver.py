@@ -26,8 +26,9 @@ class NameServer(asyncio.DatagramProtocol):
     """Return `address` for each name after `delay` seconds, or never; without an address no name exists."""
 
     def __init__(self, address: str | None, delay: float | None) -> None:
-        self.address, self.delay, self.asked, self.port = address, delay, 0, 0
+        self.address, self.delay, self.asked, self.port, self.ttl = address, delay, 0, 0, 0
         self.queried = asyncio.Event()
+        self.questions: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
@@ -37,6 +38,7 @@ class NameServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
         """Called by asyncio."""
         self.asked += 1
+        self.questions.append(data[12:])
         self.queried.set()
         if self.delay is not None:
             asyncio.get_running_loop().call_later(self.delay, self._transport.sendto, self._answer(data), peer)
@@ -44,7 +46,7 @@ class NameServer(asyncio.DatagramProtocol):
     def _answer(self, data: bytes) -> bytes:
         end = data.index(b"\0", 12) + 5
         count = int(self.address is not None and data[end - 4 : end - 2] == b"\0\1")
-        record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + socket.inet_aton(self.address or "0.0.0.0")
+        record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, self.ttl, 4) + socket.inet_aton(self.address or "0.0.0.0")
         flags = b"\x81\x83" if self.address is None else b"\x81\x80"
         return data[:2] + flags + struct.pack(">HHHH", 1, count, 0, 0) + data[12:end] + record * count
 
@@ -179,22 +181,67 @@ async def test_new_channels_do_not_end_the_queries_of_others(file: Path, *, has_
         await resolver.close()
 
 
-async def test_replaced_channels_are_closed_later(file: Path) -> None:
-    """When no caller waits on them: each has a thread."""
-    now = 0.0
-    async with serving("192.0.2.1", None) as silent, serving("192.0.2.2") as server:
+def count_sockets_to(*servers: NameServer) -> int:
+    """Return the number of UDP sockets that are connected to these name servers."""
+    lines = [line.split() for line in Path("/proc/self/net/udp").read_text().splitlines()[1:]]
+    return sum(int(fields[2].rpartition(":")[2], 16) in {server.port for server in servers} for fields in lines)
+
+
+async def wait_for_sockets(count: int, *servers: NameServer) -> None:
+    """Wait until that many sockets are left. Channels are destroyed in a thread."""
+    async with asyncio.timeout(10):
+        while count_sockets_to(*servers) > count:  # noqa: ASYNC110  the system has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def test_replaced_channels_are_closed_with_their_last_query(file: Path) -> None:
+    """However often resolv.conf is replaced meanwhile: each has a thread and sockets."""
+    async with serving("192.0.2.1", None) as silent, serving("192.0.2.2") as server, resolving(file) as resolver:
         name(file, silent)
-        resolver = NameResolver(file, lambda: now)
         pending = asyncio.ensure_future(found(resolver, "a.example.com"))
         await silent.queried.wait()
-        for seconds in (3600.0, name_resolver.CLOSE_DELAY_SECONDS):
-            now += seconds
-            assert not pending.done()
-            name(file, *[server] * (2 if now == seconds else 3))  # a file of another size
-            assert await found(resolver, "b.example.com") == ["192.0.2.2"]
-        with pytest.raises(OSError, match="cancelled"):
-            await pending
+        for number in range(20):
+            name(file, *[server] * (number + 1))  # a file of another size
+            assert await found(resolver, f"b{number}.example.com") == ["192.0.2.2"]
+        await wait_for_sockets(1, server)
+        assert count_sockets_to(silent)
+        silent.delay = 0.0
+        assert await pending == ["192.0.2.1"]
+        await wait_for_sockets(0, silent)
+
+
+async def test_silent_names_renew_channels_ever_more_rarely(file: Path) -> None:
+    """Names of others are held in the cache of the channels, and a name server may need seconds for them."""
+    now, server_times = 0.0, []
+    async with serving("192.0.2.1") as server:
+        server.ttl = 3600
+        name(file, server)
+        resolver = NameResolver(file, lambda: now)
+        while now < 600.0:
+            server.delay = None
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await resolver.resolve(f"silent-{now:g}.example.com")
+            server.delay = 0.0
+            server.questions.clear()
+            assert await found(resolver, "a.example.com") == ["192.0.2.1"]
+            server_times += [now] if any(question.startswith(b"\1a") for question in server.questions) else []
+            now += 5.0
         await resolver.close()
+    assert len(server_times) <= 12
+    assert server_times[-1] - server_times[-2] == name_resolver.MAX_RENEW_INTERVAL_SECONDS
+
+
+async def test_the_cache_of_many_names_is_bounded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """c-ares keeps each answer until its TTL ends: 100,000 names would take 120 MB."""
+    monkeypatch.setattr(name_resolver, "MAX_NAMES", 50)
+    async with serving("192.0.2.1") as server, resolving(file) as resolver:
+        server.ttl = 3600
+        name(file, server)
+        for number in (0, *range(50), 0, 50, 0):
+            await found(resolver, f"a{number}.example.com")
+        assert server.asked == 52  # a0 twice: by the first channel, and by the one that the 51st name needed
+        await wait_for_sockets(1, server)
 
 
 async def test_a_name_that_does_not_exist_is_answered_at_once(file: Path) -> None:
