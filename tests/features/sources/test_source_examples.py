@@ -45,6 +45,15 @@ def placed(options: Any) -> Any:
     return json.loads(text)
 
 
+def test_the_first_example_is_accepted_as_it_is_shown() -> None:
+    """Its queue has exchanges to bind to, and its listener takes POST /v1/events/NAME."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE.split("\n## ", 1)[0], re.MULTILINE | re.DOTALL)
+    settings = SETTINGS.model_validate(yaml.safe_load(text.replace("key.pem", json.dumps(__file__))))
+    sources, mistakes = compile_sources(settings)
+    assert (set(sources), mistakes) == ({"duende", "shop"}, [])
+    assert settings.api is not None
+
+
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "Amazon SNS": [
         {
