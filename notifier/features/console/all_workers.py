@@ -20,6 +20,7 @@ from notifier.features.console.recent import Recent
 from notifier.model import json_size
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
+from notifier.model.message import Depth
 from notifier.model.moment import format_optional_moment
 from notifier.model.own_thread import run_in_thread
 from notifier.model.record import copy_record, record
@@ -148,12 +149,14 @@ class AllWorkers:
         """Return the overview, from the cache while that is fresh."""
         async with self._lock:
             if self._overview is None or time.monotonic() >= self._overview_until:
-                seen, answers = await self._ask_all("the console", clients=None, steps=0)
+                (seen, answers), depths = await asyncio.gather(
+                    self._ask_all("the console", clients=None, steps=0), self._read_depths()
+                )
                 states = await self._states_in(answers)
                 # The last state of each worker has the number of omitted clients.
                 states = [*await self._read_other_states(states), *states]
                 merge_began = time.monotonic()  # excludes the wait for an unresponsive worker
-                status = await run_in_thread(partial(self._merge_states, states), "merge of states")
+                status = await run_in_thread(partial(_merge_states, depths, states), "merge of states")
                 self._overview = Overview(
                     status=status,
                     steps=merge_steps(answer.result.get("steps", ()) for answer in answers),
@@ -167,7 +170,7 @@ class AllWorkers:
     async def clients(self, keys: Collection[ClientKey], **parts: Any) -> tuple[ServiceStatus, Sequence[WorkerAnswer]]:
         """Return the clients' state at all workers, and the workers' answers, which also have the other `parts`."""
         _, answers = await self._ask_all("the console", clients=list(keys), **parts)
-        status = self._merge_states(await self._states_in(answers))
+        status = _merge_states({}, await self._states_in(answers))
         requested = set(keys)
 
         def only_requested(clients: Iterable[ClientStatus]) -> list[ClientStatus]:
@@ -220,8 +223,22 @@ class AllWorkers:
         _, answers = await self._ask_all("the console", clients_of=omitted)
         return [state.encode() for answer in answers for state in answer.result.get("states", ())]
 
-    def _merge_states(self, states: Sequence[bytes]) -> ServiceStatus:
-        return status_of(self._view.depths(), states, now=time.time())
+    async def _read_depths(self) -> Mapping[str, Depth]:
+        """Return the depths of the queues now, as the states of clients are; if that takes long, of the last reading.
+
+        Without the queue they are unknown: return none.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                return await self._view.queue.depths()
+        except TimeoutError:
+            return self._view.depths()
+        except QueueError:
+            return {}
+
+
+def _merge_states(depths: Mapping[str, Depth], states: Sequence[bytes]) -> ServiceStatus:
+    return status_of(depths, states, now=time.time())
 
 
 def _clients_by_worker(states: Iterable[bytes]) -> dict[str, set[ClientKey]]:

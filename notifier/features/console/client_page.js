@@ -7,7 +7,7 @@ import { ResolvedButton } from "./resolved.js";
 import { Plot } from "./plot.js";
 import { Retry, retry, retryOf } from "./retries.js";
 import { Table } from "./tables.js";
-import { Troubles } from "./overview_page.js";
+import { Troubles, answeredOf, isWhole } from "./overview_page.js";
 import { api, hasScope } from "./api.js";
 import { loadPage } from "./following.js";
 import { pageAddress } from "./addresses.js";
@@ -21,8 +21,7 @@ const MAX_COUNTED = 10_000; // dead letters of all clients, which the API reads 
 
 /** Return the client's state: the tone of the band, a sentence, and its details. */
 function describeClient({ client: c, left_out: leftOut }) {
-  const pending = c.waits
-    ? `${counted(c.waits, "pending delivery", "pending deliveries")}${formatExpiry(c)}.` : "No pending deliveries.";
+  const pending = describePending(c);
   const since = c.failing_since ? ` since ${formatTime(c.failing_since)}` : "";
   const duration = c.failing_since ? `For ${formatAge(c.failing_since)}. ` : "";
   const next = formatNextAttempt(c);
@@ -41,6 +40,13 @@ function describeClient({ client: c, left_out: leftOut }) {
     default:
       return c.tried ? ["good", "Healthy.", pending] : ["", "Not tried since the workers started.", pending];
   }
+}
+
+/** Return the number of pending deliveries, as far as it is known. */
+function describePending(c) {
+  const whole = isWhole();
+  if (!c.waits) return whole ? "No pending deliveries." : `Pending deliveries are unknown: these are figures of ${answeredOf(state.service)}.`;
+  return `${whole ? "" : "At least "}${counted(c.waits, "pending delivery", "pending deliveries")}${formatExpiry(c)}.`;
 }
 
 /** Return when the first pending delivery expires. A delivery without `sid` expires earlier than others. */

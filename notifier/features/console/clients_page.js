@@ -1,10 +1,11 @@
 // All clients, fifty per page, those with the most severe state first.
 import { Ago, html, number } from "./text.js";
 import { LoadingNote, Choice, Filters, IssuerChoice, Search, clientKey } from "./parts.js";
-import { CLIENT_COLUMNS, Count, NEXT_ATTEMPT } from "./overview_page.js";
+import { CLIENT_COLUMNS, Count, NEXT_ATTEMPT, answeredOf, isWhole } from "./overview_page.js";
 import { Pagination, Table, holdRows, keepRowOrder } from "./tables.js";
 import { api } from "./api.js";
 import { changeQuery, pageAddress } from "./addresses.js";
+import { state } from "./state.js";
 
 const ROWS = 50;
 const STATES = [["", "all"], ["troubled", "with problems"], ["rests", "unreachable"], ["tried", "probing"],
@@ -33,7 +34,7 @@ export function Clients({ data, query }) {
       <${Table} caption="Clients" keyOf=${clientKey} rows=${keepRowOrder(data.clients, clientKey)} columns=${COLUMNS}
         empty="No client matches." />
       <${Pagination} skip=${data.skip} rows=${ROWS} total=${data.total} go=${(skip) => changeQuery({ skip })} />
-      <p class="dim note">Delivered and given up: since the workers started.</p></div>`}`;
+      <p class="dim note">Delivered and given up: since the workers started${isWhole() ? "" : `, at ${answeredOf(state.service)}`}.</p></div>`}`;
 }
 
 export const loadClients = ({ q, state, iss, order, skip }, signal) =>

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StrictBool, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.features.console.recent import SERIES
-from notifier.operators.status.worker_requests import Count, FiniteSeconds, RequestKind
+from notifier.operators.status.worker_requests import FiniteSeconds, ReportedCount, RequestKind
 
 
 class _Wanted(TypedDict, total=False):
@@ -20,26 +20,26 @@ _Keys = list[tuple[str, str]]  # of clients
 class _PartMembers(TypedDict, total=False):
     clients: _Keys | None
     clients_of: dict[str, _Keys]
-    steps: Count
+    steps: ReportedCount
     answers_of: tuple[str, str]
     acts: StrictBool
-    after: dict[str, Count]
+    after: dict[str, ReportedCount]
     well: StrictBool
     find: _Wanted
     issuers: list[str] | None
 
 
 class _EntryRow(TypedDict):
-    n: Count
+    n: ReportedCount
     at: str
     kind: str
     iss: str
     client_id: str
     event_id: str | None
     reason: str | None
-    status: Count | None
+    status: ReportedCount | None
     seconds: FiniteSeconds | None
-    attempt: Count | None
+    attempt: ReportedCount | None
     next_due: str | None
     text: str
 
@@ -52,12 +52,12 @@ class _AuditRow(TypedDict):
 
 class _Parts(TypedDict, total=False):
     states: list[str]
-    steps: list[Annotated[list[Count], Field(min_length=1 + len(SERIES), max_length=1 + len(SERIES))]]
+    steps: list[Annotated[list[ReportedCount], Field(min_length=1 + len(SERIES), max_length=1 + len(SERIES))]]
     answers: list[_EntryRow]
-    minutes: list[tuple[Count, Count, Count]]
+    minutes: list[tuple[ReportedCount, ReportedCount, ReportedCount]]
     acts: list[_AuditRow]
     rows: list[_EntryRow]
-    last: Count
+    last: ReportedCount
     since: FiniteSeconds
 
 

@@ -84,7 +84,7 @@ export function Overview() {
   if (!service) return html`<${LoadingNote} />`;
   const [tone, head, tail] = describeService(service);
   const troubles = steadyTroubles(service.troubles);
-  const queues = html`<${Queues} queues=${service.queues} isOld=${queueTrouble(service)?.kind === "queue"} />`;
+  const queues = html`<${Queues} queues=${service.queues} />`;
   return html`<section class="band big head ${state.lost ? "" : tone}" title="${head} ${tail}"><b aria-live="polite">${head}</b> <span>${tail}</span></section>
     <div class="over">${troubles.length ? html`<${Troubles} troubles=${troubles} workers=${service.workers} />` : queues}
       <section><h2>Last 15 minutes</h2>
@@ -169,12 +169,21 @@ export const CLIENT_COLUMNS = [
   { head: "State", cell: (c) => html`<${ClientState} client=${c} name=${stateOf(c)} />` },
   { head: "Since", cell: (c) => html`<${Ago} at=${c.state === "well" ? null : troubledSince(c)} suffix="" />` },
   { head: "Last answer", say: true, cell: (c) => html`<${ClientReason} client=${c} />` },
-  { head: "Pending", num: true, cell: (c) => html`<${Count} value=${c.waits} />` },
+  { head: "Pending", num: true, cell: (c) => html`<${PendingCount} value=${c.waits} />` },
 ];
 const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
 export const NEXT_ATTEMPT = { head: "Next", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
 const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
+
+/** Return true if each worker has answered, so that figures of clients are whole. */
+export const isWhole = () => !state.service || allAnswered(state.service);
+
+/** A client's pending deliveries. If a worker has not answered, its deliveries are unknown. */
+export function PendingCount({ value }) {
+  if (isWhole()) return html`<${Count} value=${value} />`;
+  return html`<span class="dim">${value ? `at least ${number(value)}` : "unknown"}</span>`;
+}
 
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
@@ -206,9 +215,10 @@ function noneInTrouble(service) {
 
 const DEAD = html`<a href="#/dead">dead letters</a>`;
 
-function Queues({ queues, isOld }) {
+function Queues({ queues }) {
   const { delayed, parked, dead, ...lanes } = queues;
-  return html`<section><h2>Queues${isOld && html`${" "}<span class="more dim">as last read</span>`}</h2><dl class="queues">
+  if (!delayed) return html`<section><h2>Queues</h2><p class="empty">Unknown: the queue is unavailable.</p></section>`;
+  return html`<section><h2>Queues</h2><dl class="queues">
     ${Object.entries(lanes).map(([name, lane]) => html`<${Queue} name=${name} queue=${lane} />`)}
     <${Queue} name="delayed" queue=${delayed} what="until their next attempt" />
     ${parked && html`<${Queue} name="parked" queue=${parked} what="until their client recovers" />`}

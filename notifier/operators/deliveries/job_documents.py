@@ -17,9 +17,9 @@ from notifier.model.errors import QueueError
 from notifier.model.printable import excerpt
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
-    Count,
-    Counts,
     FiniteSeconds,
+    ReportedCount,
+    ReportedCounts,
     RequestKind,
     WorkerRequest,
     send_to_workers,
@@ -34,19 +34,19 @@ DEAD_LETTER_JOBS, WAITING_JOBS = frozenset({"replay", "discard"}), frozenset({"c
 class Results(TypedDict, total=False):
     """The results of deliveries, of a retry or a replay."""
 
-    delivered: Count
-    failed: Counts
-    dead: Counts
-    put_off: Counts
+    delivered: ReportedCount
+    failed: ReportedCounts
+    dead: ReportedCounts
+    put_off: ReportedCounts
     text: str
-    waiting: Count
-    workers: Counts
+    waiting: ReportedCount
+    workers: ReportedCounts
     unfinished: str | None
 
 
 class _ReplayResults(Results, total=False):
-    skipped: Count
-    not_followed: Count
+    skipped: ReportedCount
+    not_followed: ReportedCount
 
 
 class JobDocument(Results, total=False):
@@ -63,21 +63,21 @@ class JobDocument(Results, total=False):
     holds: bool
     seconds_left: FiniteSeconds | None
     dry_run: bool
-    replayed: Count
-    discarded: Count
-    cancelled: Count
-    by_reason: Counts
-    kept: Counts
+    replayed: ReportedCount
+    discarded: ReportedCount
+    cancelled: ReportedCount
+    by_reason: ReportedCounts
+    kept: ReportedCounts
     more: bool
     became: _ReplayResults | None
     iss: str
     client_id: str
     force: bool
-    waited: Count | None
-    asked: Count
+    waited: ReportedCount | None
+    asked: ReportedCount
     next_try: str | None
     paused_until: str | None
-    waiting_for: Counts
+    waiting_for: ReportedCounts
     unknown: int
 
 

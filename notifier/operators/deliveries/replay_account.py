@@ -29,7 +29,7 @@ from notifier.model.moment import Clock
 from notifier.model.shared_resources import first_of_largest, shared_bound
 from notifier.operators.deliveries.job_documents import Results
 from notifier.operators.deliveries.retry_request import RetryAccount
-from notifier.operators.status.worker_requests import Count, Members, RequestKind, WorkerAnswer, WorkerRequest
+from notifier.operators.status.worker_requests import Members, ReportedCount, RequestKind, WorkerAnswer, WorkerRequest
 from notifier.telemetry.observers import Observers
 
 UNREAD_ACCOUNT_SECONDS = 3600.0  # seconds since the last request, after which a replay is forgotten
@@ -48,11 +48,11 @@ class _ReplayMembers(TypedDict, total=False):
 
 
 class _ReplayResults(Results, total=False):
-    events: Count
-    planned: Count
-    refused: Count
-    skipped: Count
-    reported: Count
+    events: ReportedCount
+    planned: ReportedCount
+    refused: ReportedCount
+    skipped: ReportedCount
+    reported: ReportedCount
 
 
 FOLLOW_REPLAY = RequestKind(

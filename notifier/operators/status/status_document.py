@@ -45,7 +45,8 @@ def document_of(status: ServiceStatus, permits: Callable[[str], bool] | None = N
         }
         for queue in consumed_queues_of(status)
     }
-    queues["delayed"] = {"ready": count_delayed(status)}
+    if status.depths:  # otherwise unknown
+        queues["delayed"] = {"ready": count_delayed(status)}
     if PARKED in status.depths:
         queues["parked"] = {"ready": status.depths[PARKED].ready}
     if DEAD in status.depths:

@@ -22,8 +22,8 @@ ANSWER_TIMEOUT_SECONDS = 2.0  # seconds that workers have to answer
 GONE_WORKER_TEXT = "a worker has ended meanwhile, and its last results are not counted; see its log"
 
 Members: TypeAlias = Mapping[str, Any]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Counts = dict[str, Count]
+ReportedCount = Annotated[int, Field(ge=0, le=2**53)]
+ReportedCounts = dict[str, ReportedCount]
 FiniteSeconds = Annotated[float, Field(allow_inf_nan=False)]
 
 

@@ -7,21 +7,23 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from notifier.features.console import client_routes, doctor_routes
-from notifier.features.console.all_workers import CLIENTS_PER_STEP, LocalAnswers, Overview
+from notifier.features.console import all_workers, client_routes, doctor_routes
+from notifier.features.console.all_workers import CLIENTS_PER_STEP, AllWorkers, LocalAnswers, Overview
 from notifier.features.console.client_routes import ClientRoutes
 from notifier.features.console.console_parts import CONSOLE_PARTS
 from notifier.features.console.console_routes import ConsoleRoutes
 from notifier.features.console.doctor_routes import MAX_CANARIES, Doctor, DoctorRoutes
 from notifier.features.console.recent import RecentEntry
 from notifier.model.client import Client
+from notifier.model.errors import QueueUnavailable
+from notifier.model.message import DEAD, Depth
 from notifier.model.registry import Issuer, Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.openapi import description_of
@@ -32,6 +34,7 @@ from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
 from notifier.operators.doctor.doctor import Area, Finding, ok
 from notifier.operators.status.service_status import status_of
+from notifier.operators.status.status_document import document_of
 from notifier.operators.status.status_routes import ReloadRoutes, StatusRoutes
 from notifier.operators.status.worker_requests import WorkerRequest
 from notifier.publishing.event_requests import EventRequests, build_api_app
@@ -270,6 +273,38 @@ async def test_answer_is_bounded(size: int) -> None:
         assert not answer.get("rows") or answer["rows"][-1]["n"] == 99  # the newest
         whole = len(answer.get("states", ())) == 20 or len(answer.get("rows", ())) == 100
         assert whole == (size == 1000)
+
+
+class _Queue:
+    """A queue with this many dead letters, of which no worker answers."""
+
+    dead: int | None = 7
+
+    async def request(self, _document: bytes, _within: float) -> NoReturn:
+        raise QueueUnavailable("no worker")
+
+    async def depths(self) -> dict[str, Depth]:
+        if self.dead is None:
+            raise QueueUnavailable("stopped")
+        return {DEAD: Depth(ready=self.dead, consumers=0)}
+
+
+async def test_queues_are_counted_with_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not seconds before: the sentence, the list and the badges would differ. Without the queue they are unknown."""
+    monkeypatch.setattr(all_workers, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(all_workers, "CACHE_PER_COST", 0)
+    queue = _Queue()
+    view = SimpleNamespace(name="w", queue=queue, depths=lambda: {DEAD: Depth(ready=1, consumers=0)})
+
+    async def answer(_request: WorkerRequest) -> dict[str, list[str]]:
+        return {"states": []}
+
+    workers = AllWorkers(cast("Any", view), answer)
+    assert document_of((await workers.overview()).status)["queues"] == {
+        "delayed": {"ready": 0}, "dead": {"ready": 7, "oldest": None}
+    }  # fmt: skip
+    queue.dead = None
+    assert document_of((await workers.overview()).status)["queues"] == {}
 
 
 # ── The process in which the doctor looks for the console: it ends in an account, whatever becomes of it ──────────

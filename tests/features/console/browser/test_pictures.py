@@ -164,4 +164,12 @@ async def test_unreachable_broker(
         await window.sign_in(SRE)
         await asyncio.to_thread(own_node.ctl, "stop_app")
         await expect(window.page.locator(".pulse.bad")).to_contain_text("The queue is unavailable")
-        await look(window, tmp_path, "broker", places())
+        await expect(window.page.get_by_text("Unknown: the queue is unavailable.")).to_be_visible()
+        await window.go("clients")
+        await expect(window.row("shop")).to_contain_text("unknown")  # pending deliveries may be at other workers
+        shop = f"client?client_id=shop&iss={ISSUER}"
+        await window.go(shop)
+        await expect(
+            window.page.get_by_text("Pending deliveries are unknown: these are figures of 1 worker")
+        ).to_be_visible()
+        await look(window, tmp_path, "broker", places(client=shop))
