@@ -92,7 +92,7 @@ export const RateField = ({ dialog }) => html`<label>At most a second
 
 /** The fields of a repair. A new end is counted again. */
 const Options = ({ dialog }) => html`<div class="filters"><label>Sessions until
-    <input type="datetime-local" step="1" value=${dialog.until} disabled=${dialog.busy}
+    <input type="datetime-local" step="1" max="9999-12-31T23:59:59" value=${dialog.until} disabled=${dialog.busy}
       onChange=${(event) => dialog.recount(event.target.value)} /></label>
   ${dialog.action === "replay" && html`<${RateField} dialog=${dialog} />`}</div>`;
 

@@ -38,6 +38,7 @@ MAX_REMEMBERED_JOBS = shared_bound(100)  # of a worker, running and ended
 MAX_LISTED_BYTES = 768 * 1024  # of a worker's list, running jobs first: the side channel drops answers above 1 MiB
 ENDED_JOB_SECONDS = 3600.0  # seconds that an ended job is remembered
 WORKER_ENDED_TEXT = "the worker ended; the rest is unchanged"
+INTERNAL_ERROR_TEXT = "an internal error ended it; the rest is unchanged, and the log has the error"
 END_REQUESTED_TEXT = "an operator ended it; the rest is unchanged"
 
 
@@ -75,6 +76,7 @@ class Job:
         self.state = "waiting"  # for its task
         self.held_by: str | None = None  # the holder of messages for which the job waits
         self.end_reason: str | None = None  # why it must end
+        self.has_failed = False
         self._clock = clock
         self._monotonic = monotonic
         self._end_requested = asyncio.Event()
@@ -128,25 +130,26 @@ class Job:
         try:
             await self.work.carry_out(self)
         except Exception as error:  # noqa: BLE001  a job must not end the worker
+            self.has_failed = True
             structlog.get_logger().error("job_failed", error=describe_error(error), kind=self.work.kind, id=self.id)
         finally:
             self.state, self.ended_at = "ended", self._clock()
 
     def document(self, *, names_holder: bool = True) -> dict[str, Any]:
         """Return the JSON for the API."""
-        held_by = self.held_by if names_holder or self.held_by is None else ANOTHER_HOLDER
         return {
             "id": self.id,
             "kind": self.work.kind,
             "who": self.who,
             "wanted": dict(self.work.conditions),
             "state": self.state if self.held_by is None else "waiting",
-            "held_by": held_by,
+            "held_by": self.held_by if names_holder or self.held_by is None else ANOTHER_HOLDER,
             "began_at": format_moment(self.began_at),
             "ended_at": format_optional_moment(self.ended_at),
             "holds": not self.idle.is_set(),
             "seconds_left": self._seconds_left,
             **self.work.account(),
+            **({"unfinished": INTERNAL_ERROR_TEXT} if self.has_failed else {}),
         }
 
 
@@ -161,12 +164,8 @@ class Jobs:
 
     def begin(self, work: Work, token: ApiToken | None) -> dict[str, Any]:
         """Start a job and return its document. Raises Refusal (429, 503) if too many are running."""
-        now = self._clock()
-        jobs = {
-            id_: job
-            for id_, job in self._jobs.items()
-            if job.ended_at is None or now - job.ended_at < ENDED_JOB_SECONDS
-        }
+        oldest = self._clock() - ENDED_JOB_SECONDS
+        jobs = {id_: job for id_, job in self._jobs.items() if job.ended_at is None or job.ended_at > oldest}
         running = [job for job in jobs.values() if job.ended_at is None and job.work.kind == work.kind]
         _require_capacity(work.kind, running, token)
         who = name_of_caller(token)

@@ -1,6 +1,5 @@
 """The jobs on dead letters and pending deliveries: replay, discard, cancel, retry."""
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from notifier.model.errors import QueueError
 from notifier.model.record import record
 from notifier.operators.deliveries.job_documents import WAITING_JOBS, name_holder
-from notifier.operators.deliveries.jobs import WORKER_ENDED_TEXT, Job
+from notifier.operators.deliveries.jobs import INTERNAL_ERROR_TEXT, WORKER_ENDED_TEXT, Job
 from notifier.operators.deliveries.repair import WriteAudit, format_conditions
 from notifier.operators.deliveries.repair_pass import Filter
 from notifier.operators.deliveries.repair_result import (
@@ -33,6 +32,12 @@ PAST_VERBS: Mapping[Literal["replay", "discard", "cancel"], str] = {
     "discard": "discarded",
     "cancel": "cancelled",
 }
+
+
+def explain_end(job: Job, error: BaseException) -> str:
+    """Return why the job ends with this error: a cancellation, or an internal error."""
+    return INTERNAL_ERROR_TEXT if isinstance(error, Exception) else job.end_reason or WORKER_ENDED_TEXT
+
 
 WatchResults = Callable[[RepairOptions, float, Callable[[ReplayResult], None]], Awaitable[ReplayResult]]
 """Waits some seconds for the results of the replayed deliveries. The callback receives the results so far."""
@@ -105,8 +110,8 @@ class RepairWork:
             elif result.unfinished == STOPPED_TEXT:
                 result = replace(result, unfinished=job.end_reason)
             self._result = result
-        except asyncio.CancelledError:
-            self._result = replace(self._result, unfinished=job.end_reason or WORKER_ENDED_TEXT)
+        except BaseException as error:
+            self._result = replace(self._result, unfinished=explain_end(job, error))
             raise
         finally:
             self._request.conclude(self._total)
@@ -162,8 +167,8 @@ class RetryWork:
         except QueueError as error:
             log_queue_failure(error)
             self._result = replace(self._result, unfinished=QUEUE_UNAVAILABLE_TEXT)
-        except asyncio.CancelledError:
-            self._result = replace(self._result, unfinished=job.end_reason or WORKER_ENDED_TEXT)
+        except BaseException as error:
+            self._result = replace(self._result, unfinished=explain_end(job, error))
             raise
         finally:
             self._write_audit("retried_now", who=self.request.who, **self.conditions, **self._result.document())

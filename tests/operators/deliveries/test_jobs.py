@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from notifier.model.errors import QueueUnavailable
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
 from notifier.network.listeners.problem import Refusal
 from notifier.operators.deliveries import jobs as jobs_module
+from notifier.operators.deliveries.dead_letter_filter import DeadLetterFilter
 from notifier.operators.deliveries.job_documents import (
     DEAD_LETTER_JOBS,
     END_JOB,
@@ -24,8 +26,9 @@ from notifier.operators.deliveries.job_documents import (
     JobKind,
     name_holder,
 )
-from notifier.operators.deliveries.jobs import Job, Jobs
-from notifier.operators.deliveries.repair_jobs import RetryWork
+from notifier.operators.deliveries.jobs import INTERNAL_ERROR_TEXT, Job, Jobs
+from notifier.operators.deliveries.repair_jobs import RepairRequest, RepairWork, RetryWork
+from notifier.operators.deliveries.repair_result import RepairResult
 from notifier.operators.deliveries.replay_account import (
     MAX_FOLLOWED_MESSAGES,
     MAX_REPLAYS,
@@ -95,15 +98,33 @@ async def settled(jobs: Jobs, *states_: str) -> None:
 
 
 async def test_internal_error_ends_only_its_job(jobs: Jobs) -> None:
-    """The next job runs."""
+    """It says so, and the next job runs."""
     faulty, good = FakeWork("cancel"), FakeWork()
-    for work in (faulty, good):
-        jobs.begin(work, None)
+    id_ = jobs.begin(faulty, None)["id"]
+    jobs.begin(good, None)
     await settled(jobs, "running", "running")
     faulty.go_on.set()
     await settled(jobs, "ended", "running")
+    assert (await jobs.show(id_, None) or {})["unfinished"] == INTERNAL_ERROR_TEXT
     good.go_on.set()
     await settled(jobs, "ended", "ended")
+
+
+async def test_repair_that_an_internal_error_ended_does_not_look_complete(jobs: Jobs) -> None:
+    """Neither in its audit line nor in its account."""
+    concluded = list[RepairResult]()
+
+    async def run(*_: object) -> RepairResult:
+        raise ZeroDivisionError
+
+    request = RepairRequest(
+        kind="discard", filter_=DeadLetterFilter(), issuers=None, run=run, reasons=Counter(), conclude=concluded.append
+    )
+    id_ = jobs.begin(RepairWork(request), None)["id"]
+    await settled(jobs, "ended")
+    assert [result.unfinished for result in concluded] == [INTERNAL_ERROR_TEXT]
+    shown = await jobs.show(id_, None) or {}
+    assert (shown["unfinished"], shown["more"]) == (INTERNAL_ERROR_TEXT, True)
 
 
 async def test_job_is_visible_to_tokens_of_its_issuers(jobs: Jobs) -> None:
