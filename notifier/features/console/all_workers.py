@@ -190,8 +190,9 @@ class AllWorkers:
         request = WorkerRequest(kind=CONSOLE_PARTS, who=who, members=members)
         name, seen = self._view.name, 0
         answers: Sequence[WorkerAnswer] = ()
-        with suppress(QueueError):
-            seen, answers = await send_to_workers(self._view.queue, request, ANSWER_TIMEOUT_SECONDS)
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(2 * ANSWER_TIMEOUT_SECONDS):  # a frozen broker does not even count the workers
+                seen, answers = await send_to_workers(self._view.queue, request, ANSWER_TIMEOUT_SECONDS)
         if all(answer.worker != name for answer in answers):
             answers = [
                 WorkerAnswer(worker=name, version=__version__, result=await self._answer_locally(request)),

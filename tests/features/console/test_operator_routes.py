@@ -276,14 +276,19 @@ async def test_answer_is_bounded(size: int) -> None:
 
 
 class _Queue:
-    """A queue with this many dead letters, of which no worker answers."""
+    """A queue with this many dead letters, of which no worker answers. `is_frozen`: its broker does not answer."""
 
     dead: int | None = 7
+    is_frozen = False
 
     async def request(self, _document: bytes, _within: float) -> NoReturn:
+        if self.is_frozen:
+            await asyncio.Event().wait()
         raise QueueUnavailable("no worker")
 
     async def depths(self) -> dict[str, Depth]:
+        if self.is_frozen:
+            await asyncio.Event().wait()
         if self.dead is None:
             raise QueueUnavailable("stopped")
         return {DEAD: Depth(ready=self.dead, consumers=0)}
@@ -305,6 +310,9 @@ async def test_queues_are_counted_with_the_clients(monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
     queue.dead = None
     assert document_of((await workers.overview()).status)["queues"] == {}
+    monkeypatch.setattr(all_workers, "ANSWER_TIMEOUT_SECONDS", 0.01)
+    queue.is_frozen = True  # then of the last reading, before the page gives up
+    assert (await workers.overview()).status.depths[DEAD].ready == 1
 
 
 # ── The process in which the doctor looks for the console: it ends in an account, whatever becomes of it ──────────
