@@ -16,6 +16,8 @@ class SessionTeller:
     @deprecated_name("prepare")
     def ending(self) -> None:
         fate = "seldom"
+
+    partings = deprecated_name("partings", "ends")
 '''
 JAVASCRIPT = """
 import { partings } from './slips.js'

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from logout_notifier_publisher.event_checks import EventMistake, checked_json, json_of
+from logout_notifier_publisher.event_checks import EventMistake, to_checked_json, to_json
 from logout_notifier_publisher.redaction import _spellings, redact
 
 from notifier.model.defaults import MAX_EVENT
@@ -24,7 +24,7 @@ EVENT: dict[str, Any] = {"id": "e", "iss": "https://id.example.com", "sub": "ann
 
 def of_service(event: object) -> list[str]:
     """Return the paths of the service's findings."""
-    message = Message(lane=Lane.EVENTS, body=json_of(event), tag=None, content_type="application/json")
+    message = Message(lane=Lane.EVENTS, body=to_json(event), tag=None, content_type="application/json")
     try:
         read_event(message, max_bytes=MAX_EVENT, new_id=str, now=0.0)
     except MalformedEvent as malformed:
@@ -35,7 +35,7 @@ def of_service(event: object) -> list[str]:
 def of_package(event: dict[str, Any]) -> list[str]:
     """Return the paths of the package's findings, without members that the service drops before it delivers."""
     try:
-        checked_json(event)
+        to_checked_json(event)
     except EventMistake as mistake:
         found = [text.partition(": ")[0] if ": " in text else "" for text in mistake.mistakes]
         return [place for place in found if place not in INFORMATIONAL]
@@ -71,7 +71,7 @@ def test_both_find_the_same_mistakes_in_made_up_events() -> None:
         try:
             event = json.loads(text)
             event["id"] = "e" if event.get("id") is None else event["id"]  # the service would make one
-            body = json_of(event)
+            body = to_json(event)
         except (ValueError, RecursionError):
             return
         if max(body.count(b"["), body.count(b"{")) < 100:

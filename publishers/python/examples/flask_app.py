@@ -62,7 +62,7 @@ def sign_out() -> Response:
     if found is not None:
         handle, user, sid = found
         ended = SessionEnded(iss=ISSUER, sub=user, sid=sid, clients=["mail", "shop"], reason="user_logout")
-        with publisher.ending(ended, session=handle), sessions() as database:
+        with publisher.publishing(ended, session=handle), sessions() as database:
             database.execute("DELETE FROM sessions WHERE key = ?", (key,))
     answer = make_response("signed out")
     answer.delete_cookie("session")

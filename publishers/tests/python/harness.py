@@ -75,6 +75,6 @@ def ended(sid: str = "s1", **more: Any) -> SessionEnded:
     return SessionEnded(**{"iss": ISSUER, "sub": "secret-user", "sid": sid, "clients": ["shop"], **more})
 
 
-def files(outbox: Path, ending: str = "") -> list[Path]:
+def files(outbox: Path, suffix: str = "") -> list[Path]:
     """Return the files in the outbox's folders, oldest first."""
-    return sorted(path for path in outbox.glob(f"*/*{ending}") if path.name != "lock")
+    return sorted(path for path in outbox.glob(f"*/*{suffix}") if path.name != "lock")

@@ -102,7 +102,7 @@ class Server:
         if session is None:
             return
         ended = SessionEnded(iss=ISSUER, sub=session["sub"], sid=session["sid"], clients=CLIENTS, reason=reason)
-        async with self._publisher.ending(ended, session=key, bulk=bulk):
+        async with self._publisher.publishing(ended, session=key, bulk=bulk):
             await self._sessions.delete(key)
 
 

@@ -23,7 +23,7 @@ publisher = BlockingPublisher(own, alive=lambda session: True)
 
 def sign_out(sid):
     ended = SessionEnded(iss="https://id.example.com", sub="u", sid=sid, clients="*")
-    with publisher.ending(ended, session=sid):
+    with publisher.publishing(ended, session=sid):
         pass
 
 sign_out("parent")
@@ -48,15 +48,15 @@ async def test_a_fork_and_the_interpreters_end(amqp_url: str, queue: Queue, tmp_
 
 
 def test_its_methods(tmp_path: Path) -> None:
-    """As those of the other, for threads: what is withdrawn is gone, what raises is raised."""
+    """As those of the other, for threads: what is discarded is gone, what raises is raised."""
     own = settings("amqp://guest:guest@127.0.0.1:1", tmp_path, drain_limit=0.01)
     ended = SessionEnded(iss=ISSUER, sub="u", clients="*")
     with BlockingPublisher(own) as publisher:
-        publisher.prepare(ended, session="a").withdraw()
-        with pytest.raises(KeyError), publisher.ending(ended, session="b"):
+        publisher.prepare(ended, session="a").discard()
+        with pytest.raises(KeyError), publisher.publishing(ended, session="b"):
             raise KeyError
         assert publisher.publish(ended, bulk=True)
-        with publisher.ending(SessionEnded(iss="", clients=[])) as invalid:
+        with publisher.publishing(SessionEnded(iss="", clients=[])) as invalid:
             assert invalid.id is None
         with pytest.raises(ValueError, match=r"iss: must not be empty.*clients.*sub"):
             publisher.publish(SessionEnded(iss="", clients=[]))
@@ -81,7 +81,7 @@ async def test_a_starved_thread_delays_no_sign_out(
             goes_on = threading.Event()
             running._loop.call_soon_threadsafe(goes_on.wait, PATIENCE)
             before = time.monotonic()
-            with publisher.ending(SessionEnded(iss=ISSUER, sub="u", sid=session, clients="*"), session=session):
+            with publisher.publishing(SessionEnded(iss=ISSUER, sub="u", sid=session, clients="*"), session=session):
                 assert 1 < time.monotonic() - before < PATIENCE
                 goes_on.set()
         await queue.until(1)

@@ -1,6 +1,7 @@
 """Events in edge cases: left over, too many, too large, cancelled, on a disk that fails or hangs."""
 
 import asyncio
+import logging
 import shutil
 import threading
 import time
@@ -8,10 +9,20 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import logout_notifier_publisher
 import pytest
-from logout_notifier_publisher import Client, EventMistake, Publisher, outbox_files, waiting_events
+from logout_notifier_publisher import (
+    BlockingPublisher,
+    Client,
+    EventMistake,
+    PreparedEvent,
+    Publisher,
+    outbox_files,
+    pending_events,
+    prepared_events,
+)
 from logout_notifier_publisher import event_publisher as of_publisher
-from logout_notifier_publisher.session_ended import documents
+from logout_notifier_publisher.session_ended import build_events
 
 from publishers.tests.python.harness import Queue, ended, files, settings, until
 
@@ -19,7 +30,7 @@ AWAY = "amqp://guest:guest@127.0.0.1:1"
 
 
 async def left(outbox: Path, prefix: str, *sessions: object) -> list[str | None]:
-    """Have a process die amid the sign-outs of these sessions; the ids of their endings."""
+    """Have a process die amid the sign-outs of these sessions; the ids of their events."""
     publisher = Publisher(settings(AWAY, outbox, prefix, drain_limit=0.01))
     async with publisher:
         made = [await publisher.prepare(ended(str(session)), session=session) for session in sessions]
@@ -56,7 +67,7 @@ async def test_the_log_names_no_file_of_the_session_store(tmp_path: Path, caplog
         return (tmp_path / f"sess_{session}").stat().st_size > 0
 
     async with Publisher(settings(AWAY, tmp_path / "outbox", "any", drain_limit=0.01), alive=alive) as publisher:
-        (await publisher.prepare(ended("alice"), session="KEY")).ask()
+        (await publisher.prepare(ended("alice"), session="KEY")).look_up()
         await until(lambda: "does not answer whether" in caplog.text, lambda: caplog.text)
     assert "lives (No such file or directory)" in caplog.text
     assert "KEY" not in caplog.text
@@ -71,7 +82,7 @@ async def test_a_failing_block_queries_the_store(amqp_url: str, queue: Queue, tm
         return session not in gone
 
     async def sign_out(session: str, error: BaseException) -> None:
-        async with publisher.ending(ended(session), session=session):
+        async with publisher.publishing(ended(session), session=session):
             raise error
 
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix), alive=alive) as publisher:
@@ -95,22 +106,22 @@ async def test_a_late_answer_does_not_count_as_the_second(tmp_path: Path, queue:
     async def slow(session: object) -> bool:
         asked.append(session)
         if len(asked) == 1:
-            await asyncio.sleep(0.3)  # longer than what the ending is asked with
+            await asyncio.sleep(0.3)  # longer than the patience of the lookup
         return len(asked) == 1
 
     async with Publisher(settings(AWAY, tmp_path, queue.prefix, drain_limit=0.01), alive=slow) as publisher:
-        ending = await publisher.prepare(ended("going"), session="going")
-        ending.ask(patience=0.2)
+        prepared = await publisher.prepare(ended("going"), session="going")
+        prepared.look_up(patience=0.2)
         await until(lambda: len(asked) == 2 or not files(tmp_path))
         await until(lambda: not files(tmp_path, ".pending"))
         assert len(files(tmp_path)) == 1
 
 
 async def test_a_caller_that_is_cancelled_loses_nothing(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """The event of a session that has ended is kept. Before a deletion, which does not come, it is withdrawn."""
+    """The event of a session that has ended is kept. Before a deletion, which does not come, it is discarded."""
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
         publishing = asyncio.create_task(publisher.publish(ended("published")))
-        preparing = asyncio.create_task(publisher.prepare(ended("withdrawn"), session="x"))
+        preparing = asyncio.create_task(publisher.prepare(ended("discarded"), session="x"))
         await asyncio.sleep(0)
         for task in (publishing, preparing):
             task.cancel()
@@ -125,7 +136,7 @@ async def test_a_large_event_becomes_several(amqp_url: str, queue: Queue, tmp_pa
     """Each of at most 128 KiB, with its own id and a part of the clients. They are one session end."""
     clients = [Client(f"client-{n}", f"https://client-{n}.example.com/logout") for n in range(4000)]
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix)) as publisher:
-        async with publisher.ending(ended(clients=clients), session="key"):
+        async with publisher.publishing(ended(clients=clients), session="key"):
             parts = len(files(tmp_path, ".pending"))
         await queue.until(parts)
     assert parts == 3
@@ -135,29 +146,29 @@ async def test_a_large_event_becomes_several(amqp_url: str, queue: Queue, tmp_pa
     assert sorted(named) == sorted(client.client_id for client in clients)
 
 
-def test_a_double_click_is_one_ending() -> None:
+def test_a_double_click_is_one_session_end() -> None:
     """Two processes derive one id, of the session and its clients; where no store is asked, within ten seconds."""
 
     def event_id(now: float, session: str = "key", *, looked_up: bool = True, **more: Any) -> str:
-        return documents(ended(**more), now=now, session=session, looked_up=looked_up)[0].id
+        return build_events(ended(**more), now=now, session=session, looked_up=looked_up)[0].id
 
     assert event_id(1000.0) == event_id(1500.0)
     assert len({event_id(1000.0), event_id(1000.0, "other"), event_id(1000.0, clients=["mail"])}) == 3
     assert event_id(1000.0, looked_up=False) == event_id(1009.0, looked_up=False)
     assert event_id(1000.0, looked_up=False) != event_id(1010.0, looked_up=False)
     assert event_id(1000.0, id="mine") == "mine"
-    assert documents(ended(), now=1.0)[0].id != documents(ended(), now=1.0)[0].id
+    assert build_events(ended(), now=1.0)[0].id != build_events(ended(), now=1.0)[0].id
 
 
 async def test_full_outbox_then_full_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond its limit events are in memory; beyond a limit there they are lost. No sign-out fails; each is logged."""
-    assert waiting_events.MOST_IN_MEMORY == 10_000
-    monkeypatch.setattr(waiting_events, "MOST_IN_MEMORY", 500)
+    assert pending_events.MAX_IN_MEMORY == 10_000
+    monkeypatch.setattr(pending_events, "MAX_IN_MEMORY", 500)
     async with Publisher(settings(AWAY, tmp_path, outbox_max_events=2, drain_limit=0.01)) as publisher:
         for number in range(510):
-            async with publisher.ending(ended(f"secret-{number}")):
+            async with publisher.publishing(ended(f"secret-{number}")):
                 pass
         state = publisher.state
         assert (state.waiting, state.waiting_in_memory, state.lost) == (502, 500, 8)
@@ -174,7 +185,7 @@ async def test_a_deleted_folder_is_made_again(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events go to memory and are published from there; a new folder is made at the next look."""
-    monkeypatch.setattr(of_publisher, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(of_publisher, "REFRESH_SECONDS", 0.05)
     outbox = tmp_path / "outbox"
     async with Publisher(settings(amqp_url, outbox, queue.prefix)) as publisher:
         shutil.rmtree(outbox)
@@ -208,11 +219,11 @@ async def test_a_hanging_disk_delays_no_sign_out(
     monkeypatch.setattr(outbox_files, "write", hangs)
     async with Publisher(settings(amqp_url, tmp_path, queue.prefix, sign_out_limit=0.3)) as publisher:
         before = time.monotonic()
-        async with publisher.ending(ended("a"), session="a"):
+        async with publisher.publishing(ended("a"), session="a"):
             assert time.monotonic() - before < 15  # the disk hangs for 20
         await queue.until(1)
-        async with publisher.ending(ended("b"), session="b") as withdrawn:
-            withdrawn.withdraw()
+        async with publisher.publishing(ended("b"), session="b") as prepared:
+            prepared.discard()
         goes_on.set()
         await until(lambda: publisher.state.waiting == 0 and not files(tmp_path), lambda: files(tmp_path))
     assert [event["sid"] for event in queue.events] == ["a"]
@@ -221,10 +232,10 @@ async def test_a_hanging_disk_delays_no_sign_out(
 def test_the_last_moment_there_is() -> None:
     """In UTC it can be written, to the microsecond; in New York it is of the year 10,000."""
     last = datetime.max.replace(tzinfo=UTC)
-    (part,) = documents(ended(not_after=last), now=1.0)
+    (part,) = build_events(ended(not_after=last), now=1.0)
     assert part.event["not_after"] == "9999-12-31T23:59:59.999999Z"
     with pytest.raises(EventMistake, match="must be of the years 1 to 9999"):
-        documents(ended(not_after=last.replace(tzinfo=timezone(timedelta(hours=-5)))), now=1.0)
+        build_events(ended(not_after=last.replace(tzinfo=timezone(timedelta(hours=-5)))), now=1.0)
 
 
 @pytest.mark.parametrize(
@@ -243,5 +254,137 @@ def test_the_last_moment_there_is() -> None:
 def test_mistakes_name_their_place(wrong: dict[str, Any], place: str) -> None:
     """At once, and not at the worker."""
     with pytest.raises(EventMistake) as caught:
-        documents(ended(**wrong), now=time.time())
+        build_events(ended(**wrong), now=time.time())
     assert any(mistake.startswith(place) for mistake in caught.value.mistakes), caught.value.mistakes
+
+
+async def test_an_outbox_of_the_former_names_is_taken_over(
+    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`former_outbox` was written before the names of classes and settings changed."""
+    monkeypatch.setattr(prepared_events, "DELETION_SECONDS", 0.2)
+    shutil.copytree(Path(__file__).with_name("former_outbox"), tmp_path / "0")
+    (tmp_path / "0").chmod(0o700)
+
+    def alive(session: object) -> bool:
+        return session == {"key": "lives"}
+
+    own = settings(amqp_url, tmp_path, queue.prefix, outbox_max_age=1e9)
+    async with Publisher(own, alive=alive):
+        await queue.until(3)
+        await until(lambda: not files(tmp_path), lambda: files(tmp_path))
+    assert {each.event["sid"]: each.lane for each in queue.came.seen} == {
+        "ended": "events", "mass": "bulk", "gone": "events"
+    }  # fmt: skip
+
+
+async def test_former_names_still_work(tmp_path: Path) -> None:
+    """Each with a warning that has the new name."""
+    with pytest.warns(DeprecationWarning, match="`PreparedEvent`"):
+        assert logout_notifier_publisher.Ending is PreparedEvent
+    async with Publisher(settings(AWAY, tmp_path, drain_limit=0.01)) as publisher:
+        with pytest.warns(DeprecationWarning, match="`publishing`"):
+            async with publisher.ending(ended("a")) as prepared:
+                assert len(files(tmp_path, ".pending")) == 1
+        with pytest.warns(DeprecationWarning, match="`publish`"):
+            prepared.settle()
+        for former, name in (("ask", "look_up"), ("withdraw", "discard")):
+            other = await publisher.prepare(ended("b"), session=former)
+            with pytest.warns(DeprecationWarning, match=f"`{name}`"):
+                getattr(other, former)()
+        await until(lambda: not files(tmp_path, ".pending"))
+        assert len(files(tmp_path, ".json")) == 2
+    with BlockingPublisher(settings(AWAY, tmp_path, drain_limit=0.01)) as blocking:
+        with pytest.warns(DeprecationWarning, match="`publishing`"), blocking.ending(ended("c")) as third:
+            pass
+        for former in ("settle", "ask", "withdraw"):
+            with pytest.warns(DeprecationWarning, match=f"`{former}` is deprecated"):
+                getattr(third, former)()
+
+
+async def test_a_hanging_disk_delays_a_mass_logout_by_one_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not each of its sessions by one. The events are on disk once it answers."""
+    goes_on, write = threading.Event(), outbox_files.write
+
+    def hangs(*arguments: Any) -> Path:
+        goes_on.wait(60)
+        return write(*arguments)
+
+    monkeypatch.setattr(outbox_files, "write", hangs)
+    async with Publisher(settings(AWAY, tmp_path, sign_out_limit=0.5, drain_limit=0.01)) as publisher:
+        before = time.monotonic()
+        for number in range(100):
+            async with publisher.publishing(ended(str(number)), session=number, bulk=True):
+                pass
+        assert time.monotonic() - before < 10  # with a limit for each: 50
+        assert publisher.state.waiting_in_memory == 100
+        goes_on.set()
+        await until(lambda: publisher.state.waiting_in_memory == 0)
+        await until(lambda: len(files(tmp_path, "-bulk.json")) == 100)
+
+
+async def test_an_unreadable_folder_is_read_again(
+    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its events are published then, without a restart."""
+    ids = await left(tmp_path, queue.prefix, "a", "b")
+    monkeypatch.setattr(of_publisher, "REFRESH_SECONDS", 0.05)
+    failures, list_events = iter(range(3)), outbox_files.list_events
+
+    def fails(folder: Path) -> list[outbox_files.FoundFile]:
+        if next(failures, None) is not None:
+            raise PermissionError(13, "Permission denied")
+        return list_events(folder)
+
+    monkeypatch.setattr(outbox_files, "list_events", fails)
+    async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
+        await queue.until(2)
+        await until(lambda: not files(tmp_path))
+    assert {*queue.ids} == {*ids}
+    assert "cannot be used: Permission denied" in caplog.text
+
+
+async def test_a_connection_that_cannot_be_closed_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Events that were only in memory are on disk after the stop."""
+    monkeypatch.setattr(of_publisher, "CLOSE_SECONDS", 0.1)
+    publisher = Publisher(settings(AWAY, tmp_path, outbox_max_events=1, drain_limit=0.01))
+    async with publisher:
+        for sid in ("a", "b"):
+            await publisher.publish(ended(sid))
+        assert publisher.state.waiting_in_memory == 1
+        publisher._outbox._pending.max_events = 10
+
+        async def hangs() -> None:
+            await asyncio.sleep(3600)
+
+        async def fails() -> None:
+            raise ConnectionError
+
+        for transport, closes in zip(publisher._transports.values(), (hangs, fails), strict=True):
+            monkeypatch.setattr(transport, "close", closes)
+    assert len(files(tmp_path, ".json")) == 2
+    assert caplog.text.count("a connection could not be closed") == 2
+
+
+async def test_a_log_handler_that_raises_ends_no_lane(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
+    """Nor does it stop a sign-out."""
+
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(record)
+
+    handler = Raises()
+    logging.getLogger("notifier.publisher").addHandler(handler)
+    try:
+        async with Publisher(settings(AWAY, tmp_path, queue.prefix, drain_limit=0.01)) as publisher:
+            async with publisher.publishing(ended("a")):
+                pass
+            await until(lambda: publisher.state.failures["unreachable"] >= 2)
+        async with Publisher(settings(amqp_url, tmp_path, queue.prefix)):
+            await queue.until(1)
+    finally:
+        logging.getLogger("notifier.publisher").removeHandler(handler)

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from logout_notifier_publisher.event_transport import Confirmed, Failure, NeverTaken, NotTaken, PublishOutcome
-from logout_notifier_publisher.interceptions import InterceptionTracker
+from logout_notifier_publisher.event_transport import Confirmed, FailureReason, PublishFailure, PublishOutcome, Refused
+from logout_notifier_publisher.interception_tracker import InterceptionTracker
 from logout_notifier_publisher.publish_response import MAX_EXCERPT_CHARACTERS, PublishResponse
 
 ID = "event-1"
@@ -31,7 +31,7 @@ def test_202_with_the_id_confirms() -> None:
 def test_a_problem_of_notifier_refuses(status: int) -> None:
     """With its text."""
     refused = problem(status)
-    assert isinstance(refused, NeverTaken)
+    assert isinstance(refused, Refused)
     assert '"title": "no"' in refused.text
 
 
@@ -39,16 +39,16 @@ def test_a_problem_of_notifier_refuses(status: int) -> None:
 def test_other_problems_of_notifier_hold_the_lane(status: int, reason: str) -> None:
     """With the time that notifier requested."""
     held = problem(status)
-    assert isinstance(held, NotTaken)
-    assert (held.why, held.after) == (reason, 0.0 if reason == "denied" else 7.0)
+    assert isinstance(held, PublishFailure)
+    assert (held.reason, held.retry_after) == (reason, 0.0 if reason == "denied" else 7.0)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 599])
 def test_an_outage_holds_the_lane(status: int) -> None:
     """Whoever reports it."""
     held = outcome(status, "<p>later", retry_after=3.0)
-    assert isinstance(held, NotTaken)
-    assert (held.why, held.after) == (Failure.REJECTED, 3.0)
+    assert isinstance(held, PublishFailure)
+    assert (held.reason, held.retry_after) == (FailureReason.REJECTED, 3.0)
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 302, 400, 401, 403, 404, 413, 422])
@@ -59,8 +59,8 @@ def test_any_other_response_is_intercepted(status: int, body: str) -> None:
     """With status, `Server` and the beginning of the body."""
     for content_type in ("application/problem+json", "text/html"):
         found = outcome(status, body, content_type, server="ng\ninx")
-        assert isinstance(found, NotTaken)
-        assert found.why is Failure.INTERCEPTED
+        assert isinstance(found, PublishFailure)
+        assert found.reason is FailureReason.INTERCEPTED
         assert f"answered {status} (Server: ng inx): {body[:MAX_EXCERPT_CHARACTERS] or 'no body'}" in found.text
 
 
@@ -68,7 +68,7 @@ def test_any_other_response_is_intercepted(status: int, body: str) -> None:
 def test_a_page_that_repeats_the_request_is_not_quoted(body: str) -> None:
     """It would put users and secrets into the log, also escaped, and behind the part that would be quoted."""
     found = outcome(403, body)
-    assert isinstance(found, NotTaken)
+    assert isinstance(found, PublishFailure)
     assert "a page that repeats the request" in found.text
     assert ID not in found.text
 
@@ -76,7 +76,7 @@ def test_a_page_that_repeats_the_request_is_not_quoted(body: str) -> None:
 def test_a_page_cannot_forge_a_line() -> None:
     """All on one line."""
     found = outcome(403, "a\r\nb\u2028c\x1b[0m")
-    assert isinstance(found, NotTaken)
+    assert isinstance(found, PublishFailure)
     assert "a b c [0m" in found.text
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from logout_notifier_publisher import PublisherSettings, SettingsMistake
 from logout_notifier_publisher.address import AddressMistake, read_address
-from logout_notifier_publisher.publisher_settings import cause
+from logout_notifier_publisher.publisher_settings import format_cause
 
 PASSWORD = "p%40ss-word"
 
@@ -120,10 +120,10 @@ def test_the_package_is_light() -> None:
 def test_the_cause_of_a_loss_has_the_systems_text_and_no_other() -> None:
     """The text of another error may name the user, and so may a file, except one of the outbox."""
     full = OSError(errno.ENOSPC, "any text", "/var/outbox/a")
-    assert cause(full, with_file=True) == "No space left on device: /var/outbox/a"
-    assert cause(full) == "No space left on device"
-    assert cause(socket.gaierror(socket.EAI_NONAME, "Name or service not known")) == "Name or service not known"
+    assert format_cause(full, with_file=True) == "No space left on device: /var/outbox/a"
+    assert format_cause(full) == "No space left on device"
+    assert format_cause(socket.gaierror(socket.EAI_NONAME, "Name or service not known")) == "Name or service not known"
     for error in (OSError("alice", "alice"), OSError(2**70, "alice"), OSError(-1, "alice"), ssl.SSLError("alice")):
-        assert cause(error, with_file=True) == type(error).__name__
-    assert cause(RuntimeError("alice")) == "RuntimeError"
-    assert cause(ConnectionResetError("alice")) == "ConnectionResetError"
+        assert format_cause(error, with_file=True) == type(error).__name__
+    assert format_cause(RuntimeError("alice")) == "RuntimeError"
+    assert format_cause(ConnectionResetError("alice")) == "ConnectionResetError"

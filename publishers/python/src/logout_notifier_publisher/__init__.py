@@ -2,18 +2,20 @@
 
     settings = PublisherSettings(url="amqps://idp@rabbitmq.example.com", secret_file=…, outbox="/var/lib/idp/notifier")
     async with Publisher(settings) as publisher:
-        async with publisher.ending(SessionEnded(iss=…, sub=…, sid=…, clients=["shop"]), session=key):
+        async with publisher.publishing(SessionEnded(iss=…, sub=…, sid=…, clients=["shop"]), session=key):
             await store.delete(key)
 
 `BlockingPublisher` is the same for code without `await`, `logout_notifier_publisher.django` for Django. The README
 explains how it works. Importing the package starts nothing and imports no client library.
 """
 
+import warnings
+
 from logout_notifier_publisher.address import Server
 from logout_notifier_publisher.blocking_publisher import BlockingPublisher
-from logout_notifier_publisher.endings import Ending
 from logout_notifier_publisher.event_checks import EventMistake
 from logout_notifier_publisher.event_publisher import Publisher
+from logout_notifier_publisher.prepared_events import PreparedEvent
 from logout_notifier_publisher.publisher_metrics import PublisherCollector, PublisherState
 from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
 from logout_notifier_publisher.session_ended import Client, SessionEnded
@@ -21,8 +23,8 @@ from logout_notifier_publisher.session_ended import Client, SessionEnded
 __all__ = [
     "BlockingPublisher",
     "Client",
-    "Ending",
     "EventMistake",
+    "PreparedEvent",
     "Publisher",
     "PublisherCollector",
     "PublisherSettings",
@@ -31,3 +33,11 @@ __all__ = [
     "SessionEnded",
     "SettingsMistake",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return `PreparedEvent` under its former name."""
+    if name != "Ending":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("`Ending` is deprecated: use `PreparedEvent`", DeprecationWarning, stacklevel=2)
+    return PreparedEvent

@@ -28,7 +28,7 @@ class Host:
     port: int
 
     def __str__(self) -> str:
-        """As a log line names it."""
+        """Return the host as log lines have it."""
         return f"{self.name}:{self.port}"
 
 

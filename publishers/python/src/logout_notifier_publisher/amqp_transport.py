@@ -29,17 +29,17 @@ from yarl import URL
 from logout_notifier_publisher.address import Host, Server
 from logout_notifier_publisher.event_transport import (
     Confirmed,
-    Failure,
-    NotTaken,
+    FailureReason,
     OnOutcome,
     OutgoingEvent,
+    PublishFailure,
     PublishOutcome,
 )
-from logout_notifier_publisher.publisher_settings import PublisherSettings, words
+from logout_notifier_publisher.publisher_settings import PublisherSettings, format_error
 
 ROUTING_KEY = "session.ended"
-HEARTBEAT = 10  # seconds
-GOODBYE = 1.0  # seconds that a polite close may take
+HEARTBEAT_SECONDS = 10
+CLOSE_SECONDS = 1.0  # for the AMQP close handshake
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -67,9 +67,9 @@ class _Connection:
             host=host.name,
             port=host.port,
             path="/" if server.vhost == "/" else "/" + server.vhost.replace("/", "%2F"),
-            query={"heartbeat": str(HEARTBEAT)},
+            query={"heartbeat": str(HEARTBEAT_SECONDS)},
         )
-        self.connection = aiormq.Connection(url, transport_factory=_Opened((reader, self.writer)))
+        self.connection = aiormq.Connection(url, transport_factory=_OpenSocketFactory((reader, self.writer)))
         await self.connection.connect({"connection_name": name})
         channel = await self.connection.channel(publisher_confirms=True, on_return_raises=True)
         assert isinstance(channel, aiormq.Channel)
@@ -94,7 +94,7 @@ class AmqpTransport:
         """Whether there is a channel to publish on."""
         return self._link.usable
 
-    async def ready(self) -> NotTaken | None:
+    async def connect(self) -> PublishFailure | None:
         """Connect to the first host that accepts a connection, unless already connected."""
         if self._link.usable:
             return None
@@ -103,8 +103,8 @@ class AmqpTransport:
             secret, context = await asyncio.get_running_loop().run_in_executor(self._threads, self._files)
         except (OSError, ValueError) as error:
             named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
-            return NotTaken(why=Failure.FILES, text=f"{named}: {words(error)}")
-        failed: NotTaken | None = None
+            return PublishFailure(reason=FailureReason.FILES, text=f"{named}: {format_error(error)}")
+        failed: PublishFailure | None = None
         for _ in self._server.hosts:
             host = self._server.hosts[self._next_host]
             failed = await self._connect(host, secret or "", context)
@@ -116,7 +116,7 @@ class AmqpTransport:
     def _files(self) -> tuple[str | None, ssl.SSLContext | None]:
         return self._settings.read_secret(), self._settings.tls_context() if self._server.tls else None
 
-    async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> NotTaken | None:
+    async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> PublishFailure | None:
         """Connect to one host. A connection that opens too late is dropped, even if aiormq ignores its cancellation."""
         link = _Connection()
         name = f"notifier.publisher {self._exchange}"
@@ -125,26 +125,26 @@ class AmqpTransport:
             await asyncio.wait({task}, timeout=self._limit)
         finally:
             if not task.done():
-                task.add_done_callback(lambda _: self._drop(link))  # again: it may have opened more meanwhile
-                self._look_after(task)
+                task.add_done_callback(lambda _: self._drop(link))  # again: it may have opened a channel since
+                self._track(task)
                 task.cancel()
                 self._drop(link)
         if not task.done():
             text = f"{host} did not answer within {self._limit:g} s: is it frozen, or cut off?"
-            return NotTaken(why=Failure.TIMED_OUT, text=text)
+            return PublishFailure(reason=FailureReason.TIMED_OUT, text=text)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._drop(link)
-            return _why_not_connected(error, str(host), self._server)
+            return _to_connect_failure(error, str(host), self._server)
         self._link = link
         return None
 
     async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
         """Publish all events, then wait for the confirms. Give up when none arrives within `publish_limit`."""
-        failed = await self.ready()
+        failed = await self.connect()
         channel = self._link.channel
         if failed is not None or channel is None:
-            on_outcome(0, failed or NotTaken(why=Failure.DISCONNECTED, text="the connection is gone"))
+            on_outcome(0, failed or PublishFailure(reason=FailureReason.DISCONNECTED, text="the connection is gone"))
             return
         tasks = [asyncio.ensure_future(self._send(channel, event)) for event in events]
         try:
@@ -159,7 +159,7 @@ class AmqpTransport:
                 self._drop()
                 for task in late:
                     task.cancel()
-                    self._look_after(task)
+                    self._track(task)
         for index, task in enumerate(tasks):
             on_outcome(index, self._outcome(task, late=task in late))
         if channel.is_closed:
@@ -181,20 +181,20 @@ class AmqpTransport:
     def _outcome(self, task: "asyncio.Task[None]", *, late: bool) -> PublishOutcome:
         if late:
             text = f"no confirm within {self._limit:g} s: the broker is frozen, or blocks publishing (memory, disk)"
-            return NotTaken(why=Failure.TIMED_OUT, text=text)
+            return PublishFailure(reason=FailureReason.TIMED_OUT, text=text)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        return Confirmed() if error is None else _why_not_taken(error, self._exchange)
+        return Confirmed() if error is None else _to_publish_failure(error, self._exchange)
 
     async def close(self) -> None:
-        """Close the connection, politely for at most a second, then drop the socket."""
+        """Close the connection by its handshake for at most a second, then drop the socket."""
         connection = self._link.connection
         if connection is not None and not connection.is_closed:
             task = asyncio.ensure_future(connection.close())
-            await asyncio.wait({task}, timeout=GOODBYE)
-            self._look_after(task)
+            await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+            self._track(task)
         self._drop()
         if self._background:
-            await asyncio.wait(self._background, timeout=GOODBYE)
+            await asyncio.wait(self._background, timeout=CLOSE_SECONDS)
 
     def _drop(self, link: _Connection | None = None) -> None:
         """Drop the socket. aiormq cleans up in the background."""
@@ -203,9 +203,9 @@ class AmqpTransport:
         if link.writer is not None:
             link.writer.transport.abort()
         if link.connection is not None and not link.connection.is_closed:
-            self._look_after(asyncio.ensure_future(link.connection.close(ConnectionError("dropped"))))
+            self._track(asyncio.ensure_future(link.connection.close(ConnectionError("dropped"))))
 
-    def _look_after(self, task: "asyncio.Task[Any]") -> None:
+    def _track(self, task: "asyncio.Task[Any]") -> None:
         self._background.add(task)
 
         def ended(done: "asyncio.Task[Any]") -> None:
@@ -215,7 +215,7 @@ class AmqpTransport:
         task.add_done_callback(ended)
 
 
-class _Opened(TransportFactory):
+class _OpenSocketFactory(TransportFactory):
     """Pass an already open socket to aiormq, so that the transport can drop it."""
 
     def __init__(self, streams: _Streams) -> None:
@@ -227,45 +227,52 @@ class _Opened(TransportFactory):
         return self._streams
 
 
-def _why_not_connected(error: BaseException, host: str, server: Server) -> NotTaken:
+def _to_connect_failure(error: BaseException, host: str, server: Server) -> PublishFailure:
     match error:
         case ProbableAuthenticationError():
-            text = f"{host} refused the user {server.user!r} or its password: look at `url` and `secret_file`"
-            return NotTaken(why=Failure.DENIED, text=text)
-        case InvalidFrameError() if "OpenOk" in str(error):  # aiormq drops the broker's own words
+            text = f"{host} refused the user {server.user!r} or its password: check `url` and `secret_file`"
+            return PublishFailure(reason=FailureReason.DENIED, text=text)
+        case InvalidFrameError() if "OpenOk" in str(error):  # aiormq drops the broker's text
             text = f"{host} has no virtual host {server.vhost!r} that {server.user!r} may enter"
-            return NotTaken(why=Failure.DENIED, text=text)
+            return PublishFailure(reason=FailureReason.DENIED, text=text)
         case ConnectionClosed():
-            return NotTaken(why=Failure.DENIED, text=f"{host} refused the connection: {_said(error)}")
+            return PublishFailure(
+                reason=FailureReason.DENIED, text=f"{host} refused the connection: {_format_amqp_error(error)}"
+            )
         case ssl.SSLError():
-            text = f"{host}: no TLS connection: {words(error)}: look at `ca_file`, and at the name in the certificate"
-            return NotTaken(why=Failure.UNREACHABLE, text=text)
+            text = f"{host}: no TLS connection: {format_error(error)}: check `ca_file`, and the name in the certificate"
+            return PublishFailure(reason=FailureReason.UNREACHABLE, text=text)
         case _:
-            return NotTaken(why=Failure.UNREACHABLE, text=f"{host}: {_said(error)}")
+            return PublishFailure(reason=FailureReason.UNREACHABLE, text=f"{host}: {_format_amqp_error(error)}")
 
 
-def _why_not_taken(error: BaseException, exchange: str) -> NotTaken:
+def _to_publish_failure(error: BaseException, exchange: str) -> PublishFailure:
     match error:
         case PublishError():
             text = f"no queue is bound to {exchange}: run a notifier worker, or `notifier topology declare`"
-            return NotTaken(why=Failure.UNROUTABLE, text=text)
+            return PublishFailure(reason=FailureReason.UNROUTABLE, text=text)
         case DeliveryError():
             text = f"a queue behind {exchange} refused it: look at its limits"
-            return NotTaken(why=Failure.REJECTED, text=text)
+            return PublishFailure(reason=FailureReason.REJECTED, text=text)
         case ChannelNotFoundEntity():
             text = f"there is no exchange {exchange}: run a notifier worker, or look at the virtual host and `exchange`"
-            return NotTaken(why=Failure.UNROUTABLE, text=text)
+            return PublishFailure(reason=FailureReason.UNROUTABLE, text=text)
         case ChannelAccessRefused():
             text = f"the user may not write to {exchange}: give it the permission (docs/publishing.md, Who may publish)"
-            return NotTaken(why=Failure.DENIED, text=text)
+            return PublishFailure(reason=FailureReason.DENIED, text=text)
         case ChannelClosed():
-            return NotTaken(why=Failure.DENIED, text=f"the broker closed the channel: {_said(error)}")
+            return PublishFailure(
+                reason=FailureReason.DENIED, text=f"the broker closed the channel: {_format_amqp_error(error)}"
+            )
         case _:
-            return NotTaken(why=Failure.DISCONNECTED, text=f"connection lost before the confirm: {_said(error)}")
+            return PublishFailure(
+                reason=FailureReason.DISCONNECTED,
+                text=f"connection lost before the confirm: {_format_amqp_error(error)}",
+            )
 
 
-def _said(error: BaseException) -> str:
+def _format_amqp_error(error: BaseException) -> str:
     if isinstance(error, AMQPError):
-        said = " ".join(str(part) for part in error.args if part not in (None, "", 0))
-        return " ".join(said.split())[:300] or type(error).__name__
-    return "closed" if isinstance(error, asyncio.CancelledError) else words(error) or type(error).__name__
+        text = " ".join(str(part) for part in error.args if part not in (None, "", 0))
+        return " ".join(text.split())[:300] or type(error).__name__
+    return "closed" if isinstance(error, asyncio.CancelledError) else format_error(error) or type(error).__name__

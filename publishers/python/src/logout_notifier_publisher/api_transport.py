@@ -10,15 +10,15 @@ import aiohttp
 
 from logout_notifier_publisher.address import Server
 from logout_notifier_publisher.event_transport import (
-    Failure,
-    NotTaken,
+    FailureReason,
     OnOutcome,
     OutgoingEvent,
+    PublishFailure,
     PublishOutcome,
 )
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.publish_response import MAX_BODY_BYTES, PublishResponse
-from logout_notifier_publisher.publisher_settings import PublisherSettings, words
+from logout_notifier_publisher.publisher_settings import PublisherSettings, format_error
 
 MAX_RETRY_AFTER_SECONDS = 60.0
 
@@ -33,14 +33,14 @@ class ApiTransport:
         self._url = f"{server.base}/v1/events" + ("?lane=bulk" if lane is Lane.BULK else "")
         self._host = server.base
         self._session: aiohttp.ClientSession | None = None
-        self._answered = False
+        self._reachable = False
 
     @property
     def connected(self) -> bool:
         """Whether the last attempt got a response."""
-        return self._answered
+        return self._reachable
 
-    async def ready(self) -> NotTaken | None:
+    async def connect(self) -> PublishFailure | None:
         """Return None: HTTP connects at the first request."""
         return None
 
@@ -48,18 +48,18 @@ class ApiTransport:
         """Publish one event after another. Stop at the first that stays queued: the next would fail too."""
         try:
             token = await asyncio.get_running_loop().run_in_executor(self._threads, self._settings.read_secret)
-            session = await self._opened()
+            session = await self._get_session()
         except (OSError, ValueError) as error:
             named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
-            on_outcome(0, NotTaken(why=Failure.FILES, text=f"{named}: {words(error)}"))
+            on_outcome(0, PublishFailure(reason=FailureReason.FILES, text=f"{named}: {format_error(error)}"))
             return
         for index, event in enumerate(events):
             outcome = await self._post(session, event, token)
             on_outcome(index, outcome)
-            if isinstance(outcome, NotTaken):
+            if isinstance(outcome, PublishFailure):
                 return
 
-    async def _opened(self) -> aiohttp.ClientSession:
+    async def _get_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             loop = asyncio.get_running_loop()
             context = await loop.run_in_executor(self._threads, self._settings.tls_context) if self._tls else True
@@ -78,18 +78,19 @@ class ApiTransport:
                     status=answer.status,
                     content_type=answer.content_type,
                     server=answer.headers.get("Server"),
-                    retry_after=_seconds(answer.headers.get("Retry-After")),
+                    retry_after=_parse_retry_after(answer.headers.get("Retry-After")),
                     body=await _read_start(answer.content),
                 )
-                self._answered = True
+                self._reachable = True
                 return response.to_outcome(event.id, token, self._host)
         except TimeoutError:
-            failed = NotTaken(
-                why=Failure.TIMED_OUT, text=f"{self._host} did not answer within {self._settings.publish_limit:g} s"
+            failed = PublishFailure(
+                reason=FailureReason.TIMED_OUT,
+                text=f"{self._host} did not answer within {self._settings.publish_limit:g} s",
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failed = NotTaken(why=Failure.UNREACHABLE, text=f"{self._host}: {words(error)}")
-        self._answered = False
+            failed = PublishFailure(reason=FailureReason.UNREACHABLE, text=f"{self._host}: {format_error(error)}")
+        self._reachable = False
         await self.close()  # a new connection, with the files as they are then
         return failed
 
@@ -114,7 +115,7 @@ async def _read_start(content: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def _seconds(retry_after: str | None) -> float:
+def _parse_retry_after(retry_after: str | None) -> float:
     if not retry_after:
         return 0.0
     if retry_after.strip().isdecimal():

@@ -7,7 +7,6 @@ its parent's threads: it starts a thread at its first use, with a separate outbo
 import asyncio
 import atexit
 import contextlib
-import logging
 import os
 import threading
 import weakref
@@ -17,18 +16,18 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from logout_notifier_publisher.endings import SETTLES, Alive, Ending
+from logout_notifier_publisher.deprecation import deprecated_name
 from logout_notifier_publisher.event_publisher import Publisher
+from logout_notifier_publisher.guarded_log import log
+from logout_notifier_publisher.prepared_events import DELETION_SECONDS, Alive, PreparedEvent
 from logout_notifier_publisher.publisher_metrics import PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, cause
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, format_cause
 from logout_notifier_publisher.session_ended import SessionEnded
 
 T = TypeVar("T")
-GRACE = 1.0  # seconds beyond the limit of a sign-out that the loop may take to answer
-PATIENCE = 300.0  # seconds within which a deletion that did not wait for the event completes
-STUCK = "the publisher's thread does not run, or hardly (uWSGI needs enable-threads; gevent and eventlet do not do)"
-
-log = logging.getLogger("notifier.publisher")
+GRACE_SECONDS = 1.0  # beyond the limit of a sign-out, for the event loop
+LATE_LOOKUP_SECONDS = 300.0  # within which a deletion that did not wait for the event completes
+STARVED = "the publisher's thread does not run, or hardly (uWSGI needs enable-threads; gevent and eventlet do not do)"
 
 
 class BlockingPublisher:
@@ -56,7 +55,7 @@ class BlockingPublisher:
 
     def start(self) -> None:
         """Start the thread of this process, if there is none. Its first use does so too."""
-        self._here()
+        self._get_running()
 
     def close(self) -> None:
         """Publish for `drain_limit` seconds more, then end the thread. It also happens when the interpreter ends."""
@@ -67,34 +66,38 @@ class BlockingPublisher:
 
     def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
         """As `Publisher.publish`. Raises TimeoutError if the publisher's thread does not run."""
-        running = self._here()
+        running = self._get_running()
         return running.wait(running.publisher.publish(ended, bulk=bulk), self._limit)
 
-    def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingEnding":
+    def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingPreparedEvent":
         """As `Publisher.prepare`. Never raises an error of the publisher."""
         try:
-            running = self._here()
+            running = self._get_running()
             future = running.begin(running.publisher.prepare(ended, session=session, bulk=bulk))
             try:
-                return BlockingEnding(running, future.result(self._limit))
+                return BlockingPreparedEvent(running, future.result(self._limit))
             except TimeoutError:
-                future.add_done_callback(_decide_late)
-                log.error("an event was not taken within %g s, and follows: %s", self._limit, STUCK)  # noqa: TRY400
-        except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
-            why = cause(error, with_file=True)
-            log.error("an ending is LOST (%s): no client is notified of this sign-out", why)  # noqa: TRY400
-        return BlockingEnding(None, None)
+                future.add_done_callback(_look_up_late)
+                log.error("an event was not taken within %g s, and follows: %s", self._limit, STARVED)
+        except Exception as error:  # noqa: BLE001  no error stops a sign-out
+            why = format_cause(error, with_file=True)
+            log.error("a session end is LOST (%s): no client is notified of this sign-out", why)
+        return BlockingPreparedEvent(None, None)
 
     @contextmanager
-    def ending(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> Iterator["BlockingEnding"]:
-        """As `Publisher.ending`: around the deletion of a session."""
+    def publishing(
+        self, ended: SessionEnded, *, session: object = None, bulk: bool = False
+    ) -> Iterator["BlockingPreparedEvent"]:
+        """As `Publisher.publishing`: around the deletion of a session."""
         made = self.prepare(ended, session=session, bulk=bulk)
         try:
             yield made
         except BaseException as error:
-            made.ask(doubt=not isinstance(error, Exception))
+            made.look_up(doubt=not isinstance(error, Exception))
             raise
-        made.settle()
+        made.publish()
+
+    ending = deprecated_name("ending", "publishing")
 
     @property
     def state(self) -> PublisherState:
@@ -102,16 +105,16 @@ class BlockingPublisher:
         running = self._running
         if running is None or self._pid != os.getpid():
             return PublisherState()
-        return running.wait(running.state(), GRACE)
+        return running.wait(running.state(), GRACE_SECONDS)
 
     @property
     def _limit(self) -> float:
-        """Seconds that a caller waits for the publisher's thread at the most."""
-        return self._settings.sign_out_limit + GRACE
+        """Return the maximum seconds that a caller waits for the publisher's thread."""
+        return self._settings.sign_out_limit + GRACE_SECONDS
 
-    def _here(self) -> "_Running":
+    def _get_running(self) -> "_Running":
         """Return the running thread of this process; start it if necessary."""
-        if self._pid != os.getpid():  # forked: the lock may be held by a thread that is not here
+        if self._pid != os.getpid():  # forked: a thread of the parent may hold the lock
             self._pid, self._starting, self._running = os.getpid(), threading.Lock(), None
         with self._starting:
             if self._running is None:
@@ -119,29 +122,33 @@ class BlockingPublisher:
             return self._running
 
 
-class BlockingEnding:
-    """As `Ending`, for threads. None of it waits or raises."""
+class BlockingPreparedEvent:
+    """As `PreparedEvent`, for threads. No method waits or raises."""
 
-    def __init__(self, running: "_Running | None", ending: Ending | None) -> None:
-        self.id = None if ending is None else ending.id
+    def __init__(self, running: "_Running | None", prepared: PreparedEvent | None) -> None:
+        self.id = None if prepared is None else prepared.id
         self._running = running
-        self._ending = ending
+        self._prepared = prepared
 
-    def settle(self) -> None:
-        """The session has ended: publish."""
-        if self._running is not None and self._ending is not None:
-            self._running.call(self._ending.settle)
+    def publish(self) -> None:
+        """Publish the event: the session has ended."""
+        if self._running is not None and self._prepared is not None:
+            self._running.call(self._prepared.publish)
 
-    def withdraw(self) -> None:
-        """The session lives: forget the event."""
-        if self._running is not None and self._ending is not None:
-            self._running.call(self._ending.withdraw)
+    def discard(self) -> None:
+        """Delete the event: the session lives."""
+        if self._running is not None and self._prepared is not None:
+            self._running.call(self._prepared.discard)
 
-    def ask(self, *, patience: float = SETTLES, doubt: bool = True) -> None:
-        """Let the store decide, see `Ending.ask`."""
-        ending = self._ending
-        if self._running is not None and ending is not None:
-            self._running.call(lambda: ending.ask(patience=patience, doubt=doubt))
+    def look_up(self, *, patience: float = DELETION_SECONDS, doubt: bool = True) -> None:
+        """Let the store decide, see `PreparedEvent.look_up`."""
+        prepared = self._prepared
+        if self._running is not None and prepared is not None:
+            self._running.call(lambda: prepared.look_up(patience=patience, doubt=doubt))
+
+    settle = deprecated_name("settle", "publish")
+    withdraw = deprecated_name("withdraw", "discard")
+    ask = deprecated_name("ask", "look_up")
 
 
 class _Running:
@@ -172,7 +179,7 @@ class _Running:
         try:
             return self.begin(what).result(limit)
         except TimeoutError:
-            log.error("no answer within %g s: %s", limit, STUCK)  # noqa: TRY400  the text names the cause
+            log.error("no answer within %g s: %s", limit, STARVED)
             raise
 
     def call(self, what: Any) -> None:
@@ -180,7 +187,7 @@ class _Running:
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:
-            log.warning("an ending was settled after the publisher had been closed; the next start looks it up")
+            log.warning("an event was decided after the publisher had been closed; the next start looks its session up")
 
     async def state(self) -> PublisherState:
         """On the loop's thread."""
@@ -193,18 +200,18 @@ class _Running:
             return  # a forked child has no such thread
         try:
             with contextlib.suppress(TimeoutError):
-                self.wait(self.publisher.close(), self.publisher.closes_within)
+                self.wait(self.publisher.close(), self.publisher.max_close_seconds)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(GRACE)
+            self._thread.join(GRACE_SECONDS)
             if not self._thread.is_alive():
                 self._loop.close()
 
 
-def _decide_late(done: "Future[Ending]") -> None:
-    """On the loop's thread: the deletion went on without the event, which is on its way now."""
+def _look_up_late(done: "Future[PreparedEvent]") -> None:
+    """Look up the session on the loop's thread: the deletion did not wait for the event."""
     if not done.cancelled() and done.exception() is None:
-        done.result().ask(patience=PATIENCE)
+        done.result().look_up(patience=LATE_LOOKUP_SECONDS)
 
 
 def _close(reference: "weakref.ref[_Running]") -> None:

@@ -1,7 +1,7 @@
-"""Threads for what blocks: the disk, files of secrets. They end with the process, whatever they wait for.
+"""Threads for blocking work: the disk, secret files. They end with the process, even if they are blocked.
 
-Those of `concurrent.futures` take nothing more once the interpreter begins to end, and that is when a publisher drains;
-and a thread that waits for a hanging disk would keep the process from ending.
+Those of `concurrent.futures` accept no work once the interpreter shuts down, which is when a publisher drains. Also, a
+thread that waits for a hanging disk would keep the process from ending.
 """
 
 import queue

@@ -1,4 +1,4 @@
-"""What an event may hold, as notifier's service takes it. The conformance suite holds the two equal.
+"""Validate events as notifier does. The conformance suite compares the two.
 
 Unknown members are ignored. `null` means that a member is left out; as a client's address, that the client has none.
 """
@@ -11,10 +11,10 @@ from ipaddress import IPv6Address
 
 from logout_notifier_publisher.moment import is_moment
 
-MAX_EVENT = 128 * 1024  # bytes
-ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
-TEXT_LENGTH, URI_LENGTH = 1024, 4096  # characters
-MOST_MISTAKES = 20  # listed; the others are counted
+MAX_EVENT_BYTES = 128 * 1024
+MAX_ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
+MAX_TEXT_LENGTH, MAX_URI_LENGTH = 1024, 4096  # characters
+MAX_LISTED_MISTAKES = 20  # the others are counted
 
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # ids travel in headers and logs
@@ -25,31 +25,31 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
-class EventMistake(ValueError):  # noqa: N818  it is one, or several
-    """The event is not one. `mistakes` lists all that is wrong."""
+class EventMistake(ValueError):  # noqa: N818  the name that callers catch
+    """The event is invalid. `mistakes` lists all errors."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
         super().__init__("; ".join(mistakes))
         self.mistakes = tuple(mistakes)
 
 
-def json_of(value: object) -> bytes:
-    """As it stands in an event. Raises EventMistake."""
+def to_json(value: object) -> bytes:
+    """Return the JSON of a value of an event. Raises EventMistake."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise EventMistake([f"cannot be written as JSON: {type(error).__name__}"]) from None
 
 
-def checked_json(event: Mapping[str, object]) -> bytes:
-    """The event as it is published. Raises EventMistake if the service would not take it, or if it has no id."""
-    body = json_of(event)
+def to_checked_json(event: Mapping[str, object]) -> bytes:
+    """Return the event as it is published. Raises EventMistake if notifier would refuse it, or if it has no id."""
+    body = to_json(event)
     found = list(_mistakes(event))
-    if len(body) > MAX_EVENT:
-        found.append(f"the event has {len(body)} bytes; at most {MAX_EVENT} are allowed")
-    more = len(found) - MOST_MISTAKES
+    if len(body) > MAX_EVENT_BYTES:
+        found.append(f"the event has {len(body)} bytes; at most {MAX_EVENT_BYTES} are allowed")
+    more = len(found) - MAX_LISTED_MISTAKES
     if more > 0:
-        found[MOST_MISTAKES:] = [f"and {more} more mistake{'' if more == 1 else 's'}"]
+        found[MAX_LISTED_MISTAKES:] = [f"and {more} more mistake{'' if more == 1 else 's'}"]
     if found:
         raise EventMistake(found)
     return body
@@ -63,8 +63,8 @@ def _mistakes(event: Mapping[str, object]) -> Iterator[str]:
     entries = clients if isinstance(clients, list) else []
     if clients != "*" and not entries:
         yield 'clients: give a list of at least one client, or "*" for all'
-    named = _names_someone(event)
-    if not named and not any(map(_names_someone, entries)):
+    named = _names_user(event)
+    if not named and not any(map(_names_user, entries)):
         yield "sub: sub or sid is required, here or in every entry of clients"
         named = True  # reported once, not for each entry
     for index, entry in enumerate(entries):
@@ -77,13 +77,13 @@ def _of_entry(entry: object, path: str, *, named: bool) -> list[str]:
     elif isinstance(entry, str):
         wrong = [f"{path}: {text}"] if (text := _client_id(entry)) is not None else []
     else:
-        wrong = [f"{path}: must be a client_id or an object with one, not {_kind(entry)}"]
-    if wrong or named or _names_someone(entry):
+        wrong = [f"{path}: must be a client_id or an object with one, not {_describe_type(entry)}"]
+    if wrong or named or _names_user(entry):
         return wrong
     return [f"{path}: must have sub or sid, because the event has neither"]
 
 
-def _names_someone(document: object) -> bool:
+def _names_user(document: object) -> bool:
     return isinstance(document, Mapping) and not (document.get("sub") is None and document.get("sid") is None)
 
 
@@ -97,14 +97,14 @@ def _of_members(
             yield f"{path}{name}: {text}"
 
 
-# ── one member: what is wrong with it, None if nothing is ──
+# ── checks of one member: the error, or None ──
 
 _Check = Callable[[object], str | None]
 
 
-def _text(value: object, longest: int = TEXT_LENGTH) -> str | None:
+def _text(value: object, longest: int = MAX_TEXT_LENGTH) -> str | None:
     if not isinstance(value, str):
-        return f"must be a string, not {_kind(value)}"
+        return f"must be a string, not {_describe_type(value)}"
     if not value:
         return "must not be empty"
     if len(value) > longest:
@@ -113,8 +113,8 @@ def _text(value: object, longest: int = TEXT_LENGTH) -> str | None:
 
 
 def _id(value: object) -> str | None:
-    if isinstance(value, str) and len(value.encode()) > ID_BYTES:
-        return f"must have at most {ID_BYTES} bytes in UTF-8"
+    if isinstance(value, str) and len(value.encode()) > MAX_ID_BYTES:
+        return f"must have at most {MAX_ID_BYTES} bytes in UTF-8"
     return _text(value)
 
 
@@ -131,7 +131,7 @@ def _moment(value: object) -> str | None:
 
 
 def _flag(value: object) -> str | None:
-    return None if isinstance(value, bool) else f"must be true or false, not {_kind(value)}"
+    return None if isinstance(value, bool) else f"must be true or false, not {_describe_type(value)}"
 
 
 def _algorithm(value: object) -> str | None:
@@ -139,8 +139,8 @@ def _algorithm(value: object) -> str | None:
 
 
 def _uri(value: object) -> str | None:
-    if not isinstance(value, str) or not 0 < len(value) <= URI_LENGTH:
-        return _text(value, URI_LENGTH)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_URI_LENGTH:
+        return _text(value, MAX_URI_LENGTH)
     if _NO_URI_CHARACTER.search(value):
         return "has a character that no URI may have: percent-encode it, and write the host in punycode"
     if "#" in value:
@@ -159,7 +159,7 @@ def _uri(value: object) -> str | None:
 
 
 def _is_host(host: str) -> bool:
-    """A name, or an address in any of its forms (`127.1`): egress of the service decides about these."""
+    """Return whether it is a name, or an address in any form (`127.1`), which notifier's egress rules then judge."""
     name = host.removesuffix(".")
     labels = name.split(".")
     try:
@@ -172,7 +172,7 @@ def _is_host(host: str) -> bool:
     return len(name) <= 253 and all(map(_LABEL.fullmatch, labels))
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     match value:
         case bool():
             return "a boolean"

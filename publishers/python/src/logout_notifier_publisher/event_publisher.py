@@ -1,7 +1,6 @@
 """Publish events from an identity server that runs on asyncio."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
@@ -11,28 +10,29 @@ from typing import Self
 
 from logout_notifier_publisher import outbox_files
 from logout_notifier_publisher.daemon_threads import DaemonThreads
-from logout_notifier_publisher.endings import Alive, Ending, Endings
+from logout_notifier_publisher.deprecation import deprecated_name
 from logout_notifier_publisher.event_checks import EventMistake
 from logout_notifier_publisher.event_outbox import EventOutbox
 from logout_notifier_publisher.event_transport import EventTransport
+from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.lane import Lane
-from logout_notifier_publisher.lane_sender import LaneSender
-from logout_notifier_publisher.publisher_metrics import Counts, PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, cause
-from logout_notifier_publisher.session_ended import EventPart, SessionEnded, documents
-from logout_notifier_publisher.waiting_events import Stage, Waiting
+from logout_notifier_publisher.lane_publisher import LanePublisher
+from logout_notifier_publisher.pending_events import PendingEvent, Stage
+from logout_notifier_publisher.prepared_events import Alive, PreparedEvent, PreparedEvents
+from logout_notifier_publisher.publisher_metrics import PublisherCounters, PublisherState
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, format_cause
+from logout_notifier_publisher.session_ended import EventPart, SessionEnded, build_events
 
-LOOK_EVERY = 30.0  # seconds between two checks of the disk and of the folders of dead processes
-THREADS = 8  # a file's fsync takes about a millisecond, and several at once share the disk's own
-POLL = 0.02  # seconds between two looks whether all is published, while it closes
-
-log = logging.getLogger("notifier.publisher")
+REFRESH_SECONDS = 30.0  # between checks of the disk and of dead processes' folders
+THREAD_COUNT = 8  # an fsync takes about a millisecond, and concurrent ones share the disk's flush
+CLOSE_SECONDS = 5.0  # for a connection
+POLL_SECONDS = 0.02  # between checks whether all is published, during a close
 
 
 class Publisher:
-    """Keeps events on disk and publishes them. For one event loop and one process.
+    """Stores events on disk and publishes them. For one event loop and one process.
 
-    `alive`: returns whether a session lives, given the `session` of `ending(…)`; a function, or a coroutine
+    `alive`: returns whether a session lives, given the `session` of `publishing(…)`; a function, or a coroutine
     function. Raises SettingsMistake, which lists all mistakes.
     """
 
@@ -40,17 +40,18 @@ class Publisher:
         if mistakes := settings.mistakes():
             raise SettingsMistake(mistakes)
         self._settings = settings
-        self._counts = Counts()
-        self._threads = DaemonThreads(THREADS, "notifier-publisher")
+        self._counts = PublisherCounters()
+        self._threads = DaemonThreads(THREAD_COUNT, "notifier-publisher")
         self._outbox = EventOutbox(settings, self._counts, self._threads)
-        self._endings = Endings(self._outbox, alive)
+        self._prepared = PreparedEvents(self._outbox, alive)
         self._transports = {lane: _transport(settings, lane, self._threads) for lane in Lane}
         self._opening: asyncio.Task[None] | None = None
+        self._opening_is_late = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._under_way: set[asyncio.Task[object]] = set()
+        self._running_stores: set[asyncio.Task[object]] = set()
         self._closed = False
 
-    # ── its life ──
+    # ── start and stop ──
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -68,51 +69,52 @@ class Publisher:
         if self._closed:
             raise RuntimeError("the publisher is closed")
         if self._opening is None:
-            self._opening = asyncio.create_task(self._look())
+            self._opening = asyncio.create_task(self._refresh())
             for lane, transport in self._transports.items():
-                sender = LaneSender(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
+                sender = LanePublisher(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
                 self._tasks.append(asyncio.create_task(sender.run()))
-            self._tasks.append(asyncio.create_task(self._look_again()))
-        await asyncio.wait({self._opening}, timeout=self._settings.sign_out_limit)
+            self._tasks.append(asyncio.create_task(self._refresh_periodically()))
+        await asyncio.wait({self._opening}, timeout=0.0 if self._opening_is_late else self._settings.sign_out_limit)
+        self._opening_is_late = not self._opening.done()
 
     async def close(self) -> None:
-        """Publish for `drain_limit` seconds more, then stop. What is not published stays on disk for the next start."""
+        """Publish for `drain_limit` seconds more, then stop. The rest stays on disk for the next start."""
         if self._closed or self._opening is None:
             self._closed = True
             return
         self._closed = True
         give_up = time.monotonic() + self._settings.drain_limit
-        if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=self._settings.drain_limit)
+        if self._running_stores:
+            await asyncio.wait(set(self._running_stores), timeout=self._settings.drain_limit)
         while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  senders do not signal it
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
+            for transport in self._transports.values():  # last: a connection that cannot be closed loses no event
+                stack.push_async_callback(_close, transport)
             stack.push_async_callback(self._outbox.close, self._settings.sign_out_limit)
-            stack.push_async_callback(self._endings.close)
-            for transport in self._transports.values():
-                stack.push_async_callback(transport.close)
+            stack.push_async_callback(self._prepared.close)
             for task in (self._opening, *self._tasks):
                 task.cancel()
             await asyncio.wait({self._opening, *self._tasks}, timeout=self._settings.drain_limit)
         log.info("stopped; %d events wait on disk for the next start", len(self._outbox) - self._outbox.in_memory)
 
     @property
-    def closes_within(self) -> float:
-        """Seconds that `close` takes at the most, with room for the goodbyes of connections and threads."""
+    def max_close_seconds(self) -> float:
+        """Return the maximum seconds of `close`, including the time to close connections and threads."""
         return 2 * self._settings.drain_limit + self._settings.sign_out_limit + 10.0
 
-    async def _look(self) -> None:
-        self._endings.look_up(await self._outbox.open())
+    async def _refresh(self) -> None:
+        self._prepared.look_up(await self._outbox.open())
 
-    async def _look_again(self) -> None:
+    async def _refresh_periodically(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(REFRESH_SECONDS)
             try:
-                await self._look()
+                await self._refresh()
                 await self._outbox.persist()
-                self._outbox.drop_old()
-            except Exception:  # an internal error must not end the loop
+                self._outbox.expire()
+            except Exception:  # noqa: BLE001  an internal error must not end the loop
                 log.exception("the publisher had an internal error and continues; please report it")
 
     # ── events of the identity server ──
@@ -124,46 +126,54 @@ class Publisher:
         EventMistake (a ValueError) for an invalid event, RuntimeError if the publisher is closed.
         """
         lane = Lane.BULK if bulk else Lane.EVENTS
-        found = documents(ended, now=time.time())
-        kept = self._begin(self._keep(found, lane, None, Stage.READY), self._endings.settle)
+        found = build_events(ended, now=time.time())
+        kept = self._start_store(self._store(found, lane, None, Stage.READY), self._prepared.publish)
         await asyncio.shield(kept)
         return found[0].id
 
-    async def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> Ending:
-        """Write the event of a session that is about to end. It is published once the `Ending` is settled.
+    async def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> PreparedEvent:
+        """Write the event of a session that is about to end. The `PreparedEvent` publishes or discards it.
 
         `session`: the argument of `alive`, any JSON value; it is stored in the file. Never raises an error of the
         publisher: an invalid event is logged and counted as lost.
         """
         try:
             lane = Lane.BULK if bulk else Lane.EVENTS
-            found = documents(ended, now=time.time(), session=session, looked_up=self._endings.can_ask)
-            kept = self._begin(self._keep(found, lane, session, Stage.PENDING), None)
+            found = build_events(ended, now=time.time(), session=session, looked_up=self._prepared.can_look_up)
+            kept = self._start_store(self._store(found, lane, session, Stage.PREPARED), None)
             try:
                 events = await asyncio.shield(kept)
-            except asyncio.CancelledError:  # the deletion does not come
-                kept.add_done_callback(self._withdraw)
+            except asyncio.CancelledError:  # the deletion does not follow
+                kept.add_done_callback(self._discard_stored)
                 raise
-            return Ending(self._endings, events, session, found[0].id)
+            return PreparedEvent(self._prepared, events, session, found[0].id)
         except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
-            why = f"the event is invalid: {error}" if isinstance(error, EventMistake) else cause(error, with_file=True)
-            self._outbox.lose(ended.id or "?", why)
-            return Ending(self._endings, [], session, None)
+            reason = (
+                f"the event is invalid: {error}"
+                if isinstance(error, EventMistake)
+                else format_cause(error, with_file=True)
+            )
+            self._outbox.record_loss(ended.id or "?", reason)
+            return PreparedEvent(self._prepared, [], session, None)
 
     @asynccontextmanager
-    async def ending(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> AsyncIterator[Ending]:
-        """Around the deletion of a session: the event is on disk before it, and published after it.
+    async def publishing(
+        self, ended: SessionEnded, *, session: object = None, bulk: bool = False
+    ) -> AsyncIterator[PreparedEvent]:
+        """Publish the end of a session that the block deletes. The event is on disk before the block begins.
 
-        If the block raises, the event is withdrawn; `alive` decides, if given. Never raises an error of the publisher.
+        If the block raises, the event is discarded; `alive` decides, if given. Never raises an error of the publisher.
         """
         made = await self.prepare(ended, session=session, bulk=bulk)
         try:
             yield made
         except BaseException as error:
-            # A deletion that was cancelled may have happened: without a store to ask, it counts as happened.
-            made.ask(doubt=not isinstance(error, Exception))
+            # A deletion that was cancelled may have happened: without a store, it counts as happened.
+            made.look_up(doubt=not isinstance(error, Exception))
             raise
-        made.settle()
+        made.publish()
+
+    ending = deprecated_name("ending", "publishing")
 
     # ── state ──
 
@@ -185,35 +195,43 @@ class Publisher:
             connected=self._transports[Lane.EVENTS].connected,
         )
 
-    def _withdraw(self, kept: "asyncio.Task[list[Waiting]]") -> None:
+    def _discard_stored(self, kept: "asyncio.Task[list[PendingEvent]]") -> None:
         if not kept.cancelled() and kept.exception() is None:
-            self._endings.withdraw(kept.result())
+            self._prepared.discard(kept.result())
 
-    async def _keep(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[Waiting]:
+    async def _store(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[PendingEvent]:
         give_up = time.monotonic() + self._settings.sign_out_limit
         await self.start()
         limit = max(0.0, give_up - time.monotonic())
         contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
         kept = await asyncio.gather(
-            *(self._outbox.keep(event_id, lane, content, stage, limit) for event_id, content in contents)
+            *(self._outbox.store(event_id, lane, content, stage, limit) for event_id, content in contents)
         )
         return [event for event in kept if event is not None]
 
-    def _begin(
-        self, keeping: Coroutine[object, object, list[Waiting]], then: Callable[[list[Waiting]], None] | None
-    ) -> "asyncio.Task[list[Waiting]]":
-        """Keep the events even if the caller is cancelled."""
+    def _start_store(
+        self, keeping: Coroutine[object, object, list[PendingEvent]], then: Callable[[list[PendingEvent]], None] | None
+    ) -> "asyncio.Task[list[PendingEvent]]":
+        """Store the events even if the caller is cancelled."""
 
-        async def keep() -> list[Waiting]:
+        async def keep() -> list[PendingEvent]:
             events = await keeping
             if then is not None:
                 then(events)
             return events
 
         task = asyncio.create_task(keep())
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._running_stores.add(task)
+        task.add_done_callback(self._running_stores.discard)
         return task
+
+
+async def _close(transport: EventTransport) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await transport.close()
+    except Exception as error:  # noqa: BLE001  the process stops anyway
+        log.warning("a connection could not be closed: %s", format_cause(error))
 
 
 def _transport(settings: PublisherSettings, lane: Lane, threads: Executor) -> EventTransport:

@@ -1,4 +1,4 @@
-"""The way to the broker or the API, as a lane uses it: events in, one outcome for each out."""
+"""The port between a lane and the broker or the API, and the outcomes of a publish."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 
-class Failure(StrEnum):
-    """Why an event was not taken and is tried again. It is the metric's label too."""
+class FailureReason(StrEnum):
+    """Why an event stays pending. Also the label of the metric."""
 
     UNREACHABLE = "unreachable"
     DENIED = "denied"
@@ -25,38 +25,38 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotTaken:
-    """Not accepted now. `after`: seconds that the server requested to wait."""
+class PublishFailure:
+    """Not accepted now. `retry_after`: seconds that the server requested to wait."""
 
-    why: Failure
+    reason: FailureReason
     text: str
-    after: float = 0.0
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NeverTaken:
-    """The event is rejected for good."""
+class Refused:
+    """The server refuses the event for good."""
 
     text: str
 
 
-PublishOutcome: TypeAlias = Confirmed | NotTaken | NeverTaken
+PublishOutcome: TypeAlias = Confirmed | PublishFailure | Refused
 OnOutcome: TypeAlias = Callable[[int, PublishOutcome], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingEvent:
-    """What is published: the event as JSON."""
+    """An event to publish, as JSON."""
 
     id: str
     body: bytes
 
 
 class EventTransport(Protocol):
-    """Publishes the events of one lane. Nothing is raised but a cancellation."""
+    """Publishes the events of one lane. Raises nothing except for a cancellation."""
 
-    async def ready(self) -> NotTaken | None:
-        """Connect if necessary. Returns the reason of a failure."""
+    async def connect(self) -> PublishFailure | None:
+        """Connect if necessary. Returns the failure, if any."""
         ...
 
     async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Lane(StrEnum):
-    """People who have just signed out, or mass logouts, which wait while the former are served."""
+    """`events`: single sign-outs. `bulk`: mass logouts, which notifier delivers after these."""
 
     EVENTS = "events"
     BULK = "bulk"

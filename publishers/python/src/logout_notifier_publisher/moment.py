@@ -1,4 +1,4 @@
-"""RFC 3339 timestamps, as events have them."""
+"""Parse and format the RFC 3339 timestamps of events."""
 
 import re
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ _FORM = re.compile(
 
 
 def is_moment(text: str) -> bool:
-    """Whether it is a timestamp with an offset, of a day that there is. A leap second may be one (§5.7)."""
+    """Return whether it is a timestamp with an offset and an existing date. Leap seconds are valid (§5.7)."""
     if _FORM.fullmatch(text) is None:
         return False
     try:
@@ -20,6 +20,6 @@ def is_moment(text: str) -> bool:
     return True
 
 
-def render_moment(moment: datetime) -> str:
-    """In UTC, to the microsecond. Raises OverflowError if its year has another number of digits there."""
+def format_moment(moment: datetime) -> str:
+    """Return the timestamp in UTC, to the microsecond. Raises OverflowError if its year has not four digits in UTC."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

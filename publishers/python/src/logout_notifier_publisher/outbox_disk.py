@@ -5,7 +5,6 @@ a time.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,25 +12,25 @@ from typing import TypeVar
 
 from logout_notifier_publisher import outbox_files
 from logout_notifier_publisher.daemon_threads import DaemonThreads
+from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.log_limit import LogLimit
-from logout_notifier_publisher.outbox_files import PENDING, Left
+from logout_notifier_publisher.outbox_files import PENDING, FoundFile
 from logout_notifier_publisher.outbox_folder import OutboxFolder
-from logout_notifier_publisher.publisher_settings import words
+from logout_notifier_publisher.publisher_settings import format_error
 
 T = TypeVar("T")
-log = logging.getLogger("notifier.publisher")
 
 
 class OutboxDisk:
-    """This process's folder below the root. Used from one event loop. `unread`: look at the folder's files again."""
+    """This process's folder below the root. Used from one event loop. `needs_scan`: read the folder again."""
 
     def __init__(self, root: Path, threads: DaemonThreads) -> None:
         self.root = root
-        self.unread = False
+        self.needs_scan = False
         self._threads = threads
-        self._one_by_one = DaemonThreads(1, "notifier-outbox-names")
+        self._ordered_threads = DaemonThreads(1, "notifier-outbox-names")
         self._folder: OutboxFolder | None = None
-        self._behind: set[asyncio.Future[None]] = set()
+        self._background: set[asyncio.Future[None]] = set()
         self._syncing: asyncio.Task[None] | None = None
         self._next_sync: asyncio.Task[None] | None = None
         self._log_limit = LogLimit(time.monotonic)
@@ -41,30 +40,31 @@ class OutboxDisk:
         """Whether there is a folder."""
         return self._folder is not None
 
-    async def look(self) -> list[Left]:
+    async def refresh(self) -> list[FoundFile]:
         """Claim a folder if there is none, and take over the files of dead processes.
 
         Returns all files of the folder if some are new. Never raises for the disk.
         """
         try:
-            if (folder := self._folder) is not None and not await self._run(folder.is_there):
-                folder.close()  # somebody has deleted it, or put another in its place
+            if (folder := self._folder) is not None and not await self._run(folder.exists):
+                folder.close()  # it was deleted or replaced
                 self._folder = None
             if self._folder is None:
                 self._folder = await self._run(OutboxFolder.claim, self.root)
-                self.unread = True
+                self.needs_scan = True
                 log.info("outbox %s opened", self._folder.path)
-            taken = await self._run(self._folder.take_over, self._not_taken_over)
-            found: list[Left] = []
-            if taken or self.unread:
-                self.unread = False
-                found = await self._in_turn(outbox_files.left_in, self._folder.path)
+            taken = await self._run(self._folder.take_over, self._log_takeover_failure)
+            found: list[FoundFile] = []
+            if taken or self.needs_scan:
+                self.needs_scan = True  # until it was read
+                found = await self._run_in_order(outbox_files.list_events, self._folder.path)
+                self.needs_scan = False
         except OSError as error:
             if self._log_limit.allows("folder"):
-                log.error(  # noqa: TRY400  the text names the cause
+                log.error(
                     "the outbox %s cannot be used: %s. Sign-outs go on; their events wait in memory alone, and are lost"
                     " if this process ends before they are published. Give the folder to this user, or make room",
-                    self.root, words(error),
+                    self.root, format_error(error),
                 )  # fmt: skip
             return []
         self._log_limit.forget("folder")
@@ -72,10 +72,12 @@ class OutboxDisk:
             log.info("took over %d events that ended processes had left below %s", taken, self.root)
         return found
 
-    def _not_taken_over(self, folder: Path, error: OSError) -> None:
-        self.unread = True
+    def _log_takeover_failure(self, folder: Path, error: OSError) -> None:
+        self.needs_scan = True
         if self._log_limit.allows(folder):
-            log.error("what an ended process left in %s cannot be taken over: %s. Tried again", folder, words(error))
+            log.error(
+                "what an ended process left in %s cannot be taken over: %s. Tried again", folder, format_error(error)
+            )
 
     async def write(self, name: str, content: bytes, suffix: str, written: Callable[[Path], None]) -> None:
         """Write a file, and return once it is durable. Calls `written` with its path when it exists. Raises OSError."""
@@ -99,60 +101,62 @@ class OutboxDisk:
 
     def rename_later(self, path: Path, suffix: str) -> Path:
         """Rename a file in the background, without fsync. Returns the new name."""
-        self.behind(self._quietly(outbox_files.rename, path, suffix))
+        self.track(self._run_logged(outbox_files.rename, path, suffix))
         return path.with_suffix(suffix)
 
     def remove_later(self, paths: Iterable[Path]) -> None:
         """Delete files in the background, without fsync."""
         names = [name for path in paths for name in (path, path.with_suffix(PENDING))]  # its rename may have failed
         if names:
-            self.behind(self._quietly(outbox_files.remove, names))
+            self.track(self._run_logged(outbox_files.remove, names))
 
-    def behind(self, work: "asyncio.Future[None]") -> "asyncio.Future[None]":
-        """Wait for this work before the folder is given up."""
-        self._behind.add(work)
-        work.add_done_callback(self._behind.discard)
+    def track(self, work: "asyncio.Future[None]") -> "asyncio.Future[None]":
+        """Wait for this work before the folder is released."""
+        self._background.add(work)
+        work.add_done_callback(self._background.discard)
         return work
 
-    def _quietly(self, what: Callable[..., object], *arguments: object) -> "asyncio.Task[None]":
+    def _run_logged(self, what: Callable[..., object], *arguments: object) -> "asyncio.Task[None]":
         async def run() -> None:
             try:
-                await self._in_turn(what, *arguments)
+                await self._run_in_order(what, *arguments)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError) and self._log_limit.allows("later"):
-                    log.warning("a file of the outbox %s cannot be renamed or deleted: %s", self.root, words(error))
+                    log.warning(
+                        "a file of the outbox %s cannot be renamed or deleted: %s", self.root, format_error(error)
+                    )
 
         return asyncio.ensure_future(run())
 
     async def _run(self, what: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
 
-    async def _in_turn(self, what: Callable[..., T], *arguments: object) -> T:
+    async def _run_in_order(self, what: Callable[..., T], *arguments: object) -> T:
         """Run a function after all earlier renames and deletions."""
-        return await asyncio.get_running_loop().run_in_executor(self._one_by_one, what, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._ordered_threads, what, *arguments)
 
     async def finish(self) -> None:
         """Return once all background work is done."""
-        while self._behind:
-            await asyncio.wait(set(self._behind))
+        while self._background:
+            await asyncio.wait(set(self._background))
 
     async def close(self) -> None:
         """Release the folder. Stops waiting for a hanging disk."""
-        left = set(self._behind)
+        left = set(self._background)
         for work in left:
             work.cancel()
         if left:
             await asyncio.wait(left, timeout=1.0)
         if self._folder is not None:
             self._folder.close()
-        self._one_by_one.shutdown()
+        self._ordered_threads.shutdown()
 
 
 def _read_all(paths: Sequence[Path]) -> list[bytes | OSError]:
     found: list[bytes | OSError] = []
     for path in paths:
         try:
-            found.append(outbox_files.read_either(path))
+            found.append(outbox_files.read_during_rename(path))
         except OSError as error:
             found.append(error)
     return found

@@ -17,16 +17,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from logout_notifier_publisher.event_checks import EventMistake, checked_json
+from logout_notifier_publisher.event_checks import EventMistake, to_checked_json
 from logout_notifier_publisher.lane import Lane
 
 PART, PENDING, READY, REFUSED, EXPIRED = ".part", ".pending", ".json", ".refused", ".expired"
 _IRREGULAR = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a socket, a folder
-LARGEST = 1024 * 1024  # bytes; ours have an event of 128 KiB and what the look-up of a session needs
+MAX_FILE_BYTES = 1024 * 1024  # an event has at most 128 KiB; the rest is for `session`
 
 
-class NotOurOwnError(OSError):
-    """A folder or file that is a link, of another user, or open to others."""
+class ForeignFileError(OSError):
+    """A folder or file is a link, belongs to another user, or is writable by others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +43,19 @@ class Stored:
 
     @property
     def id(self) -> str:
-        """Of the event."""
+        """Return the event's id."""
         return str(self.event["id"])
 
 
 def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
-    """The content of a file. Raises EventMistake if `session` cannot be written as JSON, or is too large."""
+    """Return the content of a file. Raises EventMistake if `session` cannot be written as JSON, or is too large."""
     document = {"lane": lane.value, "session": session, "event": event}
     try:
         content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise EventMistake([f"session: cannot be written as JSON: {type(error).__name__}"]) from None
-    if len(content) > LARGEST:
-        raise EventMistake([f"session: takes more than {LARGEST} bytes together with its event"])
+    if len(content) > MAX_FILE_BYTES:
+        raise EventMistake([f"session: takes more than {MAX_FILE_BYTES} bytes together with its event"])
     return content
 
 
@@ -69,7 +69,7 @@ def decode(content: bytes) -> Stored:
         raise EventMistake([f"is not a valid outbox file: {type(error).__name__}"]) from None
     if not isinstance(event, dict):
         raise EventMistake(["is not a valid outbox file: event"])
-    return Stored(lane=lane, session=document.get("session"), event=event, body=checked_json(event))
+    return Stored(lane=lane, session=document.get("session"), event=event, body=to_checked_json(event))
 
 
 def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:
@@ -101,32 +101,32 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_ours(path: Path | str, flags: int, folder: int | None = None) -> int:
+def open_own(path: Path | str, flags: int, folder: int | None = None) -> int:
     """Open a regular file that belongs to this user or root, without following a link and without blocking.
 
-    Raises NotOurOwnError for another, and OSError.
+    Raises ForeignFileError for another, and OSError.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
         if error.errno in _IRREGULAR:
-            raise NotOurOwnError(errno.EPERM, f"{path} is not a regular file: remove it") from None
+            raise ForeignFileError(errno.EPERM, f"{path} is not a regular file: remove it") from None
         raise
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_uid in (os.geteuid(), 0):
         return descriptor
     os.close(descriptor)
     why = f"belongs to another user ({status.st_uid})" if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    raise NotOurOwnError(errno.EPERM, f"{path} {why}: look into it, then chown it or remove it")
+    raise ForeignFileError(errno.EPERM, f"{path} {why}: look into it, then chown it or remove it")
 
 
 def read(path: Path) -> bytes:
-    """What the file holds, cut above what any of ours has. Raises NotOurOwnError and OSError."""
-    with os.fdopen(open_ours(path, os.O_RDONLY), "rb") as file:
-        return file.read(LARGEST + 1)
+    """Return the content of a file, at most one byte more than the limit. Raises ForeignFileError and OSError."""
+    with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
 
 
-def read_either(path: Path) -> bytes:
+def read_during_rename(path: Path) -> bytes:
     """Read a file that is being renamed from `.pending`. Raises OSError."""
     for each in (path, path.with_suffix(PENDING)):
         with contextlib.suppress(FileNotFoundError):
@@ -135,7 +135,7 @@ def read_either(path: Path) -> bytes:
 
 
 def rename(path: Path, suffix: str) -> Path:
-    """Give the file this ending. Raises OSError."""
+    """Change the suffix of the file. Raises OSError."""
     return path.rename(path.with_suffix(suffix))
 
 
@@ -152,8 +152,8 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """A file that this or an earlier process left behind."""
+class FoundFile:
+    """A file of an event in the folder."""
 
     path: Path
     size: int
@@ -162,31 +162,33 @@ class Left:
 
     @property
     def pending(self) -> bool:
-        """Whether its session must still be looked up."""
+        """Return whether its session must be looked up."""
         return self.path.suffix == PENDING
 
 
-def left_in(folder: Path) -> list[Left]:
+def list_events(folder: Path) -> list[FoundFile]:
     """Return the complete files of the folder, oldest first. Raises OSError."""
     found = []
     for path in folder.iterdir():
         if path.suffix in (PENDING, READY):
             with contextlib.suppress(FileNotFoundError):
-                found.append(Left(path=path, size=path.lstat().st_size, at=moment_of(path), lane=lane_of(path)))
+                found.append(
+                    FoundFile(path=path, size=path.lstat().st_size, at=read_created_at(path), lane=parse_lane(path))
+                )
     return sorted(found, key=lambda left: left.path.name)
 
 
-def name_of(stamp: int, token: str, lane: Lane) -> str:
-    """Return a file name without its suffix. `stamp`: nanoseconds since the epoch. `token`: this process's own."""
+def format_name(stamp: int, token: str, lane: Lane) -> str:
+    """Return a file name without its suffix. `stamp`: nanoseconds since the epoch. `token`: unique to this process."""
     return f"{stamp:025d}-{token}-{lane.value}"
 
 
-def lane_of(path: Path) -> Lane:
+def parse_lane(path: Path) -> Lane:
     """Return the lane by the file's name. Once the file is read, the lane in its content takes precedence."""
     return Lane.BULK if path.stem.endswith(f"-{Lane.BULK.value}") else Lane.EVENTS
 
 
-def moment_of(path: Path) -> float:
+def read_created_at(path: Path) -> float:
     """Return the time of writing in epoch seconds: by the name, else by the disk. Raises OSError."""
     digits = path.name.partition("-")[0]
     return int(digits) / 1e9 if digits.isdigit() and len(digits) == 25 else path.lstat().st_mtime

@@ -1,7 +1,7 @@
-"""A numbered folder below the outbox's, which one process at a time owns by a lock on a file in it.
+"""A numbered sub-folder of the outbox, which one process at a time owns by a lock on a file in it.
 
-The kernel gives the lock back however the process ends. The lock file is never deleted: two could then hold it.
-A forked child lets go of its parent's lock at once, which would else outlive the parent.
+The kernel releases the lock when the process ends. The lock file is never deleted, because two processes could then own
+the folder. A forked child closes its copy of the lock, which would otherwise outlive the parent.
 
 Any user who can write to such a folder can publish events. A folder that is a link, belongs to another user, or is open
 to groups other than this process's is therefore not used, and no event is taken from it. The outbox's own folder may be
@@ -20,28 +20,28 @@ from pathlib import Path
 from typing import Self
 
 from logout_notifier_publisher import outbox_files
-from logout_notifier_publisher.outbox_files import PART, PENDING, READY, NotOurOwnError
+from logout_notifier_publisher.outbox_files import PART, PENDING, READY, ForeignFileError
 
-MOST = 1000
+MAX_FOLDERS = 1000
 LOCK = "lock"
-_HELD = (errno.EACCES, errno.EAGAIN)
+_LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
 
 
 class OutboxFolder:
-    """One that this process owns. All of it blocks: it runs on threads."""
+    """A sub-folder that this process owns. All methods block: call them on threads."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock: int | None = lock
         reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=partial(_let_go, reference))
+        os.register_at_fork(after_in_child=partial(_release_after_fork, reference))
 
     @classmethod
     def claim(cls, root: Path) -> Self:
-        """The first folder that is ours alone, and that no living process owns. Raises OSError."""
+        """Claim the first sub-folder that only this user can write to and no living process owns. Raises OSError."""
         _make(root)
         refused = None
-        for number in range(MOST):
+        for number in range(MAX_FOLDERS):
             path = root / str(number)
             _make(path)
             try:
@@ -50,12 +50,12 @@ class OutboxFolder:
                         _remove_unfinished(folder)
                         outbox_files.sync(root)  # the folder may be new
                         return cls(path, os.dup(lock))
-            except (NotOurOwnError, PermissionError) as error:
+            except (ForeignFileError, PermissionError) as error:
                 refused = error
-        raise refused or OSError(f"{MOST} processes own a folder below {root}")
+        raise refused or OSError(f"{MAX_FOLDERS} processes own a folder below {root}")
 
-    def is_there(self) -> bool:
-        """False once somebody has deleted it, or put one of his in its place. Raises OSError."""
+    def exists(self) -> bool:
+        """Return False if the folder was deleted or replaced. Raises OSError."""
         try:
             now = (self.path / LOCK).lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -79,7 +79,7 @@ class OutboxFolder:
         return taken
 
     def _left_in(self, other: Path) -> Iterator[tuple[int, str]]:
-        """Its files, by the open folder and their names, while it is held. Nothing if its process lives."""
+        """Yield the open folder and the name of each file while it is locked. Yields nothing if its process lives."""
         with _opened(other) as folder:
             if not any(name.endswith((PART, PENDING, READY)) for name in _names(folder)):
                 return
@@ -89,13 +89,13 @@ class OutboxFolder:
                     yield from ((folder, name) for name in _names(folder) if name.endswith((PENDING, READY)))
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the folder."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
 
 
-def _let_go(reference: "weakref.ref[OutboxFolder]") -> None:
+def _release_after_fork(reference: "weakref.ref[OutboxFolder]") -> None:
     folder = reference()
     if folder is not None:
         with contextlib.suppress(OSError):
@@ -103,32 +103,32 @@ def _let_go(reference: "weakref.ref[OutboxFolder]") -> None:
 
 
 def _make(folder: Path) -> None:
-    with contextlib.suppress(FileExistsError):  # a link that leads nowhere, too
+    with contextlib.suppress(FileExistsError):  # also a dangling link
         folder.mkdir(mode=0o700, parents=True)  # events name users
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """The folder, judged as it is open: nobody puts another in its place in between. Raises OSError."""
-    why = _why_not_ours(path.lstat())
+    """Open and check a folder. The open folder is checked, so that it cannot be replaced in between. Raises OSError."""
+    why = _find_foreign_reason(path.lstat())
     if why is None:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            why = _why_not_ours(os.fstat(folder))
+            why = _find_foreign_reason(os.fstat(folder))
             if why is None:
                 yield folder
                 return
         finally:
             os.close(folder)
-    raise NotOurOwnError(
+    raise ForeignFileError(
         errno.EPERM,
         f"{path} {why}, so anybody may have put its events there: look through them, then chmod 700 or chown it, or"
         " name another folder in outbox",
     )
 
 
-def _why_not_ours(status: os.stat_result) -> str | None:
-    """Kubernetes opens a volume to the pod's `fsGroup` at each start, so our own groups may write to it."""
+def _find_foreign_reason(status: os.stat_result) -> str | None:
+    """Return the reason not to use a folder. Own groups may write: Kubernetes opens volumes to the pod's `fsGroup`."""
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
@@ -144,7 +144,7 @@ def _why_not_ours(status: os.stat_result) -> str | None:
 
 
 def _names(folder: int) -> list[str]:
-    """In order, of the open folder, whatever has its path now. Raises OSError."""
+    """Return the sorted names of the open folder's files. Raises OSError."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries)
 
@@ -162,12 +162,12 @@ def _locked(folder: int) -> Iterator[int | None]:
 
     The lock file must belong to this user: another user could hold theirs forever.
     """
-    lock = outbox_files.open_ours(LOCK, os.O_RDWR | os.O_CREAT, folder)
+    lock = outbox_files.open_own(LOCK, os.O_RDWR | os.O_CREAT, folder)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in _HELD:
+            if error.errno not in _LOCKED_ERRNOS:
                 raise
             yield None
         else:

@@ -7,7 +7,7 @@ body proves it: a 202 by the event's id, an error by the type of its problem doc
 import json
 from dataclasses import dataclass
 
-from logout_notifier_publisher.event_transport import Confirmed, Failure, NeverTaken, NotTaken, PublishOutcome
+from logout_notifier_publisher.event_transport import Confirmed, FailureReason, PublishFailure, PublishOutcome, Refused
 from logout_notifier_publisher.redaction import redact
 
 MAX_BODY_BYTES = 64 * 1024
@@ -35,19 +35,20 @@ class PublishResponse:
         server = "no header Server" if self.server is None else f"Server: {_to_line(self.server)}"
         text = f"{host} answered {self.status} ({server}): {self._excerpt(event_id, token)}"
         if self.status in (408, 429) or 500 <= self.status <= 599:
-            return NotTaken(why=Failure.REJECTED, text=text, after=self.retry_after)
-        return NotTaken(
-            why=Failure.INTERCEPTED, text=f"{text}: this is not notifier's answer; check `url`, and proxies before it"
+            return PublishFailure(reason=FailureReason.REJECTED, text=text, retry_after=self.retry_after)
+        return PublishFailure(
+            reason=FailureReason.INTERCEPTED,
+            text=f"{text}: this is not notifier's answer; check `url`, and proxies before it",
         )
 
     def _to_problem_outcome(self, host: str) -> PublishOutcome:
         text = f"{host} answered {self.status}: {_to_line(self._text(), MAX_PROBLEM_CHARACTERS)}"
         if self.status in (400, 413, 422):
-            return NeverTaken(text=text)
+            return Refused(text=text)
         if self.status in (401, 403):
             remedy = "check the token in `secret_file`, its scope `publish`, and the issuer's `publishers`"
-            return NotTaken(why=Failure.DENIED, text=f"{text}: {remedy}")
-        return NotTaken(why=Failure.REJECTED, text=text, after=self.retry_after)
+            return PublishFailure(reason=FailureReason.DENIED, text=f"{text}: {remedy}")
+        return PublishFailure(reason=FailureReason.REJECTED, text=text, retry_after=self.retry_after)
 
     def _read_member(self, name: str) -> str | None:
         """Return the text of a member of the body, None if the body is not an object that has it."""

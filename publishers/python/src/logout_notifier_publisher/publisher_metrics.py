@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from logout_notifier_publisher.event_transport import Failure
+from logout_notifier_publisher.event_transport import FailureReason
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 
 @dataclass(slots=True)
-class Counts:
+class PublisherCounters:
     """Counters of one publisher, from its start on."""
 
     on_disk: int = 0
@@ -20,9 +20,9 @@ class Counts:
     lost: int = 0
     refused: int = 0
     expired: int = 0
-    failures: dict[Failure, int] = field(default_factory=lambda: dict.fromkeys(Failure, 0))
+    failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
 
-    def written(self, *, on_disk: bool) -> None:
+    def on_stored(self, *, on_disk: bool) -> None:
         """Count an event that was kept."""
         if on_disk:
             self.on_disk += 1

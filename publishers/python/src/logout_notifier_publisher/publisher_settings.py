@@ -79,7 +79,7 @@ class PublisherSettings:
 
     def mistakes(self) -> list[tuple[str, str]]:
         """Everything that is wrong, as `(setting, text)`. Looks at the files that are named."""
-        found = [*self._of_address(), *self._of_outbox()]
+        found = [*self._check_address(), *self._check_outbox()]
         for name in ("exchange", "bulk_exchange"):
             value = getattr(self, name)
             if not isinstance(value, str) or not 0 < len(value.encode()) <= 255:
@@ -92,9 +92,9 @@ class PublisherSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                 found.append((name, "must be a number of seconds above 0"))
-        return found + self._of_tls()
+        return found + self._check_tls()
 
-    def _of_address(self) -> list[tuple[str, str]]:
+    def _check_address(self) -> list[tuple[str, str]]:
         found = []
         try:
             server = self.server
@@ -116,11 +116,11 @@ class PublisherSettings:
                 found.append(("secret_file", "must name the file of the broker's password"))
         if self.secret is not None and self.secret_file is not None:
             found.append(("secret", "is given beside `secret_file`: leave out one"))
-        if self.secret_file is not None and (text := _unreadable(self.secret_file)) is not None:
+        if self.secret_file is not None and (text := _find_read_error(self.secret_file)) is not None:
             found.append(("secret_file", text))
         return found
 
-    def _of_outbox(self) -> list[tuple[str, str]]:
+    def _check_outbox(self) -> list[tuple[str, str]]:
         if not _is_path(self.outbox):
             return [
                 (
@@ -137,10 +137,10 @@ class PublisherSettings:
             return [("outbox", f"cannot be written: give the folder {at} to the user that this process runs as")]
         return []
 
-    def _of_tls(self) -> list[tuple[str, str]]:
+    def _check_tls(self) -> list[tuple[str, str]]:
         names = ("ca_file", "certificate_file", "key_file")
         given = [name for name in names if getattr(self, name) is not None]
-        found = [(name, text) for name in given if (text := _unreadable(getattr(self, name))) is not None]
+        found = [(name, text) for name in given if (text := _find_read_error(getattr(self, name))) is not None]
         if "key_file" in given and "certificate_file" not in given:
             found.append(("key_file", "needs `certificate_file` beside it"))
         if given and not found:
@@ -153,7 +153,10 @@ class PublisherSettings:
                 pass  # reported already
             except (OSError, ValueError) as error:
                 found.append(
-                    ("ca_file" if given == ["ca_file"] else "certificate_file", f"cannot be used: {words(error)}")
+                    (
+                        "ca_file" if given == ["ca_file"] else "certificate_file",
+                        f"cannot be used: {format_error(error)}",
+                    )
                 )
         return found
 
@@ -180,7 +183,7 @@ class PublisherSettings:
         return f"PublisherSettings(outbox={str(self.outbox)!r}, …)"
 
 
-def cause(error: BaseException, *, with_file: bool = False) -> str:
+def format_cause(error: BaseException, *, with_file: bool = False) -> str:
     """Return the system's text of an error, else its class alone, since the text may name the user. Never raises.
 
     `with_file`: with the file, for the outbox's errors alone. An application may name a file after a session's key.
@@ -198,22 +201,22 @@ def cause(error: BaseException, *, with_file: bool = False) -> str:
     return f"{text}: {file}" if isinstance(file, str | Path) else text
 
 
-def words(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Return an error's text on one line, without repeating the file name."""
-    said = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
-    return " ".join(str(said or str(error) or type(error).__name__).split())[:300]
+    text = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+    return " ".join(str(text or str(error) or type(error).__name__).split())[:300]
 
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str | Path) and str(value) not in ("", ".")
 
 
-def _unreadable(path: object) -> str | None:
+def _find_read_error(path: object) -> str | None:
     if not _is_path(path) or not isinstance(path, str | Path):
         return "must be the path of a file"
     try:
         with Path(path).open("rb") as file:
             file.read(1)
     except OSError as error:
-        return f"cannot be read: {path}: {words(error)}"
+        return f"cannot be read: {path}: {format_error(error)}"
     return None

@@ -28,13 +28,13 @@ def user_ended(user: object, *, reason: str = "terminated", request: object = No
 
     In a transaction, the event is published after the commit.
     """
-    from logout_notifier_publisher.django.sign_outs import user_ended as tell  # noqa: PLC0415  needs Django's settings
+    from logout_notifier_publisher.django.sign_outs import user_ended as publish  # noqa: PLC0415  needs Django's settings
 
-    tell(user, reason=reason, request=request)
+    publish(user, reason=reason, request=request)
 
 
 def publisher() -> "BlockingPublisher":
     """Return the publisher of this process. Raises SettingsMistake."""
-    from logout_notifier_publisher.django.sign_outs import the_publisher  # noqa: PLC0415  needs Django's settings
+    from logout_notifier_publisher.django.sign_outs import get_publisher  # noqa: PLC0415  needs Django's settings
 
-    return the_publisher()
+    return get_publisher()

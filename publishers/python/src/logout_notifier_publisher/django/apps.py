@@ -28,7 +28,7 @@ class NotifierPublisherConfig(AppConfig):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._making = threading.Lock()
+        self._lock = threading.Lock()
         self._settings: DjangoSettings | None = None
         self._publisher: BlockingPublisher | None = None
 
@@ -36,17 +36,17 @@ class NotifierPublisherConfig(AppConfig):
         """Once at the start of a process. Nothing runs yet: a server may fork."""
         from django.contrib.auth.signals import user_logged_out  # noqa: PLC0415  needs the apps to be there
 
-        from logout_notifier_publisher.django.sign_outs import signed_out  # noqa: PLC0415  likewise
+        from logout_notifier_publisher.django.sign_outs import on_user_logged_out  # noqa: PLC0415  likewise
 
         register(_check)
-        user_logged_out.connect(signed_out, dispatch_uid="notifier.publisher")
+        user_logged_out.connect(on_user_logged_out, dispatch_uid="notifier.publisher")
         if Path(sys.argv[0]).name not in MANAGEMENT:
             try:
                 self.read_settings()
             except SettingsMistake as mistake:
                 listed = "".join(f"\n  {name} {text}" for name, text in mistake.mistakes)
                 raise ImproperlyConfigured(f"NOTIFIER cannot be used:{listed}") from None
-        request_started.connect(self._first_request, dispatch_uid="notifier.publisher")
+        request_started.connect(self._on_first_request, dispatch_uid="notifier.publisher")
 
     def read_settings(self) -> DjangoSettings:
         """Raises SettingsMistake."""
@@ -56,14 +56,14 @@ class NotifierPublisherConfig(AppConfig):
 
     def publisher(self) -> BlockingPublisher:
         """Of this process: a forked one starts its own. Raises SettingsMistake."""
-        with self._making:
+        with self._lock:
             if self._publisher is None:
                 from logout_notifier_publisher.django.session_lookup import lives  # noqa: PLC0415  needs the settings
 
                 self._publisher = BlockingPublisher(self.read_settings().publisher, alive=lives)
             return self._publisher
 
-    def _first_request(self, **more: object) -> None:
+    def _on_first_request(self, **more: object) -> None:
         """Take over what dead processes left, without holding up the request."""
         del more
         request_started.disconnect(dispatch_uid="notifier.publisher")

@@ -17,14 +17,14 @@ from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES
 _SALT = "notifier.publisher.django"  # entries of existing outboxes are encrypted with it
 
 
-def sealed(session_key: str | None) -> str | None:
+def encrypt_session_key(session_key: str | None) -> str | None:
     """Return the encrypted session key for the outbox; None if the session cannot be looked up."""
     if not session_key or settings.SESSION_ENGINE == SIGNED_COOKIES:
         return None
     return _fernet().encrypt(session_key.encode()).decode()
 
 
-def ending_id(session_key: str | None) -> str | None:
+def derive_event_id(session_key: str | None) -> str | None:
     """Return one id for a repeated sign-out. A key is unique to a session; its event is published after its end."""
     if not session_key or settings.SESSION_ENGINE == SIGNED_COOKIES:
         return None

@@ -1,6 +1,5 @@
 """Publish the sign-outs of Django: one session, or all sessions of a user."""
 
-import logging
 import secrets
 from typing import Any
 
@@ -9,16 +8,15 @@ from django.db import transaction
 
 from logout_notifier_publisher.blocking_publisher import BlockingPublisher
 from logout_notifier_publisher.django.django_settings import SID
-from logout_notifier_publisher.django.session_lookup import ending_id, sealed
-from logout_notifier_publisher.publisher_settings import cause
+from logout_notifier_publisher.django.session_lookup import derive_event_id, encrypt_session_key
+from logout_notifier_publisher.guarded_log import log
+from logout_notifier_publisher.publisher_settings import format_cause
 from logout_notifier_publisher.session_ended import SessionEnded
 
-PATIENCE = 300.0  # seconds in which the view's transaction ends: until then the session is looked up repeatedly
-
-log = logging.getLogger("notifier.publisher")
+LOOKUP_SECONDS = 300.0  # seconds in which the view's transaction ends: until then the session is looked up repeatedly
 
 
-def signed_out(sender: object, request: Any, user: Any, **more: object) -> None:
+def on_user_logged_out(sender: object, request: Any, user: Any, **more: object) -> None:
     """Handle `user_logged_out`, which is sent before the session is deleted. Never raises: `logout()` would."""
     del sender, more
     if user is None or request is None:
@@ -28,26 +26,26 @@ def signed_out(sender: object, request: Any, user: Any, **more: object) -> None:
         settings = config.read_settings()
         session_key = getattr(request.session, "session_key", None)
         ended = SessionEnded(
-            id=ending_id(session_key),
+            id=derive_event_id(session_key),
             iss=settings.issuer(request, user),
             sub=settings.sub(user),
             sid=settings.sid(request),
             clients=settings.clients(request, user),
             reason="user_logout",
         )
-        the_publisher().prepare(ended, session=sealed(session_key)).ask(patience=PATIENCE)
-    except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
-        _lost(error)
+        get_publisher().prepare(ended, session=encrypt_session_key(session_key)).look_up(patience=LOOKUP_SECONDS)
+    except Exception as error:  # noqa: BLE001  no error stops a sign-out
+        _log_loss(error)
 
 
 def user_ended(user: Any, *, reason: str, request: Any) -> None:
     """Publish the end of all sessions of the user."""
 
-    def tell() -> None:
+    def publish() -> None:
         try:
-            the_publisher().publish(ended)
+            get_publisher().publish(ended)
         except Exception as error:  # noqa: BLE001  a password is changed all the same
-            _lost(error)
+            _log_loss(error)
 
     try:
         settings = apps.get_app_config("notifier_publisher").read_settings()
@@ -57,9 +55,9 @@ def user_ended(user: Any, *, reason: str, request: Any) -> None:
             clients=settings.clients(request, user),
             reason=reason,
         )
-        transaction.on_commit(tell)
+        transaction.on_commit(publish)
     except Exception as error:  # noqa: BLE001  likewise
-        _lost(error)
+        _log_loss(error)
 
 
 def session_sid(request: Any) -> str:
@@ -70,15 +68,15 @@ def session_sid(request: Any) -> str:
     return str(found)
 
 
-def the_publisher() -> BlockingPublisher:
+def get_publisher() -> BlockingPublisher:
     """Return the publisher of this process."""
     found: BlockingPublisher = apps.get_app_config("notifier_publisher").publisher()
     return found
 
 
-def _lost(error: Exception) -> None:
+def _log_loss(error: Exception) -> None:
     """Log the cause without the error's text, which may name the user."""
     log.error(
         "a sign-out could not be published (%s): no client is notified. Check NOTIFIER and run `manage.py check`",
-        cause(error),
+        format_cause(error),
     )

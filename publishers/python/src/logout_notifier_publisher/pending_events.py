@@ -1,4 +1,4 @@
-"""The pending events in order of time, and the limits on how many are kept. No disk, no threads."""
+"""The pending events in order of time, and the limits of their number. No disk, no threads."""
 
 import heapq
 from collections.abc import Iterable
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from logout_notifier_publisher.lane import Lane
 
-MOST_IN_MEMORY = 10_000
+MAX_IN_MEMORY = 10_000
 BULK_SHARE_ON_DISK = 0.9  # the rest is for sign-outs
 BULK_SHARE_IN_MEMORY = 0.5
 
 
 class Stage(Enum):
-    """How far an event is."""
+    """The state of a pending event."""
 
-    PENDING = auto()  # its session is about to end
+    PREPARED = auto()  # its session is about to end
     READY = auto()  # to be published
     DEFERRED = auto()  # to be published, and probed from time to time: another server answers in place of notifier
-    GONE = auto()  # published, dropped or set aside
+    REMOVED = auto()  # published, dropped or set aside
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Waiting:
+class PendingEvent:
     """A pending event. Its content is in `content` until it is in the file `path`.
 
     `name`: of its file, without the ending. `at`: epoch seconds.
@@ -39,69 +39,69 @@ class Waiting:
     path: Path | None = None
     writing: bool = False
 
-    def __lt__(self, other: "Waiting") -> bool:
-        """By age."""
+    def __lt__(self, other: "PendingEvent") -> bool:
+        """Compare by age."""
         return self.name < other.name
 
 
 @dataclass(slots=True)
-class WaitingEvents:
-    """All pending events. An event taken from a lane's queue is returned by `give_back` or dropped by `gone`."""
+class PendingEvents:
+    """All pending events. An event taken from a lane's queue is returned by `requeue` or removed by `remove`."""
 
-    most: int
-    most_bytes: int
-    by_name: dict[str, Waiting] = field(default_factory=dict)
+    max_events: int
+    max_bytes: int
+    by_name: dict[str, PendingEvent] = field(default_factory=dict)
     bytes: int = 0
     in_memory: int = 0
     bulk_in_memory: int = 0
-    _rows: dict[Lane, list[Waiting]] = field(default_factory=lambda: {lane: [] for lane in Lane})
-    _deferred: dict[str, Waiting] = field(default_factory=dict)
+    _queues: dict[Lane, list[PendingEvent]] = field(default_factory=lambda: {lane: [] for lane in Lane})
+    _deferred: dict[str, PendingEvent] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """How many wait, the pending among them."""
+        """Return the number of all pending events."""
         return len(self.by_name)
 
     def room_on_disk(self, size: int, lane: Lane) -> bool:
-        """Whether the limits let another file of the lane be written."""
+        """Return whether the limits permit another file of the lane."""
         share = BULK_SHARE_ON_DISK if lane is Lane.BULK else 1.0
         on_disk = len(self.by_name) - self.in_memory
-        return on_disk < share * self.most and self.bytes + size <= share * self.most_bytes
+        return on_disk < share * self.max_events and self.bytes + size <= share * self.max_bytes
 
     def room_in_memory(self, lane: Lane) -> bool:
-        """Whether an event of the lane can be kept at all: each is in memory until it is on disk."""
-        bulk_fits = lane is not Lane.BULK or self.bulk_in_memory < BULK_SHARE_IN_MEMORY * MOST_IN_MEMORY
-        return self.in_memory < MOST_IN_MEMORY and bulk_fits
+        """Return whether the limits permit another event of the lane: each is in memory until it is on disk."""
+        bulk_fits = lane is not Lane.BULK or self.bulk_in_memory < BULK_SHARE_IN_MEMORY * MAX_IN_MEMORY
+        return self.in_memory < MAX_IN_MEMORY and bulk_fits
 
-    def add(self, event: Waiting) -> None:
-        """Count it, and let it be taken if it is ready."""
+    def add(self, event: PendingEvent) -> None:
+        """Add an event, and queue it if it is ready."""
         self.by_name[event.name] = event
         if event.path is None:
             self._count_in_memory(event, 1)
         else:
             self.bytes += event.size
         if event.stage is Stage.READY:
-            heapq.heappush(self._rows[event.lane], event)
+            heapq.heappush(self._queues[event.lane], event)
 
-    def written(self, event: Waiting, path: Path) -> None:
-        """Record the file that holds the event now."""
+    def written(self, event: PendingEvent, path: Path) -> None:
+        """Record that the event was written to this file."""
         event.path, event.content = path, None
-        if event.stage is not Stage.GONE:
+        if event.stage is not Stage.REMOVED:
             self._count_in_memory(event, -1)
             self.bytes += event.size
 
-    def _count_in_memory(self, event: Waiting, change: int) -> None:
+    def _count_in_memory(self, event: PendingEvent, change: int) -> None:
         self.in_memory += change
         if event.lane is Lane.BULK:
             self.bulk_in_memory += change
 
-    def make_ready(self, event: Waiting) -> None:
-        """Let it be taken."""
+    def make_ready(self, event: PendingEvent) -> None:
+        """Queue a prepared event."""
         event.stage = Stage.READY
-        heapq.heappush(self._rows[event.lane], event)
+        heapq.heappush(self._queues[event.lane], event)
 
-    def take(self, lane: Lane, most: int) -> list[Waiting]:
+    def take(self, lane: Lane, most: int) -> list[PendingEvent]:
         """Remove and return the oldest ready events of the lane."""
-        row, found = self._rows[lane], list[Waiting]()
+        row, found = self._queues[lane], list[PendingEvent]()
         while row and len(found) < most:
             event = heapq.heappop(row)
             if event.stage is Stage.READY:
@@ -109,21 +109,21 @@ class WaitingEvents:
         return found
 
     def has_ready(self, lane: Lane) -> bool:
-        """Whether something can be taken."""
-        return bool(self._rows[lane])
+        """Return whether the lane's queue has events."""
+        return bool(self._queues[lane])
 
-    def give_back(self, events: Iterable[Waiting]) -> None:
+    def requeue(self, events: Iterable[PendingEvent]) -> None:
         """Queue the events that are still to be published."""
         for event in events:
             if event.stage is Stage.READY:
-                heapq.heappush(self._rows[event.lane], event)
+                heapq.heappush(self._queues[event.lane], event)
 
-    def defer(self, event: Waiting) -> None:
+    def defer(self, event: PendingEvent) -> None:
         """Keep a ready event out of its lane's queue."""
         event.stage = Stage.DEFERRED
         self._deferred[event.name] = event
 
-    def deferred(self, lane: Lane) -> list[Waiting]:
+    def deferred(self, lane: Lane) -> list[PendingEvent]:
         """Return the deferred events of the lane, oldest first."""
         return sorted(event for event in self._deferred.values() if event.lane is lane)
 
@@ -133,11 +133,11 @@ class WaitingEvents:
             del self._deferred[event.name]
             self.make_ready(event)
 
-    def gone(self, event: Waiting) -> None:
+    def remove(self, event: PendingEvent) -> None:
         """Forget the event. The caller deletes its file."""
-        if event.stage is Stage.GONE:
+        if event.stage is Stage.REMOVED:
             return
-        event.stage = Stage.GONE
+        event.stage = Stage.REMOVED
         del self.by_name[event.name]
         self._deferred.pop(event.name, None)
         if event.path is None:
@@ -149,6 +149,6 @@ class WaitingEvents:
         """Return the time of the oldest event, in epoch seconds."""
         return min((event.at for event in self.by_name.values()), default=None)
 
-    def homeless(self) -> list[Waiting]:
+    def without_file(self) -> list[PendingEvent]:
         """Return the events without a file, oldest first."""
         return sorted(event for event in self.by_name.values() if event.path is None and not event.writing)

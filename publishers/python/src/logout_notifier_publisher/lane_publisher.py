@@ -1,7 +1,6 @@
 """Publish the pending events of one lane, oldest first. A failing lane does not delay the other."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,31 +10,33 @@ from logout_notifier_publisher.event_outbox import EventOutbox
 from logout_notifier_publisher.event_transport import (
     Confirmed,
     EventTransport,
-    Failure,
-    NeverTaken,
-    NotTaken,
+    FailureReason,
     OutgoingEvent,
+    PublishFailure,
     PublishOutcome,
+    Refused,
 )
-from logout_notifier_publisher.interceptions import MAX_ATTEMPTS, InterceptionTracker
+from logout_notifier_publisher.guarded_log import log
+from logout_notifier_publisher.interception_tracker import MAX_ATTEMPTS, InterceptionTracker
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.outbox_files import REFUSED, Stored
-from logout_notifier_publisher.publisher_metrics import Counts
+from logout_notifier_publisher.pending_events import PendingEvent, Stage
+from logout_notifier_publisher.publisher_metrics import PublisherCounters
 from logout_notifier_publisher.redaction import redact
-from logout_notifier_publisher.waiting_events import Stage, Waiting
 
-AT_ONCE = 100
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
-
-log = logging.getLogger("notifier.publisher")
+BATCH_SIZE = 100
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.25, 10.0
 
 
-class LaneSender:
+_REASONS_OF_RESPONSES = {FailureReason.DENIED, FailureReason.REJECTED, FailureReason.INTERCEPTED}
+
+
+class LanePublisher:
     """The loop of one lane. `eager`: connect before there is an event to publish."""
 
     def __init__(
-        self, outbox: EventOutbox, lane: Lane, transport: EventTransport, counts: Counts, *, eager: bool
+        self, outbox: EventOutbox, lane: Lane, transport: EventTransport, counts: PublisherCounters, *, eager: bool
     ) -> None:
         self._outbox = outbox
         self._lane = lane
@@ -44,85 +45,89 @@ class LaneSender:
         self._eager = eager
         self._log_limit = LogLimit(time.monotonic)
         self._failing = False
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, jitter=0.2)  # processes should not come back together
+        self._backoff = Backoff(
+            FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, jitter=0.2
+        )  # processes should not come back together
         self._interceptions = InterceptionTracker(time.monotonic)
 
     async def run(self) -> None:
         """Publish until cancelled."""
         while self._eager and not self._outbox.has_ready(self._lane):
-            failed = await self._transport.ready()
+            failed = await self._transport.connect()
             if failed is None:
                 break
             self._failing = True
-            self._note(failed)
-            await self._rest(failed)
+            self._record_failure(failed)
+            await self._wait_to_retry(failed)
         while True:
             try:
-                await self._round()
-            except Exception as error:  # an internal error must not end the loop
+                await self._publish_next()
+            except Exception as error:  # noqa: BLE001  an internal error must not end the loop
                 if self._log_limit.allows(type(error).__name__):
                     log.exception("the publisher had an internal error and continues; please report it")
-                await asyncio.sleep(LONGEST_PAUSE)
+                await asyncio.sleep(LONGEST_DELAY_SECONDS)
 
-    async def _round(self) -> None:
+    async def _publish_next(self) -> None:
         taken = await self._take()
         is_probe = bool(taken) and taken[0].stage is Stage.DEFERRED
-        failed: NotTaken | None = None
+        failed: PublishFailure | None = None
         confirmed = False
 
         def on_outcome(index: int, outcome: PublishOutcome) -> None:
             nonlocal failed, confirmed
             event, stored = read[index]
-            failed = self._apply(event, stored, outcome) or failed
+            failed = self._apply_outcome(event, stored, outcome) or failed
             confirmed = confirmed or isinstance(outcome, Confirmed)
 
         try:
-            read = list(_without_repetitions(await self._outbox.contents(taken)))
+            read = list(_until_repeated_id(await self._outbox.read(taken)))
             if read:
                 outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
                 await self._transport.publish(outgoing, on_outcome)
         finally:
-            self._outbox.give_back(taken)  # ignores the events that are gone
+            self._outbox.requeue(taken)  # ignores the events that are gone
         if failed is None:
             if read:
-                self._works()
+                self._on_success()
             return
-        self._note(failed)
-        if failed.why is Failure.INTERCEPTED and is_probe:
+        self._record_failure(failed)
+        if failed.reason is FailureReason.INTERCEPTED and is_probe:
             return  # it concerns the deferred event alone
         self._failing = True
         if confirmed:
             self._backoff.reset()  # it concerns some events, and the others go on
-        await self._rest(failed)
+        await self._wait_to_retry(failed)
 
-    async def _take(self) -> list[Waiting]:
+    async def _take(self) -> list[PendingEvent]:
         """Return a deferred event if it is time to probe one, otherwise wait for the oldest events."""
         if not self._outbox.deferred(self._lane):
-            return await self._outbox.take(self._lane, AT_ONCE)
+            return await self._outbox.take(self._lane, BATCH_SIZE)
         wait = self._interceptions.seconds_until_probe()
-        if wait and (taken := await self._outbox.take(self._lane, AT_ONCE, wait)):
+        if wait and (taken := await self._outbox.take(self._lane, BATCH_SIZE, wait)):
             return taken
         deferred = {event.name: event for event in self._outbox.deferred(self._lane)}
         return [deferred[self._interceptions.select_probe([*deferred])]] if deferred else []
 
-    def _apply(self, event: Waiting, stored: Stored, outcome: PublishOutcome) -> NotTaken | None:
+    def _apply_outcome(self, event: PendingEvent, stored: Stored, outcome: PublishOutcome) -> PublishFailure | None:
         """Apply the outcome to its event. Returns the failure if the event stays in the outbox."""
         match outcome:
             case Confirmed():
                 if event.stage is Stage.DEFERRED:
                     self._outbox.restore_deferred(self._lane)
-                self._outbox.gone(event)
+                self._outbox.remove(event)
                 self._counts.published += 1
                 return None
-            case NeverTaken(text=text):
-                self._outbox.set_aside(event, REFUSED, _without_names(text, stored))
+            case Refused(text=text):
+                self._outbox.set_aside(event, REFUSED, _redact_names(text, stored))
                 return None
-        failed = replace(outcome, text=_without_names(outcome.text, stored))
-        if failed.why is Failure.INTERCEPTED and event.stage is not Stage.DEFERRED:
+        failed = outcome
+        if failed.reason in _REASONS_OF_RESPONSES:
+            failed = replace(failed, text=_redact_names(failed.text, stored))
+        if failed.reason is FailureReason.INTERCEPTED and event.stage is not Stage.DEFERRED:
             self._on_intercepted(event, failed)
         return failed
 
-    def _on_intercepted(self, event: Waiting, failed: NotTaken) -> None:
+    def _on_intercepted(self, event: PendingEvent, failed: PublishFailure) -> None:
         self._interceptions.on_intercepted(event.name)
         if self._interceptions.attempt_count == 1:
             self._backoff.reset()  # each intercepted event delays the others by 2 s at most, however many there are
@@ -136,25 +141,25 @@ class LaneSender:
                 event.id, MAX_ATTEMPTS, failed.text,
             )  # fmt: skip
 
-    def _note(self, failed: NotTaken) -> None:
-        self._counts.failures[failed.why] += 1
-        if self._log_limit.allows(failed.why):
+    def _record_failure(self, failed: PublishFailure) -> None:
+        self._counts.failures[failed.reason] += 1
+        if self._log_limit.allows(failed.reason):
             log.warning(
                 "publishing fails (lane %s, %s): %s. %d events wait; it is tried again, at most 10 s apart",
-                self._lane.value, failed.why.value, failed.text, len(self._outbox),
+                self._lane.value, failed.reason.value, failed.text, len(self._outbox),
             )  # fmt: skip
 
-    def _works(self) -> None:
+    def _on_success(self) -> None:
         if self._failing:
             log.info("publishing works again (lane %s)", self._lane.value)
             self._failing = False
         self._backoff.reset()
 
-    async def _rest(self, failed: NotTaken) -> None:
-        await asyncio.sleep(max(self._backoff.next_delay(), failed.after))
+    async def _wait_to_retry(self, failed: PublishFailure) -> None:
+        await asyncio.sleep(max(self._backoff.next_delay(), failed.retry_after))
 
 
-def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[Waiting, Stored]]:
+def _until_repeated_id(read: list[tuple[PendingEvent, Stored]]) -> Iterator[tuple[PendingEvent, Stored]]:
     """Yield the events up to the first repeated id, because the broker's returns cannot distinguish the two."""
     ids: set[str] = set()
     for event, stored in read:
@@ -164,8 +169,8 @@ def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[W
         yield event, stored
 
 
-def _without_names(text: str, stored: Stored) -> str:
-    """Return a server's text about an event with the user and the session redacted."""
+def _redact_names(text: str, stored: Stored) -> str:
+    """Redact the user and the session in a server's text about an event."""
     clients = stored.event.get("clients")
     entries = [each for each in clients if isinstance(each, dict)] if isinstance(clients, list) else []
     for document in (stored.event, *entries[:100]):
