@@ -32,8 +32,8 @@ PACKAGES = ("publishers/keycloak", "publishers/oidc-provider", "publishers/duend
 RECORDED = {"prose": ("notifier", "docs", "tests", *PACKAGES), "names": PACKAGES}
 GOAL = 0.5  # per 1,000 words, of the packages
 REACHED: Mapping[str, tuple[str, ...]] = {
-    "prose": ("publishers/keycloak", "publishers/duende", "publishers/python"),
-    "names": ("publishers/duende", "publishers/python"),
+    "prose": PACKAGES,
+    "names": ("publishers/oidc-provider", "publishers/duende", "publishers/python"),
 }
 
 KINDS = {

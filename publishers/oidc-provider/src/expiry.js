@@ -2,26 +2,26 @@
  * Publishes expired sessions, for which the library has no hook: each session is remembered at every save, and looked up
  * after its end.
  */
-import { kindOf } from './failure.js'
+import { describeError } from './publish_failure.js'
 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
 /** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
 
-const AT_A_TIME = 100
-const AGAIN = 15 // seconds; the library lets sessions live on for its `clockTolerance`
+const BATCH_SIZE = 100
+const RETRY = 15 // seconds; the library lets sessions live on for its `clockTolerance`
 const ROUNDED = 1 // second; `exp` is whole, and a store that deletes by itself does so up to this much later
 
 export class Expiry {
   /**
    * @param {ExpiryStore} store @param {number} every
    * @param {(uid: string) => Promise<RememberedSession | undefined>} find The current session; throws if the store fails.
-   * @param {(session: RememberedSession) => Promise<void>} tell
-   * @param {import('./log.js').Logger} log
+   * @param {(session: RememberedSession) => Promise<void>} publish
+   * @param {import('./logger.js').Logger} log
    */
-  constructor (store, every, find, tell, log) {
+  constructor (store, every, find, publish, log) {
     this.store = store
     this.find = find
-    this.tell = tell
+    this.publish = publish
     this.log = log
     this.sweeping = false
     this.timer = setInterval(() => this.sweep(), every).unref()
@@ -45,9 +45,9 @@ export class Expiry {
     await this.#safely(async () => {
       for (;;) {
         const now = Math.floor(Date.now() / 1_000) - ROUNDED
-        const due = await this.store.due(now, AT_A_TIME)
+        const due = await this.store.due(now, BATCH_SIZE)
         const settled = await Promise.all(due.map((session) => this.#settle(session, now)))
-        if (due.length < AT_A_TIME || !settled.every(Boolean)) return
+        if (due.length < BATCH_SIZE || !settled.every(Boolean)) return
       }
     })
     this.sweeping = false
@@ -59,12 +59,12 @@ export class Expiry {
     try {
       found = await this.find(session.uid)
     } catch {
-      this.log.again('store', { level: 'warn', event: 'session_store_away', message: 'the session store does not answer: the lookup of expired sessions is repeated' })
+      this.log.limited('store', { level: 'warn', event: 'session_store_away', message: 'the session store does not answer: the lookup of expired sessions is repeated' })
       return false
     }
-    if (found) await this.store.put(session.uid, { ...found, exp: found.exp > now ? found.exp : now + AGAIN })
+    if (found) await this.store.put(session.uid, { ...found, exp: found.exp > now ? found.exp : now + RETRY })
     else {
-      if (Object.keys(session.sids).length) await this.tell(session)
+      if (Object.keys(session.sids).length) await this.publish(session)
       await this.store.remove(session.uid)
     }
     return true
@@ -75,7 +75,7 @@ export class Expiry {
     try {
       await work()
     } catch (error) {
-      this.log.again('expiry', { level: 'error', event: 'expiry_store_failed', message: `the store of expiry fails, expired sessions may not be published: ${kindOf(error)}` })
+      this.log.limited('expiry', { level: 'error', event: 'expiry_store_failed', message: `the store of expiry fails, expired sessions may not be published: ${describeError(error)}` })
     }
   }
 }
@@ -87,7 +87,7 @@ local uids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, A
 if #uids == 0 then return {} end
 for _, uid in ipairs(uids) do redis.call('ZADD', KEYS[1], ARGV[3], uid) end
 return redis.call('HMGET', KEYS[2], unpack(uids))`
-const LEASE = 60 // seconds in which no other process gets the same; after them it comes again, if this one died
+const LEASE = 60 // seconds until another process gets the same session, if this one died
 
 /**
  * Sessions in Redis: a sorted set by their end, and a hash of their data.

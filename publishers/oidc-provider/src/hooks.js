@@ -1,18 +1,18 @@
 /**
  * Hooks into the places where oidc-provider ends sessions.
  *
- * `Session.prototype.destroy` is called for every ending of a whole session, with all its clients: the event is on disk before
+ * `Session.prototype.destroy` is called for each end of a whole session, with all its clients: the event is on disk before
  * the session is deleted. `Client.prototype.backchannelLogout`, the library's POST, is replaced to publish the sign-out of a
  * single client. The hooks never throw into a request, nor delay it for longer than the limit.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { kindOf, within } from './failure.js'
+import { describeError, withTimeout } from './publish_failure.js'
 
-/** @typedef {import('./entry.js').Entry} Entry */
-/** @typedef {import('./event.js').Ending} Ending */
+/** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
+/** @typedef {import('./event_builder.js').SessionEnd} SessionEnd */
 
 /** Each client's session id. @param {Record<string, {sid?: string}> | undefined} authorizations @returns {Record<string, string>} */
-export function sidsOf (authorizations) {
+export function readSids (authorizations) {
   /** @type {Record<string, string>} */
   const sids = {}
   for (const [id, { sid }] of Object.entries(authorizations ?? {})) if (sid) sids[id] = sid
@@ -21,8 +21,8 @@ export function sidsOf (authorizations) {
 
 export class Hooks {
   /**
-   * @param {any} provider @param {import('./event.js').Events} events @param {import('./outbox.js').Outbox} outbox
-   * @param {import('./settlement.js').Settlement} settlement @param {number} limit @param {import('./log.js').Logger} log
+   * @param {any} provider @param {import('./event_builder.js').EventBuilder} events @param {import('./outbox.js').Outbox} outbox
+   * @param {import('./session_lookup.js').SessionLookup} settlement @param {number} limit @param {import('./logger.js').Logger} log
    */
   constructor (provider, events, outbox, settlement, limit, log) {
     this.provider = provider
@@ -35,11 +35,11 @@ export class Hooks {
     /** @type {AsyncLocalStorage<boolean>} */
     this.bulk = new AsyncLocalStorage()
     this.seen = new WeakSet()
-    /** @type {WeakMap<object, {session: object, key: string, writing: Promise<Entry[]>}>} What is written ahead, by its request. */
+    /** @type {WeakMap<object, {session: object, key: string, writing: Promise<OutboxEntry[]>}>} What is written ahead, by its request. */
     this.ahead = new WeakMap()
   }
 
-  /** @param {import('./keys.js').ShownKeys} keys */
+  /** @param {import('./published_keys.js').PublishedKeys} keys */
   install (keys) {
     const { provider } = this
     provider.use((/** @type {any} */ ctx, /** @type {() => Promise<any>} */ next) => {
@@ -56,7 +56,7 @@ export class Hooks {
     })
     provider.on('end_session.success', (/** @type {any} */ ctx) => {
       if (this.seen.has(ctx)) return
-      this.log.again('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be notified twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
+      this.log.limited('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be notified twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
     })
     this.#replaceDestroy(provider.Session.prototype)
     this.#replacePost(provider.Client.prototype)
@@ -67,12 +67,12 @@ export class Hooks {
     const hooks = this
     const { destroy } = prototype
     prototype.destroy = async function (/** @type {unknown[]} */ ...values) {
-      const writing = hooks.#ending(this)
+      const writing = hooks.#prepare(this)
       if (writing) await hooks.#wait(writing)
       let result
       try {
         result = await destroy.apply(this, values)
-      } catch (error) { // it may live, or be gone all the same
+      } catch (error) { // the session may exist or not
         if (writing) hooks.#lookUp(writing)
         throw error
       }
@@ -97,7 +97,7 @@ export class Hooks {
   #writeAhead (ctx) {
     const { session } = ctx.oidc
     if (this.ahead.has(ctx) || !session || !this.seen.has(ctx)) return
-    const writing = this.#ending(session)
+    const writing = this.#prepare(session)
     if (writing) this.ahead.set(ctx, { session, key: keyOf(session), writing })
   }
 
@@ -108,39 +108,39 @@ export class Hooks {
     return written
   }
 
-  /** The event of a session that is about to end, or undefined if there is no client to notify. @param {any} session @returns {Promise<Entry[]> | undefined} */
-  #ending (session) {
+  /** The event of a session that is about to end, or undefined if there is no client to notify. @param {any} session @returns {Promise<OutboxEntry[]> | undefined} */
+  #prepare (session) {
     const ctx = this.#request()
     const written = this.#takeAhead(ctx)
     if (written?.session === session && written?.key === keyOf(session)) return written.writing
     if (written) this.#lookUp(written.writing)
     const { uid, accountId } = session
-    const sids = sidsOf(session.authorizations)
+    const sids = readSids(session.authorizations)
     if (!accountId || !Object.keys(sids).length) return undefined
     const reason = ctx?.oidc?.route === 'end_session_confirm' ? 'user_logout' : 'terminated'
     return this.#write({ uid, accountId, sids, reason }, true)
   }
 
-  /** Whether its session lives is seen in the store. @param {Promise<Entry[]>} writing */
+  /** Look up whether its session still exists. @param {Promise<OutboxEntry[]>} writing */
   #lookUp (writing) {
     writing.then((entries) => {
-      for (const entry of entries) entry.ending = undefined
+      for (const entry of entries) entry.destroyStartedAt = undefined
       return this.settlement.look()
     }).catch(() => {})
   }
 
-  /** Write the events of an ending; never rejects. @param {Ending} ending @param {boolean} pending @returns {Promise<Entry[]>} */
-  async #write (ending, pending) {
+  /** Write the events of a session end; never rejects. @param {SessionEnd} end @param {boolean} pending @returns {Promise<OutboxEntry[]>} */
+  async #write (end, pending) {
     try {
       const lane = this.bulk.getStore() ? 'bulk' : 'events'
-      const events = await this.events.of(ending)
+      const events = await this.events.build(end)
       return await Promise.all(events.map(async (event) => {
-        const entry = await this.outbox.add(lane, pending ? { uid: ending.uid } : undefined, event)
-        if (pending) entry.ending = performance.now()
+        const entry = await this.outbox.add(lane, pending ? { uid: end.uid } : undefined, event)
+        if (pending) entry.destroyStartedAt = performance.now()
         return entry
       }))
     } catch (error) {
-      this.log.again('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be made: ${kindOf(error)}` }, 1_000)
+      this.log.limited('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be made: ${describeError(error)}` }, 1_000)
       this.outbox.counts.lost += 1
       return []
     }
@@ -149,36 +149,36 @@ export class Hooks {
   /** @param {Promise<unknown>} writing */
   async #wait (writing) {
     try {
-      await within(writing, this.limit, 'late')
+      await withTimeout(writing, this.limit, 'late')
     } catch {
-      this.log.again('late', { level: 'error', event: 'sign_out_not_held_up', message: `an event was not written within ${this.limit} ms: the sign-out went on, the event is written later. Look at the outbox's disk and the store of clients` })
+      this.log.limited('late', { level: 'error', event: 'sign_out_not_held_up', message: `an event was not written within ${this.limit} ms: the sign-out went on, the event is written later. Check the outbox's disk and the client store` })
     }
   }
 
-  /** The request of which we are a part, as Koa's context. @returns {any} */
+  /** The current request, as Koa's context. @returns {any} */
   #request () {
     return this.requests.getStore() ?? this.provider.constructor.ctx
   }
 
-  /** @param {any} ctx @param {import('./keys.js').ShownKeys} keys */
+  /** @param {any} ctx @param {import('./published_keys.js').PublishedKeys} keys */
   #answered (ctx, keys) {
     try {
       const route = ctx.oidc?.route
-      if (route === 'jwks' && Array.isArray(ctx.body?.keys)) ctx.body = { ...ctx.body, keys: keys.beside(ctx.body.keys) }
+      if (route === 'jwks' && Array.isArray(ctx.body?.keys)) ctx.body = { ...ctx.body, keys: keys.addTo(ctx.body.keys) }
       if (route === 'discovery' && ctx.body && !ctx.body.backchannel_logout_supported) {
-        this.log.again('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and the clients\' URIs are not known. Switch it on' })
+        this.log.limited('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and the clients\' URIs are not known. Switch it on' })
       }
     } catch (error) {
-      this.log.again('answer', { level: 'error', event: 'keys_not_shown', message: `notifier's keys could not be added to the JWK Set: ${/** @type {Error} */ (error).message}` })
+      this.log.limited('answer', { level: 'error', event: 'keys_not_shown', message: `notifier's keys could not be added to the JWK Set: ${/** @type {Error} */ (error).message}` })
     }
   }
 }
 
 /** The members of an event that describe the session. @param {any} session */
-const keyOf = ({ uid, accountId, authorizations }) => JSON.stringify([uid, accountId, sidsOf(authorizations)])
+const keyOf = ({ uid, accountId, authorizations }) => JSON.stringify([uid, accountId, readSids(authorizations)])
 
 /** Whether clients keep their `backchannel_logout_uri`; undefined if unknown. @param {any} provider */
-export function keepsUris (provider) {
+export function supportsBackchannelUris (provider) {
   try {
     const client = new provider.Client.Schema({ client_id: 'notifier', redirect_uris: ['https://client.example.com/cb'], client_secret: 'x'.repeat(64), backchannel_logout_uri: 'https://client.example.com/' })
     return client.backchannel_logout_uri !== undefined

@@ -1,6 +1,6 @@
 /** The broker's password or the API's token, read again at each connection. */
 import { readFile } from 'node:fs/promises'
-import { Failure } from './failure.js'
+import { PublishFailure } from './publish_failure.js'
 
 /** @param {{secret: string | undefined, secretFile: string | undefined}} settings @returns {Promise<string | undefined>} */
 export async function readSecret ({ secret, secretFile }) {
@@ -8,6 +8,6 @@ export async function readSecret ({ secret, secretFile }) {
   try {
     return (await readFile(secretFile, 'utf8')).trim()
   } catch (error) {
-    throw new Failure('denied', `secretFile cannot be read (${/** @type {NodeJS.ErrnoException} */ (error).code})`)
+    throw new PublishFailure('denied', `secretFile cannot be read (${/** @type {NodeJS.ErrnoException} */ (error).code})`)
   }
 }

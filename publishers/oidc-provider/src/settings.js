@@ -1,9 +1,9 @@
 /** Reads the options: their defaults, and every mistake at once. */
 import { accessSync, constants, mkdirSync, readFileSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
-import { readAddress } from './address.js'
-import { consoleLog } from './log.js'
-import { publicKeys } from './keys.js'
+import { parseAddress } from './server_address.js'
+import { consoleLog } from './logger.js'
+import { publicKeys } from './published_keys.js'
 
 /** @typedef {import('../index.d.ts').Options} Options */
 
@@ -134,7 +134,7 @@ function readUrl (options, secrets, tls) {
     if (options.values.url === undefined) options.mistakes.push('url: is required, such as amqps://user@rabbitmq.example.com:5671/ or https://notifier.example.com')
     return undefined
   }
-  const address = readAddress(url)
+  const address = parseAddress(url)
   if (typeof address === 'string') {
     options.mistakes.push(`url: ${address}`)
     return undefined

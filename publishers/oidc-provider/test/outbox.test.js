@@ -4,9 +4,9 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { Logger } from '../src/log.js'
+import { Logger } from '../src/logger.js'
 import { Outbox } from '../src/outbox.js'
-import { Place } from '../src/place.js'
+import { OutboxFolder } from '../src/outbox_folder.js'
 import { api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
 const event = (id) => ({ id, iss: 'https://id.example.com', clients: [] })
@@ -95,7 +95,7 @@ test('a disk that is full holds up nobody, and what is in memory follows once th
 test('a disk that hangs: events wait in memory, are published from there, and others do not even try it', async (t) => {
   const { outbox, log, place, folder } = outboxOf(t, { signOut: 100 })
   await outbox.published(await outbox.add('events', undefined, event('0')))
-  const { write } = Place.prototype
+  const { write } = OutboxFolder.prototype
   let answer
   const answered = new Promise((resolve) => { answer = resolve })
   const alive = setInterval(() => {}, 1_000) // as the disk's own request would

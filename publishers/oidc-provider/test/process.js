@@ -3,10 +3,10 @@ import { createInterface } from 'node:readline'
 import { publishLogouts } from '../src/index.js'
 import { provider, session } from './rig.js'
 
-const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
+const send = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 const { url, folder, expiry } = JSON.parse(process.argv[2] ?? '{}')
 const op = provider()
-const logouts = publishLogouts(op, { url, outbox: { folder }, expiry, log: (record) => say({ log: record.event }) })
+const logouts = publishLogouts(op, { url, outbox: { folder }, expiry, log: (record) => send({ log: record.event }) })
 const obey = {
   /** Sign these users in and out. */
   async end (...accounts) { for (const account of accounts) await (await session(op, account, ['shop'])).destroy() },
@@ -27,5 +27,5 @@ const obey = {
 for await (const line of createInterface(process.stdin)) {
   const [what, ...values] = JSON.parse(line)
   await obey[what](...values)
-  say({ done: what, waiting: logouts.waiting })
+  send({ done: what, waiting: logouts.waiting })
 }

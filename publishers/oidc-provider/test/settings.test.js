@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { Provider as Provider9 } from 'oidc-provider'
 import { Provider as Provider8 } from 'oidc-provider-8'
-import { readAddress } from '../src/address.js'
-import { publicKeys, ShownKeys } from '../src/keys.js'
-import { Logger } from '../src/log.js'
+import { parseAddress } from '../src/server_address.js'
+import { publicKeys, PublishedKeys } from '../src/published_keys.js'
+import { Logger } from '../src/logger.js'
 import { readSettings } from '../src/settings.js'
 import { api, folderOf, keptLog, provider, rig } from './rig.js'
 
@@ -42,12 +42,12 @@ test('the defaults are those of the contract', (t) => {
 })
 
 test('addresses', () => {
-  const read = (url) => { const { scheme, hosts, user, password, vhost, path } = readAddress(url); return [scheme, hosts.map(({ host, port }) => `${host} ${port}`).join(), user, password, vhost, path] }
+  const read = (url) => { const { scheme, hosts, user, password, vhost, path } = parseAddress(url); return [scheme, hosts.map(({ host, port }) => `${host} ${port}`).join(), user, password, vhost, path] }
   assert.deepEqual(read('amqps://idp@host'), ['amqps', 'host 5671', 'idp', undefined, '/', ''])
   assert.deepEqual(read('amqp://i%40p:p%3Aw@one:1,[::1],three:3/a%2fb'), ['amqp', 'one 1,::1 5672,three 3', 'i@p', 'p:w', 'a/b', ''])
   assert.deepEqual(read('https://n.example.com/below/'), ['https', 'n.example.com 443', '', undefined, 'below/', '/below'])
   for (const wrong of ['amqp://host', 'ftp://u@h', 'amqp://u@h:0', 'amqp://u@h:99999', 'amqp://u@', 'https://u@h', 'https://a,b', 'https://a/v1/events', 'https://a/x/v1/events/', 'https://a/v1/events/okta', 'amqp://u@h/a/b', 'amqp://u@h/%', 'amqp://u@h?x=1', 'amqp://u@h,,i', 'h']) {
-    assert.equal(typeof readAddress(wrong), 'string', wrong)
+    assert.equal(typeof parseAddress(wrong), 'string', wrong)
   }
 })
 
@@ -60,8 +60,8 @@ test('a private key, or a shared one, is never shown', () => {
 test('keysFile is read again, and a file that is broken leaves the keys of before', (t) => {
   const file = join(folderOf(t), 'jwks.json')
   const log = keptLog()
-  const shown = new ShownKeys({ keys: [], keysFile: file }, new Logger(log))
-  const kids = () => { shown.looked = -Infinity; return shown.beside([{ kid: 'own' }]).map(({ kid }) => kid) }
+  const shown = new PublishedKeys({ keys: [], keysFile: file }, new Logger(log))
+  const kids = () => { shown.looked = -Infinity; return shown.addTo([{ kid: 'own' }]).map(({ kid }) => kid) }
   writeFileSync(file, '{"keys": [{"kty": "EC", "kid": "one"}]}')
   assert.deepEqual(kids(), ['own', 'one'])
   writeFileSync(file, '{"keys": [{"kty": "EC", "kid": "one"}, {"kty": "EC", "kid": "two"}]}')

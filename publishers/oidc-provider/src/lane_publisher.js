@@ -1,24 +1,24 @@
 /** Publishes one lane on a dedicated connection: oldest first, repeated until confirmed. */
 import { Backoff } from './backoff.js'
-import { NoEvent } from './entry.js'
-import { Failure, REASONS } from './failure.js'
-import { InterceptionTracker, MAX_ATTEMPTS } from './interceptions.js'
-import { codeOf } from './place.js'
-import { Intercepted, Unacceptable } from './response.js'
+import { InvalidEventError } from './outbox_entry.js'
+import { PublishFailure, FAILURE_REASONS } from './publish_failure.js'
+import { InterceptionTracker, MAX_ATTEMPTS } from './interception_tracker.js'
+import { codeOf } from './outbox_folder.js'
+import { InterceptedFailure, RefusedError } from './api_response.js'
 
-/** @typedef {import('./entry.js').Entry} Entry */
-/** @typedef {import('./amqp.js').Outgoing} Outgoing */
+/** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
+/** @typedef {import('./amqp_transport.js').Outgoing} Outgoing */
 /** @typedef {{publish (events: Outgoing[], confirmed: (event: Outgoing) => void): Promise<void>, drop (): void}} Transport */
 
 const IN_FLIGHT = 100
-const FIRST_PAUSE = 250
-const LONGEST_PAUSE = 10_000
-const IDLE = 60_000
+const FIRST_DELAY = 250
+const LONGEST_DELAY = 10_000
+const IDLE_WAIT = 60_000
 
 export class LanePublisher {
   /**
-   * @param {import('./entry.js').Lane} lane @param {import('./outbox.js').Outbox} outbox @param {Transport} transport
-   * @param {Record<import('./failure.js').FailureReason, number>} failures @param {import('./log.js').Logger} log
+   * @param {import('./outbox_entry.js').Lane} lane @param {import('./outbox.js').Outbox} outbox @param {Transport} transport
+   * @param {Record<import('./publish_failure.js').FailureReason, number>} failures @param {import('./logger.js').Logger} log
    */
   constructor (lane, outbox, transport, failures, log) {
     this.lane = lane
@@ -28,14 +28,14 @@ export class LanePublisher {
     this.log = log
     this.published = 0
     this.failing = false
-    this.backoff = new Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    this.backoff = new Backoff(FIRST_DELAY, LONGEST_DELAY)
     this.interceptions = new InterceptionTracker()
     this.stopped = false
     this.woken = false
     this.resume = () => {}
   }
 
-  /** There is something to publish. */
+  /** Continue: there is an event to publish. */
   wake () {
     this.woken = true
     this.resume()
@@ -52,7 +52,7 @@ export class LanePublisher {
         this.woken = false
         const some = await this.#publishSome()
         this.backoff.reset()
-        if (!some) await this.#sleep(Math.min(IDLE, this.interceptions.untilProbe()), true)
+        if (!some) await this.#sleep(Math.min(IDLE_WAIT, this.interceptions.untilProbe()), true)
       } catch (error) {
         if (this.stopped) return
         const { after } = this.#failed(error)
@@ -67,12 +67,12 @@ export class LanePublisher {
     this.wake()
   }
 
-  /** Whether there was anything. */
+  /** Publish the oldest events, or probe a deferred one. Whether there were any. */
   async #publishSome () {
     const probe = this.#selectProbe()
     const entries = probe ? [probe] : await this.#unexpired()
     if (!entries.length) return false
-    /** @type {Map<Outgoing, Entry>} */
+    /** @type {Map<Outgoing, OutboxEntry>} */
     const sent = new Map()
     for (const [event, entry] of await Promise.all(entries.map((entry) => this.#outgoing(entry)))) if (event) sent.set(event, entry)
     /** @type {Promise<void>[]} */
@@ -80,7 +80,7 @@ export class LanePublisher {
     try {
       if (sent.size) {
         await this.transport.publish([...sent.keys()], (event) => {
-          const entry = /** @type {Entry} */ (sent.get(event))
+          const entry = /** @type {OutboxEntry} */ (sent.get(event))
           this.published += 1
           this.interceptions.onConfirmed(entry)
           done.push(this.outbox.published(entry))
@@ -88,10 +88,10 @@ export class LanePublisher {
         this.#recovered()
       }
     } catch (error) {
-      if (error instanceof Unacceptable) await this.outbox.setAside(/** @type {Entry} */ (sent.get(error.event)), 'refused', error.message, error.event.id)
-      else if (error instanceof Intercepted && probe) this.#count(error) // it concerns the deferred event alone
+      if (error instanceof RefusedError) await this.outbox.setAside(/** @type {OutboxEntry} */ (sent.get(error.event)), 'refused', error.message, error.event.id)
+      else if (error instanceof InterceptedFailure && probe) this.#count(error) // it concerns the deferred event alone
       else {
-        if (error instanceof Intercepted) this.#intercepted(error, /** @type {Entry} */ (sent.get(error.event)))
+        if (error instanceof InterceptedFailure) this.#intercepted(error, /** @type {OutboxEntry} */ (sent.get(error.event)))
         throw error
       }
     } finally {
@@ -106,17 +106,17 @@ export class LanePublisher {
     return this.interceptions.selectProbe(this.outbox.next(this.lane, Infinity, (entry) => this.interceptions.isDeferred(entry)))
   }
 
-  /** @param {Intercepted} failure @param {Entry} entry */
+  /** @param {InterceptedFailure} failure @param {OutboxEntry} entry */
   #intercepted (failure, entry) {
     const isDeferred = this.interceptions.onIntercepted(entry)
     if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by 2 s at most, however many there are
     if (!isDeferred) return
-    this.log.tell({
+    this.log.log({
       level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} answers that are not notifier’s; it is sent again every 10 to 60 s, and delays no other event: ${failure.message}`
     })
   }
 
-  /** The oldest that may still be published; what is too old is set aside. */
+  /** The oldest events to publish. Events that are too old are set aside. */
   async #unexpired () {
     for (;;) {
       const oldest = Date.now() - this.outbox.limits.maxAge
@@ -130,13 +130,13 @@ export class LanePublisher {
     }
   }
 
-  /** @param {Entry} entry @returns {Promise<[Outgoing | undefined, Entry]>} */
+  /** @param {OutboxEntry} entry @returns {Promise<[Outgoing | undefined, OutboxEntry]>} */
   async #outgoing (entry) {
     try {
       const { event } = await this.outbox.read(entry)
       return [{ id: event.id, body: Buffer.from(JSON.stringify(event)) }, entry]
     } catch (error) {
-      if (error instanceof NoEvent) await this.outbox.setAside(entry, 'refused', error.message)
+      if (error instanceof InvalidEventError) await this.outbox.setAside(entry, 'refused', error.message)
       else if (codeOf(error) === 'ENOENT') this.outbox.missing(entry)
       else throw error
       return [undefined, entry]
@@ -151,10 +151,10 @@ export class LanePublisher {
 
   /** Count and log a failure. @param {unknown} error */
   #count (error) {
-    const failure = error instanceof Failure ? error : undefined
+    const failure = error instanceof PublishFailure ? error : undefined
     const { message } = /** @type {Error} */ (error)
     if (failure) this.failures[failure.reason] += 1
-    this.log.again(`publish ${this.lane} ${failure?.reason}`, {
+    this.log.limited(`publish ${this.lane} ${failure?.reason}`, {
       level: 'error', event: 'publish_failed', lane: this.lane, ...(failure && { reason: failure.reason }), message: `${message}. Events wait in the outbox`, waiting: this.outbox.ready[this.lane].size
     })
     return failure
@@ -163,8 +163,8 @@ export class LanePublisher {
   #recovered () {
     if (!this.failing) return
     this.failing = false
-    for (const reason of REASONS) if (reason !== 'intercepted') this.log.over(`publish ${this.lane} ${reason}`) // others succeed while one event is intercepted
-    this.log.tell({ level: 'info', event: 'publish_recovered', lane: this.lane, message: 'events are published again', waiting: this.outbox.ready[this.lane].size })
+    for (const reason of FAILURE_REASONS) if (reason !== 'intercepted') this.log.reset(`publish ${this.lane} ${reason}`) // others succeed while one event is intercepted
+    this.log.log({ level: 'info', event: 'publish_recovered', lane: this.lane, message: 'events are published again', waiting: this.outbox.ready[this.lane].size })
   }
 
   /** @param {number} ms @param {boolean} wakeable By a new event. @returns {Promise<void>} */

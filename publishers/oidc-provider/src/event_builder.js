@@ -6,58 +6,58 @@
  */
 import { createHash, randomUUID } from 'node:crypto'
 
-/** @typedef {{uid: string, accountId: string, sids: Record<string, string | undefined>, reason: string, exp?: number}} Ending */
+/** @typedef {{uid: string, accountId: string, sids: Record<string, string | undefined>, reason: string, exp?: number}} SessionEnd */
 /** @typedef {Record<string, unknown> & {id: string}} SessionEnded */
 
 const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'])
 const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?'
-/** A URL that notifier certainly accepts: a wrong member would cost the client its whole entry, and so its back-channel logout. */
+/** A URL that notifier accepts: with an invalid member it would ignore the whole client. */
 const PAGE = new RegExp(`^https?://(?=[^/?:]{1,253}(?:[/?:]|$))(?:${LABEL}\\.)*(?=[A-Za-z])${LABEL}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][!"$-[\\]-~]*)?$`)
-const LONGEST = 4096 // characters
-const CLIENTS = 100
-const BYTES = 100_000 // notifier takes 128 KiB
+const MAX_URI_LENGTH = 4096 // characters
+const MAX_CLIENTS = 100
+const MAX_EVENT_BYTES = 100_000 // notifier takes 128 KiB
 
-export class Events {
-  /** @param {any} provider @param {boolean} metadata @param {import('./log.js').Logger} log */
+export class EventBuilder {
+  /** @param {any} provider @param {boolean} metadata @param {import('./logger.js').Logger} log */
   constructor (provider, metadata, log) {
     this.provider = provider
     this.metadata = metadata
     this.log = log
   }
 
-  /** One event, or several of up to 100 clients. @param {Ending} ending @returns {Promise<SessionEnded[]>} */
-  async of (ending) {
-    const at = new Date(ending.exp === undefined ? Date.now() : ending.exp * 1_000).toISOString()
-    const entries = (await Promise.all(Object.entries(ending.sids).map(([id, sid]) => this.#entry(id, sid, ending.accountId))))
+  /** One event, or several of up to 100 clients. @param {SessionEnd} end @returns {Promise<SessionEnded[]>} */
+  async build (end) {
+    const at = new Date(end.exp === undefined ? Date.now() : end.exp * 1_000).toISOString()
+    const entries = (await Promise.all(Object.entries(end.sids).map(([id, sid]) => this.#entry(id, sid, end.accountId))))
     const named = entries.filter(({ nameless }) => !nameless).map(({ entry }) => entry)
-    const events = parts(named).map((clients) => this.#event(ending, clients, at, { sub: ending.accountId }))
+    const events = parts(named).map((clients) => this.#event(end, clients, at, { sub: end.accountId }))
     for (const { entry, nameless } of entries) { // never another client's `sub`
-      if (nameless && entry.sid) events.push(this.#event(ending, [entry], at, { sid: entry.sid }))
-      else if (nameless) this.log.tell({ level: 'error', event: 'client_not_told', message: 'the pairwise sub of a client cannot be computed, and it accepts no sid: it cannot be notified', client_id: entry.client_id })
+      if (nameless && entry.sid) events.push(this.#event(end, [entry], at, { sid: entry.sid }))
+      else if (nameless) this.log.log({ level: 'error', event: 'client_not_told', message: 'the pairwise sub of a client cannot be computed, and it accepts no sid: it cannot be notified', client_id: entry.client_id })
     }
     return events
   }
 
-  /** @param {Ending} ending @param {Entry[]} clients @param {string} at @param {object} whose @returns {SessionEnded} */
+  /** @param {SessionEnd} end @param {ClientEntry[]} clients @param {string} at @param {object} whose @returns {SessionEnded} */
   #event ({ uid, sids, reason }, clients, at, whose) {
     const pairs = clients.map(({ client_id: id }) => `${id} ${sids[id] ?? randomUUID()}`).sort()
-    const id = createHash('sha256').update([uid, ...pairs].join('\n')).digest('base64url') // the same ending has the same id
+    const id = createHash('sha256').update([uid, ...pairs].join('\n')).digest('base64url') // the same session end has the same id
     return { id, iss: this.provider.issuer, ...whose, clients, ended_at: at, reason }
   }
 
-  /** @typedef {{client_id: string, sid?: string} & Record<string, unknown>} Entry */
-  /** @param {string} clientId @param {string | undefined} sid @param {string} accountId @returns {Promise<{entry: Entry, nameless?: boolean}>} */
+  /** @typedef {{client_id: string, sid?: string} & Record<string, unknown>} ClientEntry */
+  /** @param {string} clientId @param {string | undefined} sid @param {string} accountId @returns {Promise<{entry: ClientEntry, nameless?: boolean}>} */
   async #entry (clientId, sid, accountId) {
     /** @type {any} */
     let client
     try {
       client = await this.provider.Client.find(clientId)
     } catch {
-      this.log.again('client_not_read', { level: 'error', event: 'client_not_read', message: 'a client cannot be read from its store: the event names it by its id alone, and notifier needs it in a registry', client_id: clientId })
+      this.log.limited('client_not_read', { level: 'error', event: 'client_not_read', message: 'a client cannot be read from its store: the event names it by its id alone, and notifier needs it in a registry', client_id: clientId })
       return { entry: { client_id: clientId } }
     }
     const uri = client?.backchannelLogoutUri
-    /** @type {Entry} */
+    /** @type {ClientEntry} */
     const entry = { client_id: clientId, ...(uri && client.backchannelLogoutSessionRequired && { sid }) }
     if (this.metadata) Object.assign(entry, this.#metadata(client, uri), page(client))
     if (client?.subjectType !== 'pairwise') return { entry }
@@ -66,7 +66,7 @@ export class Events {
       claims.mask({ sub: null })
       return { entry: { ...entry, sub: (await claims.result()).sub } }
     } catch {
-      this.log.again('no_sub', { level: 'error', event: 'pairwise_sub_failed', message: 'pairwiseIdentifier throws: the client is notified by its sid only', client_id: clientId })
+      this.log.limited('no_sub', { level: 'error', event: 'pairwise_sub_failed', message: 'pairwiseIdentifier throws: the client is notified by its sid only', client_id: clientId })
       return { entry, nameless: true }
     }
   }
@@ -76,7 +76,7 @@ export class Events {
     if (!uri) return { backchannel_logout_uri: null } // skipped there, and never unknown
     const alg = client.idTokenSignedResponseAlg
     if (!ALGORITHMS.has(alg)) {
-      this.log.again(`alg ${client.clientId}`, { level: 'warn', event: 'algorithm_not_told', message: `a client wants ${alg}, which notifier does not support: it gets RS256, or the algorithm of notifier's registry`, client_id: client.clientId }, 86_400_000)
+      this.log.limited(`alg ${client.clientId}`, { level: 'warn', event: 'algorithm_not_told', message: `a client wants ${alg}, which notifier does not support: it gets RS256, or the algorithm of notifier's registry`, client_id: client.clientId }, 86_400_000)
     }
     return {
       backchannel_logout_uri: uri,
@@ -86,22 +86,22 @@ export class Events {
   }
 }
 
-/** Where the page of a sign-out asks a client, if `extraClientMetadata` keeps that. @param {any} client */
+/** The client's front-channel members, if `extraClientMetadata` keeps them. @param {any} client */
 function page (client) {
   const uri = client?.frontchannel_logout_uri
-  if (typeof uri !== 'string' || uri.length > LONGEST || !PAGE.test(uri)) return {}
+  if (typeof uri !== 'string' || uri.length > MAX_URI_LENGTH || !PAGE.test(uri)) return {}
   return { frontchannel_logout_uri: uri, frontchannel_logout_session_required: client.frontchannel_logout_session_required === true }
 }
 
-/** Lists short enough for one event each. @param {Entry[]} entries @returns {Entry[][]} */
+/** Lists short enough for one event each. @param {ClientEntry[]} entries @returns {ClientEntry[][]} */
 function parts (entries) {
-  /** @type {Entry[][]} */
+  /** @type {ClientEntry[][]} */
   const lists = []
   let bytes = Infinity
   for (const entry of entries) {
     const size = Buffer.byteLength(JSON.stringify(entry)) + 1
     const last = lists.at(-1)
-    if (!last || last.length === CLIENTS || bytes + size > BYTES) {
+    if (!last || last.length === MAX_CLIENTS || bytes + size > MAX_EVENT_BYTES) {
       lists.push([entry])
       bytes = size
     } else {

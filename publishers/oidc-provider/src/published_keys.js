@@ -1,7 +1,7 @@
 /**
- * Shows notifier's public keys in the provider's JWK Set, beside the provider's own, which goes on signing with these.
+ * Adds notifier's public keys to the provider's JWK Set. The provider continues to sign with its own keys.
  *
- * oidc-provider takes no public key alone into its `jwks`, so that ours are added to the answer of that route.
+ * oidc-provider accepts only private keys in `jwks`, so the keys are added to the response of that route.
  */
 import { readFileSync, statSync } from 'node:fs'
 
@@ -24,9 +24,9 @@ export function publicKeys (given) {
   })
 }
 
-/** The keys that are shown now. */
-export class ShownKeys {
-  /** @param {{keys: PublicJwk[], keysFile: string | undefined}} settings @param {import('./log.js').Logger} log */
+/** notifier's keys as they are now. */
+export class PublishedKeys {
+  /** @param {{keys: PublicJwk[], keysFile: string | undefined}} settings @param {import('./logger.js').Logger} log */
   constructor ({ keys, keysFile }, log) {
     this.keys = keys
     this.file = keysFile
@@ -36,12 +36,12 @@ export class ShownKeys {
   }
 
   /** @template {{kid?: string}} Key @param {Key[]} theirs @returns {(Key | PublicJwk)[]} */
-  beside (theirs) {
+  addTo (theirs) {
     this.#look()
     const kids = new Set(theirs.map(({ kid }) => kid).filter((kid) => kid !== undefined))
     return [...theirs, ...this.keys.filter((key) => {
       if (key.kid === undefined || !kids.has(key.kid)) return true
-      this.log.again(`kid ${key.kid}`, { level: 'error', event: 'key_not_shown', message: `the provider already has a key ${key.kid}; give notifier's key another kid`, kid: key.kid })
+      this.log.limited(`kid ${key.kid}`, { level: 'error', event: 'key_not_shown', message: `the provider already has a key ${key.kid}; give notifier's key another kid`, kid: key.kid })
       return false
     })]
   }
@@ -56,7 +56,7 @@ export class ShownKeys {
       this.keys = publicKeys(JSON.parse(readFileSync(this.file, 'utf8')))
       this.seen = seen
     } catch (error) {
-      this.log.again('keysFile', { level: 'error', event: 'keys_not_read', message: `keysFile cannot be read, the keys of before are shown: ${/** @type {Error} */ (error).message}` })
+      this.log.limited('keysFile', { level: 'error', event: 'keys_not_read', message: `keysFile cannot be read, the keys of before are shown: ${/** @type {Error} */ (error).message}` })
     }
   }
 }

@@ -5,10 +5,10 @@ import { chmodSync, chownSync, existsSync, lutimesSync, mkdirSync, readdirSync, 
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { test } from 'node:test'
-import { Logger } from '../src/log.js'
+import { Logger } from '../src/logger.js'
 import { Outbox } from '../src/outbox.js'
-import { Inheritance, Place, readOurs } from '../src/place.js'
-import { Settlement } from '../src/settlement.js'
+import { Takeover, OutboxFolder, readOwnFile } from '../src/outbox_folder.js'
+import { SessionLookup } from '../src/session_lookup.js'
 import { NOWHERE, api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
 const ISSUER = 'https://id.example.com'
@@ -17,26 +17,26 @@ const PROGRAM = new URL('process.js', import.meta.url).pathname
 /** A process with an outbox. */
 function processOf (t, options) {
   const child = spawn(process.execPath, [PROGRAM, JSON.stringify({ url: NOWHERE, ...options })], { stdio: ['pipe', 'pipe', 'inherit'] })
-  const said = []
-  createInterface(child.stdout).on('line', (line) => said.push(JSON.parse(line)))
+  const sent = []
+  createInterface(child.stdout).on('line', (line) => sent.push(JSON.parse(line)))
   const gone = new Promise((resolve) => child.once('exit', resolve))
   t.after(() => child.kill('SIGKILL'))
   return {
     child,
-    said,
+    sent,
     gone,
     async ask (...what) {
-      const before = said.filter(({ done }) => done).length
+      const before = sent.filter(({ done }) => done).length
       child.stdin.write(JSON.stringify(what) + '\n')
-      await until(() => said.filter(({ done }) => done).length > before, what[0])
+      await until(() => sent.filter(({ done }) => done).length > before, what[0])
     },
-    tell (...what) { child.stdin.write(JSON.stringify(what) + '\n') },
+    send (...what) { child.stdin.write(JSON.stringify(what) + '\n') },
     async kill () { child.kill('SIGKILL'); await gone }
   }
 }
 
 async function placeOf (t, folder) {
-  const place = await Place.claim(folder, ISSUER)
+  const place = await OutboxFolder.claim(folder, ISSUER)
   t.after(() => place.release())
   return place
 }
@@ -60,7 +60,7 @@ test('killed before its session is deleted, and after: published if the session 
   await Promise.all(['before', 'after'].map(async (when) => {
     const folder = folderOf(t)
     const dead = processOf(t, { folder })
-    dead.tell('die', when)
+    dead.send('die', when)
     await dead.gone
     assert.equal(filesIn(folder, '.pending').length, 1)
     const { log } = await rig(t, { folder, url: there.url }) // its store in memory has neither
@@ -71,7 +71,7 @@ test('killed before its session is deleted, and after: published if the session 
 
 test('a left event whose session lives is dropped, once the store has had time to delete it; where the store does not answer it is asked again', async (t) => {
   const folder = folderOf(t)
-  const dead = await Place.claim(folder)
+  const dead = await OutboxFolder.claim(folder)
   for (const uid of ['alive', 'going', 'gone']) await dead.write(`00000000000000${uid.length}-${uid}-events`, '.pending', JSON.stringify({ lane: 'events', session: { uid }, event: { id: uid } }))
   await dead.write('000000000000009-broken-events', '.pending', 'half')
   await dead.release()
@@ -79,7 +79,7 @@ test('a left event whose session lives is dropped, once the store has had time t
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(log), () => {})
   let away = true
   let asked = 0
-  const settlement = new Settlement(outbox, async (uid) => {
+  const settlement = new SessionLookup(outbox, async (uid) => {
     if (away) throw new Error('away')
     return uid === 'alive' || (uid === 'going' && ++asked === 1) ? {} : undefined
   }, new Logger(log))
@@ -90,7 +90,7 @@ test('a left event whose session lives is dropped, once the store has had time t
   away = false
   await settlement.look()
   assert.deepEqual(filesIn(folder, '.pending'), ['000000000000005-alive-events.pending', '000000000000005-going-events.pending'])
-  for (const entry of outbox.pending) if (entry.stem.includes('alive')) entry.lived -= 5_000
+  for (const entry of outbox.pending) if (entry.stem.includes('alive')) entry.aliveSince -= 5_000
   await settlement.look()
   assert.deepEqual([filesIn(folder, '.pending'), filesIn(folder, '-events.json'), filesIn(folder, '.refused')], [[], ['000000000000004-gone-events.json', '000000000000005-going-events.json'], ['000000000000009-broken-events.refused']])
   assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone', 'going']])
@@ -98,13 +98,13 @@ test('a left event whose session lives is dropped, once the store has had time t
 
 test('a slow answer does not drop an event: it holds for the start of the lookup', async (t) => {
   const folder = folderOf(t)
-  const dead = await Place.claim(folder)
+  const dead = await OutboxFolder.claim(folder)
   await dead.write('000000000000001-going-events', '.pending', JSON.stringify({ lane: 'events', session: { uid: 'going' }, event: { id: 'going' } }))
   await dead.release()
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(keptLog()), () => {})
   let now = 1_000
   t.mock.method(performance, 'now', () => now)
-  const settlement = new Settlement(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
+  const settlement = new SessionLookup(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
   t.after(() => { settlement.stop(); return outbox.close() })
   await outbox.takeOver()
   for (const [pause, left] of [[0, 1], [1_000, 1], [5_000, 0]]) {
@@ -120,11 +120,11 @@ test('a living process keeps its folder, also while it is stopped, and whatever 
   await living.ask('end', 'alice')
   living.child.kill('SIGSTOP')
   const place = await placeOf(t, folder)
-  assert.deepEqual(await new Inheritance().takeOver(place, never), [])
+  assert.deepEqual(await new Takeover().takeOver(place, never), [])
   living.child.kill('SIGCONT')
   await living.ask('end', 'bob')
   await living.kill()
-  assert.equal((await new Inheritance().takeOver(place, never)).length, 2)
+  assert.equal((await new Takeover().takeOver(place, never)).length, 2)
 })
 
 test('of several processes one takes a folder over, and each file is there once', async (t) => {
@@ -133,7 +133,7 @@ test('of several processes one takes a folder over, and each file is there once'
   await dead.ask('end', ...'abcdefghijklmnop')
   await dead.kill()
   const places = await Promise.all(Array.from({ length: 8 }, () => placeOf(t, folder)))
-  const taken = await Promise.all(places.map((place) => new Inheritance().takeOver(place, never)))
+  const taken = await Promise.all(places.map((place) => new Takeover().takeOver(place, never)))
   assert.deepEqual(taken.map((names) => names.length).sort((one, other) => one - other), [0, 0, 0, 0, 0, 0, 0, 16])
   const files = filesIn(folder).filter((name) => /-events\.(json|pending)$/.test(name)) // pending: killed before its rename
   assert.equal(files.length, 16)
@@ -154,7 +154,7 @@ test('a process of a cluster, killed, leaves a folder that is taken over, though
   t.after(() => primary.kill('SIGKILL'))
   await new Promise((resolve) => primary.once('message', resolve)) // its worker has written an event, and was killed
   const place = await placeOf(t, folder)
-  assert.equal((await new Inheritance().takeOver(place, never)).length, 1)
+  assert.equal((await new Takeover().takeOver(place, never)).length, 1)
 })
 
 test('an owner on another machine counts as dead once its folder was still for 90 s', async (t) => {
@@ -164,8 +164,8 @@ test('an owner on another machine counts as dead once its folder was still for 9
   const owner = join(theirs.path, 'owner')
   writeFileSync(owner, JSON.stringify({ ...JSON.parse(readFileSync(owner, 'utf8')), boot: 'another kernel' }))
   let now = 0
-  const inheritance = new Inheritance(() => now)
-  const looked = async (at) => { now = at; return (await inheritance.takeOver(ours, never)).length }
+  const takeover = new Takeover(() => now)
+  const looked = async (at) => { now = at; return (await takeover.takeOver(ours, never)).length }
   assert.equal(await looked(0), 0)
   assert.equal(await looked(89_000), 0)
   utimesSync(owner, new Date(), new Date(Date.now() + 5_000)) // it lives
@@ -179,23 +179,23 @@ test('a folder that is being created is left alone, and an unfinished folder is 
   const place = await placeOf(t, folder)
   const fresh = join(folder, 'new-1')
   mkdirSync(fresh)
-  await new Inheritance().takeOver(place, never)
+  await new Takeover().takeOver(place, never)
   assert.ok(existsSync(fresh))
   const long = new Date(Date.now() - 3_700_000)
   utimesSync(fresh, long, long)
-  await new Inheritance().takeOver(place, never)
+  await new Takeover().takeOver(place, never)
   assert.ok(!existsSync(fresh))
 })
 
 test('killed amid a take-over: what it had moved is found in its own folder', async (t) => {
   const folder = folderOf(t)
-  const [first, second] = [await Place.claim(folder, ISSUER), await Place.claim(folder, ISSUER)]
+  const [first, second] = [await OutboxFolder.claim(folder, ISSUER), await OutboxFolder.claim(folder, ISSUER)]
   await first.write('1-events', '.json', '{}')
   await first.release()
   renameSync(first.path, join(second.path, `taken-${first.name}`))
   await second.release()
   const place = await placeOf(t, folder)
-  assert.deepEqual(await new Inheritance().takeOver(place, never), ['1-events.json'])
+  assert.deepEqual(await new Takeover().takeOver(place, never), ['1-events.json'])
 })
 
 test('a path longer than the kernel takes for sockets works as well', async (t) => {
@@ -203,15 +203,15 @@ test('a path longer than the kernel takes for sockets works as well', async (t) 
   const [one, other] = [await placeOf(t, folder), await placeOf(t, folder)]
   await one.write('1-events', '.json', '{}')
   assert.ok(statSync(join(one.path, 'owner.sock')).isSocket())
-  assert.deepEqual(await new Inheritance().takeOver(other, never), [])
+  assert.deepEqual(await new Takeover().takeOver(other, never), [])
   await one.release()
-  assert.deepEqual(await new Inheritance().takeOver(other, never), ['1-events.json'])
+  assert.deepEqual(await new Takeover().takeOver(other, never), ['1-events.json'])
 })
 
 test('folders that others can write to and links are not taken over, and are logged; the rest is taken over', { skip: process.getuid() !== 0 && 'only root gives files away' }, async (t) => {
   const folder = folderOf(t)
   const left = await Promise.all(['open', 'group', 'linked', 'readable', 'pod'].map(async (stem) => {
-    const dead = await Place.claim(folder, ISSUER)
+    const dead = await OutboxFolder.claim(folder, ISSUER)
     await dead.write(`1-${stem}-events`, '.json', JSON.stringify({ lane: 'events', session: null, event: { id: stem } }))
     await dead.release()
     return dead
@@ -259,7 +259,7 @@ test('a loose file of another user is left where it is', byRoot, async (t) => {
   for (const [mode, taken] of [[0o1777, ['ours.json']], [0o755, []]]) { // closed, it may belong to another user than a process of root's
     chmodSync(folder, mode)
     const logged = []
-    assert.deepEqual(await new Inheritance().takeOver(place, (name, error) => logged.push([name, error.message])), taken)
+    assert.deepEqual(await new Takeover().takeOver(place, (name, error) => logged.push([name, error.message])), taken)
     assert.deepEqual(logged.map(([name]) => name), ['theirs.json'])
     assert.match(logged[0][1], /another user.*chown/)
   }
@@ -282,7 +282,7 @@ test('a folder that was being made is removed with its own two files alone, and 
   const long = new Date(Date.now() - 3_700_000)
   for (const name of names) lutimesSync(join(folder, name), long, long)
   const logged = []
-  await new Inheritance().takeOver(place, (name, error) => logged.push(`${name}: ${error.message}`))
+  await new Takeover().takeOver(place, (name, error) => logged.push(`${name}: ${error.message}`))
   assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith('new-')), ['new-foreign', 'new-full', 'new-linked'])
   assert.deepEqual([filesIn(elsewhere), filesIn(join(folder, 'new-full')), filesIn(join(folder, 'new-foreign'))], [['owner', 'owner.sock'], ['file'], ['owner', 'owner.sock']])
   assert.equal(logged.length, 3)
@@ -301,16 +301,16 @@ const STRANGE = {
 for (const [kind, make] of Object.entries(STRANGE)) {
   test(`an owner file that is a ${kind} is not read: its folder counts as left after 90 s`, { ...byRoot, timeout: 20_000 }, async (t) => {
     const folder = folderOf(t)
-    const [ours, theirs] = [await placeOf(t, folder), await Place.claim(folder, ISSUER)]
+    const [ours, theirs] = [await placeOf(t, folder), await OutboxFolder.claim(folder, ISSUER)]
     await theirs.write('1-events', '.json', '{}')
     await theirs.release()
     unlinkSync(join(theirs.path, 'owner'))
     make(join(theirs.path, 'owner'))
     let now = 0
-    const inheritance = new Inheritance(() => now)
-    assert.deepEqual(await inheritance.takeOver(ours, never), [])
+    const takeover = new Takeover(() => now)
+    assert.deepEqual(await takeover.takeOver(ours, never), [])
     now = 91_000
-    assert.deepEqual(await inheritance.takeOver(ours, never), ['1-events.json'])
+    assert.deepEqual(await takeover.takeOver(ours, never), ['1-events.json'])
   })
 
   test(`an event file that is a ${kind} is set aside, and those behind it are published`, { ...byRoot, timeout: 20_000 }, async (t) => {
@@ -340,7 +340,7 @@ test('what takes the place of our folder in an open outbox is neither published 
   for (const name of ['1-events.json', '.']) chownSync(join(elsewhere, name), NOBODY, NOBODY)
   renameSync(place.path, `${place.path}-away`)
   symlinkSync(elsewhere, place.path)
-  await assert.rejects(readOurs(join(place.path, '1-events.json')), /another user/)
+  await assert.rejects(readOwnFile(join(place.path, '1-events.json')), /another user/)
   await place.release()
   assert.equal(readFileSync(join(elsewhere, 'victim'), 'utf8'), 'kept')
 })

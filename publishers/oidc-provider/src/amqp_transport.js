@@ -5,7 +5,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import amqp from 'amqplib'
-import { Failure, within } from './failure.js'
+import { PublishFailure, withTimeout } from './publish_failure.js'
 import { readSecret } from './secret.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
@@ -20,12 +20,12 @@ export class AmqpTransport {
     this.settings = settings
     this.exchange = exchange
     this.next = 0
-    /** @type {Link | undefined} */
+    /** @type {AmqpConnection | undefined} */
     this.link = undefined
   }
 
   /**
-   * Publish in order; `confirmed` is called for each durable event. Throws a Failure if any is not durable.
+   * Publish in order; `confirmed` is called for each durable event. Throws a PublishFailure if any is not durable.
    * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
    */
   async publish (events, confirmed) {
@@ -55,11 +55,11 @@ export class AmqpTransport {
         { protocol: address.scheme, hostname: host, port, username: address.user, password: password ?? '', vhost: encodeURIComponent(address.vhost), heartbeat: HEARTBEAT },
         { timeout: limit, noDelay: true, clientProperties: { connection_name: 'notifier-oidc-provider' }, ...(ca && { ca }), ...(cert && { cert, key }) }
       )
-      const connection = await within(connecting, limit + 1_000, 'the broker does not answer').catch((error) => {
-        connecting.then(discard, () => {}) // should it come later
+      const connection = await withTimeout(connecting, limit + 1_000, 'the broker does not answer').catch((error) => {
+        connecting.then(destroyConnection, () => {}) // should it come later
         throw error
       })
-      const link = new Link(connection, address.user, this.exchange, limits.publish)
+      const link = new AmqpConnection(connection, address.user, this.exchange, limits.publish)
       try {
         await link.open(limit)
       } catch (error) {
@@ -69,12 +69,12 @@ export class AmqpTransport {
       return link
     } catch (error) {
       this.next += 1
-      throw failureOf(/** @type {Error} */ (error))
+      throw toFailure(/** @type {Error} */ (error))
     }
   }
 }
 
-class Link {
+class AmqpConnection {
   /** @param {import('amqplib').ChannelModel} connection @param {string} user @param {string} exchange @param {number} limit */
   constructor (connection, user, exchange, limit) {
     this.connection = connection
@@ -82,7 +82,7 @@ class Link {
     this.exchange = exchange
     this.limit = limit
     this.blocked = false
-    /** @type {Failure | undefined} */
+    /** @type {PublishFailure | undefined} */
     this.failure = undefined
     /** @type {Set<string>} */
     this.returned = new Set()
@@ -92,12 +92,12 @@ class Link {
     connection.on('close', () => this.#failed(new Error('the connection was closed')))
     connection.on('blocked', () => { this.blocked = true })
     connection.on('unblocked', () => { this.blocked = false })
-    letGo(connection)
+    unref(connection)
   }
 
   /** @param {number} limit */
   async open (limit) {
-    const channel = await within(this.connection.createConfirmChannel(), limit, 'the broker does not answer')
+    const channel = await withTimeout(this.connection.createConfirmChannel(), limit, 'the broker does not answer')
     channel.on('error', (error) => this.#failed(error))
     channel.on('close', () => this.#failed(new Error('the channel was closed')))
     channel.on('return', ({ properties }) => this.returned.add(properties.messageId)) // comes before the confirm
@@ -111,7 +111,7 @@ class Link {
     let timer
     /** @type {Promise<never>} */
     const silent = new Promise((_resolve, reject) => {
-      timer = setTimeout(() => reject(new Failure('timed_out', this.blocked
+      timer = setTimeout(() => reject(new PublishFailure('timed_out', this.blocked
         ? 'the broker blocks publishers: an alarm of its memory or its disk'
         : `the broker has confirmed nothing for ${this.limit} ms: it is frozen, or the network is`)), this.limit).unref()
     })
@@ -128,42 +128,42 @@ class Link {
     }
   }
 
-  /** @param {Outgoing} event @returns {Promise<Failure | undefined>} */
+  /** @param {Outgoing} event @returns {Promise<PublishFailure | undefined>} */
   #publishOne ({ id, body }) {
     return new Promise((resolve) => {
       try {
         this.channel?.publish(this.exchange, 'session.ended', body, {
           persistent: true, mandatory: true, messageId: id, userId: this.user, contentType: 'application/json'
         }, (error) => {
-          if (this.returned.delete(id)) resolve(new Failure('unroutable', `no queue is bound to the exchange ${this.exchange}: start notifier once, or \`notifier topology declare\``))
-          else if (error) resolve(this.failure ?? new Failure('rejected', 'the broker refuses the event: a limit of the queue'))
+          if (this.returned.delete(id)) resolve(new PublishFailure('unroutable', `no queue is bound to the exchange ${this.exchange}: start notifier once, or \`notifier topology declare\``))
+          else if (error) resolve(this.failure ?? new PublishFailure('rejected', 'the broker refuses the event: a limit of the queue'))
           else resolve(undefined)
         })
       } catch (error) {
-        resolve(this.failure ?? failureOf(/** @type {Error} */ (error)))
+        resolve(this.failure ?? toFailure(/** @type {Error} */ (error)))
       }
     })
   }
 
   /** @param {Error} error */
   #failed (error) {
-    this.failure ??= failureOf(error, this.exchange)
+    this.failure ??= toFailure(error, this.exchange)
   }
 
   drop () {
-    discard(this.connection)
+    destroyConnection(this.connection)
   }
 }
 
 /** Destroy the socket; with an error, so that amqplib stops its heartbeats. @param {import('amqplib').ChannelModel} connection */
-function discard (connection) {
+function destroyConnection (connection) {
   connection.on('error', () => {})
   const { stream } = /** @type {any} */ (connection.connection)
   stream?.destroy(new Error('dropped'))
 }
 
 /** Let the process end although the connection is open: pending events are in files. @param {import('amqplib').ChannelModel} connection */
-function letGo (connection) {
+function unref (connection) {
   const { stream, heartbeater } = /** @type {any} */ (connection.connection)
   stream?.unref?.()
   heartbeater?.sendTimer?.unref?.()
@@ -171,15 +171,15 @@ function letGo (connection) {
 }
 
 /** @param {Error & {code?: unknown}} error */
-function failureOf (error, exchange = '') {
-  if (error instanceof Failure) return error
-  const said = /\b(\d{3}) \(([A-Z-]+)\)/.exec(error.message)
-  const code = Number(said?.[1] ?? error.code)
-  if (code === 404) return new Failure('unroutable', `there is no exchange ${exchange} in this virtual host: start notifier once, or \`notifier topology declare\``)
-  if (code === 403) return new Failure('denied', 'the broker refuses the user: its password, or its permission to write to the exchange')
-  if (code === 530) return new Failure('denied', 'the broker refuses the user this virtual host')
-  if (said) return new Failure('rejected', `the broker answered ${said[0]}`)
-  if (typeof error.code === 'string') return new Failure('unreachable', `the broker cannot be reached: ${error.code}`)
-  if (/TIMEDOUT/.test(error.message)) return new Failure('timed_out', 'the broker does not answer')
-  return new Failure('disconnected', `the connection has ended: ${error.message}`)
+function toFailure (error, exchange = '') {
+  if (error instanceof PublishFailure) return error
+  const sent = /\b(\d{3}) \(([A-Z-]+)\)/.exec(error.message)
+  const code = Number(sent?.[1] ?? error.code)
+  if (code === 404) return new PublishFailure('unroutable', `there is no exchange ${exchange} in this virtual host: start notifier once, or \`notifier topology declare\``)
+  if (code === 403) return new PublishFailure('denied', 'the broker refuses the user: its password, or its permission to write to the exchange')
+  if (code === 530) return new PublishFailure('denied', 'the broker refuses the user this virtual host')
+  if (sent) return new PublishFailure('rejected', `the broker answered ${sent[0]}`)
+  if (typeof error.code === 'string') return new PublishFailure('unreachable', `the broker cannot be reached: ${error.code}`)
+  if (/TIMEDOUT/.test(error.message)) return new PublishFailure('timed_out', 'the broker does not answer')
+  return new PublishFailure('disconnected', `the connection has ended: ${error.message}`)
 }

@@ -14,13 +14,13 @@
 
 const PORTS = { amqp: 5672, amqps: 5671, http: 80, https: 443 }
 
-/** What is read, or what is wrong with it. @param {string} url @returns {Address | string} */
-export function readAddress (url) {
+/** The parsed URL, or the error as text. @param {string} url @returns {Address | string} */
+export function parseAddress (url) {
   const parts = /^([a-z]+):\/\/(?:([^@/?#]*)@)?([^@/?#]+)(\/[^?#]*)?$/.exec(url)
   const scheme = /** @type {Address['scheme']} */ (parts?.[1])
   if (!parts || !(scheme in PORTS)) return 'must be amqps://user@host:5671/vhost or https://host, without a query'
   const amqp = scheme.startsWith('amqp')
-  const hosts = (parts[3] ?? '').split(',').map((each) => readHost(each, PORTS[scheme]))
+  const hosts = (parts[3] ?? '').split(',').map((each) => parseHost(each, PORTS[scheme]))
   if (hosts.includes(undefined)) return 'has a host or a port that cannot be read'
   const known = /** @type {{host: string, port: number}[]} */ (hosts)
   let user, password, vhost
@@ -40,7 +40,7 @@ export function readAddress (url) {
 }
 
 /** @param {string} text @param {number} otherwise */
-function readHost (text, otherwise) {
+function parseHost (text, otherwise) {
   const [, six, name, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]]+))(?::(\d{1,5}))?$/.exec(text) ?? []
   const host = six ?? name
   const number = port === undefined ? otherwise : Number(port)

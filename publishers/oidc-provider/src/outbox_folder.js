@@ -23,13 +23,13 @@ import { dirname, join } from 'node:path'
 
 const OWNER = 'owner'
 const SOCKET = 'owner.sock'
-const FRESH = 'new-' // being made
-const LARGEST_OWNER = 4_096 // bytes; ours has 70
-const BEAT = 10_000
-const STILL = 90_000
-const ABANDONED = 3_600_000
-const AT_ONCE = process.platform === 'linux' // a write is its own fsync: on a busy machine each step waits for a thread. Elsewhere O_SYNC promises less
-const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (AT_ONCE ? constants.O_SYNC : 0)
+const NEW_PREFIX = 'new-' // being made
+const MAX_OWNER_BYTES = 4_096 // bytes; ours has 70
+const HEARTBEAT_MS = 10_000
+const DEAD_AFTER_MS = 90_000
+const ABANDONED_MS = 3_600_000
+const IS_WRITE_SYNCED = process.platform === 'linux' // a write is its own fsync: on a busy machine each step waits for a thread. Elsewhere O_SYNC promises less
+const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (IS_WRITE_SYNCED ? constants.O_SYNC : 0)
 
 const BY_HANDLE = existsSync('/proc/self/fd') // Node has no openat(2)
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
@@ -39,8 +39,8 @@ const FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK //
 const GROUP_WRITES = 0o020
 const ALL_WRITE = 0o002
 
-/** Written by others, perhaps. */
-export class NotOurs extends Error {}
+/** Another user may have written the folder or file. */
+export class ForeignFileError extends Error {}
 
 /** @param {unknown} error */
 export const codeOf = (error) => /** @type {NodeJS.ErrnoException} */ (error)?.code
@@ -55,7 +55,7 @@ async function syncFolder (path) {
   try { await handle.sync() } finally { await handle.close() }
 }
 
-export class Place {
+export class OutboxFolder {
   /** @param {string} folder @param {string} name @param {import('node:fs/promises').FileHandle} handle @param {net.Server | undefined} server */
   constructor (folder, name, handle, server) {
     this.folder = folder
@@ -64,7 +64,7 @@ export class Place {
     this.handle = handle
     this.server = server
     this.lost = false
-    this.beat = setInterval(() => this.#touch(), BEAT).unref()
+    this.heartbeat = setInterval(() => this.#touch(), HEARTBEAT_MS).unref()
     /** @type {Promise<void> | undefined} */
     this.syncing = undefined
     /** @type {Promise<void> | undefined} */
@@ -76,40 +76,40 @@ export class Place {
     const made = await mkdir(folder, { recursive: true, mode: 0o700 })
     const whose = issuer === undefined ? '' : `-${createHash('sha256').update(issuer).digest('hex').slice(0, 12)}`
     const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}${whose}`
-    const fresh = join(folder, FRESH + name)
+    const fresh = join(folder, NEW_PREFIX + name)
     await mkdir(fresh, { mode: 0o700 })
-    const handle = await openOurs(fresh)
+    const handle = await openOwnFolder(fresh)
     /** @type {net.Server | undefined} */
     let server
     try {
-      server = await listening(inside(handle, fresh, SOCKET))
+      server = await listenAt(inside(handle, fresh, SOCKET))
       await writeFile(inside(handle, fresh, OWNER), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600, flag: 'wx' })
       await rename(fresh, join(folder, name)) // nobody takes over what is named so and has no socket yet
       for (const each of [folder, ...(made ? [dirname(made)] : [])]) await syncFolder(each)
     } catch (error) {
       server?.close()
-      await removeFresh(handle, fresh).catch(() => {})
+      await removeNewFolder(handle, fresh).catch(() => {})
       await handle.close().catch(() => {})
       throw error
     }
-    return new Place(folder, name, handle, server)
+    return new OutboxFolder(folder, name, handle, server)
   }
 
-  /** Write a file that is whole and durable once it has its name. @param {string} stem @param {string} suffix @param {string} text */
+  /** Write a file. It is complete and durable once it has its name. @param {string} stem @param {string} suffix @param {string} text */
   async write (stem, suffix, text) {
     const part = join(this.path, `${stem}.part`)
     try {
       const file = await open(part, NEW, 0o600)
       try {
         await file.writeFile(text)
-        if (!AT_ONCE) await file.sync()
+        if (!IS_WRITE_SYNCED) await file.sync()
       } finally {
         file.close().catch(() => {}) // what is written is durable already
       }
       await rename(part, join(this.path, stem + suffix))
     } catch (error) {
       await unlink(part).catch(() => {})
-      throw this.#noted(error)
+      throw this.#checkLost(error)
     }
     try {
       await this.sync()
@@ -121,7 +121,7 @@ export class Place {
 
   /** @param {string} from @param {string} to */
   async rename (from, to) {
-    try { await rename(join(this.path, from), join(this.path, to)) } catch (error) { throw this.#noted(error) }
+    try { await rename(join(this.path, from), join(this.path, to)) } catch (error) { throw this.#checkLost(error) }
   }
 
   /** Make the names durable. Those who ask at the same time share one fsync. @returns {Promise<void>} */
@@ -137,9 +137,9 @@ export class Place {
     return this.next
   }
 
-  /** Let go: others take over what is left. */
+  /** Release the folder: other processes take over its events. */
   async release () {
-    clearInterval(this.beat)
+    clearInterval(this.heartbeat)
     await unlink(join(this.path, OWNER)).catch(() => {})
     await new Promise((resolve) => { if (this.server) this.server.close(resolve); else resolve(undefined) })
     await unlink(join(this.path, SOCKET)).catch(() => {})
@@ -149,18 +149,18 @@ export class Place {
 
   #touch () {
     const now = new Date()
-    lutimes(join(this.path, OWNER), now, now).catch((error) => this.#noted(error))
+    lutimes(join(this.path, OWNER), now, now).catch((error) => this.#checkLost(error))
   }
 
   /** @param {unknown} error */
-  #noted (error) {
+  #checkLost (error) {
     if (codeOf(error) === 'ENOENT') this.lost = true // somebody took it over, or removed it
     return error
   }
 }
 
-/** Finds what dead processes left. */
-export class Inheritance {
+/** Takes over the folders of dead processes. */
+export class Takeover {
   /** @param {() => number} clock In milliseconds. */
   constructor (clock = () => performance.now()) {
     this.clock = clock
@@ -170,12 +170,12 @@ export class Inheritance {
 
   /**
    * Move the folders of dead processes, and loose files, into `place`. Calls `failed` for each that cannot be moved.
-   * @param {Place} place @param {(name: string, error: unknown) => void} failed @returns {Promise<string[]>} The files that came, by name.
+   * @param {OutboxFolder} place @param {(name: string, error: unknown) => void} failed @returns {Promise<string[]>} The files that came, by name.
    */
   async takeOver (place, failed) {
     /** @type {string[]} */
     const files = []
-    for (const entry of await readdir(place.path, { withFileTypes: true })) { // what we could not finish before
+    for (const entry of await readdir(place.path, { withFileTypes: true })) { // from an interrupted takeover
       if (entry.isDirectory()) await unpack(join(place.path, entry.name), place.path, files).catch((error) => failed(entry.name, error))
     }
     const beside = await readdir(place.folder, { withFileTypes: true })
@@ -190,21 +190,21 @@ export class Inheritance {
     return files
   }
 
-  /** Whether an entry beside our sub-folder was moved into it. @param {Place} place @param {import('node:fs').Dirent} entry @param {string[]} files */
+  /** Whether an entry beside our sub-folder was moved into it. @param {OutboxFolder} place @param {import('node:fs').Dirent} entry @param {string[]} files */
   async #taken (place, entry, files) {
     const { name } = entry
     const path = join(place.folder, name)
     if (entry.isFile() && name.endsWith('.json')) {
-      refuseForeign(await lstat(path))
+      rejectForeignFile(await lstat(path))
       await rename(path, join(place.path, name))
       files.push(name)
       return true
     }
-    if (!(entry.isDirectory() || entry.isSymbolicLink()) || !ofOneProvider(name, place.name) || !await this.#isDead(path, name)) return false
+    if (!(entry.isDirectory() || entry.isSymbolicLink()) || !hasSameIssuer(name, place.name) || !await this.#isDead(path, name)) return false
     const taken = join(place.path, `taken-${name}`)
     await rename(path, taken)
     try {
-      await (await openOurs(taken)).close()
+      await (await openOwnFolder(taken)).close()
     } catch (error) { // another folder has taken the name since it was judged
       await rename(taken, path).catch(() => {})
       throw error
@@ -215,11 +215,11 @@ export class Inheritance {
 
   /** @param {string} path @param {string} name */
   async #isDead (path, name) {
-    const fresh = name.startsWith(FRESH)
-    if (fresh && Date.now() - (await lstat(path)).mtimeMs <= ABANDONED) return false
-    const handle = await openOurs(path)
+    const fresh = name.startsWith(NEW_PREFIX)
+    if (fresh && Date.now() - (await lstat(path)).mtimeMs <= ABANDONED_MS) return false
+    const handle = await openOwnFolder(path)
     try {
-      if (fresh) await removeFresh(handle, path)
+      if (fresh) await removeNewFolder(handle, path)
       return !fresh && await this.#isLeft(handle, path, name)
     } finally {
       await handle.close()
@@ -228,15 +228,15 @@ export class Inheritance {
 
   /** Whether the owner of a folder is dead. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
   async #isLeft (handle, path, name) {
-    const owner = await readOurs(inside(handle, path, OWNER), LARGEST_OWNER).then(JSON.parse).catch(() => undefined)
+    const owner = await readOwnFile(inside(handle, path, OWNER), MAX_OWNER_BYTES).then(JSON.parse).catch(() => undefined)
     if (owner?.released) return true
     if (owner?.socket && owner.boot && owner.boot === bootId()) {
-      const answer = await knock(inside(handle, path, SOCKET))
+      const answer = await probeSocket(inside(handle, path, SOCKET))
       if (answer !== 'unknown') return answer === 'dead'
     }
     const { mtimeMs: mtime } = await lstat(inside(handle, path, OWNER)).catch(() => handle.stat())
     const seen = this.watched.get(name)
-    if (seen?.mtime === mtime) return this.clock() - seen.since >= STILL
+    if (seen?.mtime === mtime) return this.clock() - seen.since >= DEAD_AFTER_MS
     this.watched.set(name, { mtime, since: this.clock() })
     return false
   }
@@ -247,12 +247,12 @@ function inside (handle, path, name) {
   return BY_HANDLE ? `/proc/self/fd/${handle.fd}/${name}` : join(path, name)
 }
 
-/** Open a folder that belongs to our user and that nobody else may write to; throws NotOurs. @param {string} path */
-async function openOurs (path) {
-  refuseOpen(await lstat(path))
+/** Open a folder that belongs to our user and that nobody else may write to; throws ForeignFileError. @param {string} path */
+async function openOwnFolder (path) {
+  rejectSharedFolder(await lstat(path))
   const handle = await open(path, FOLDER)
   try {
-    refuseOpen(await handle.stat())
+    rejectSharedFolder(await handle.stat())
     return handle
   } catch (error) {
     await handle.close()
@@ -261,32 +261,32 @@ async function openOurs (path) {
 }
 
 /** @param {import('node:fs').Stats} seen Of what a process left. */
-function refuseOpen (seen) {
-  if (seen.isSymbolicLink()) throw new NotOurs('it is a link. Remove it')
-  if (seen.uid !== process.geteuid?.()) throw new NotOurs(`it belongs to another user (${seen.uid}), who may have put its events there. Look through them, then chown it, or remove it`)
-  if (seen.mode & ALL_WRITE || (seen.mode & GROUP_WRITES && !ourGroups().includes(seen.gid))) throw new NotOurs(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}, group ${seen.gid}), so anybody may have put its events there. Look through them, then chmod 700 it, or remove it`)
+function rejectSharedFolder (seen) {
+  if (seen.isSymbolicLink()) throw new ForeignFileError('it is a link. Remove it')
+  if (seen.uid !== process.geteuid?.()) throw new ForeignFileError(`it belongs to another user (${seen.uid}), who may have put its events there. Inspect them, then chown it, or remove it`)
+  if (seen.mode & ALL_WRITE || (seen.mode & GROUP_WRITES && !ownGroups().includes(seen.gid))) throw new ForeignFileError(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}, group ${seen.gid}), so anybody may have put its events there. Inspect them, then chmod 700 it, or remove it`)
 }
 
 /** Such as a pod's `fsGroup`, to which Kubernetes opens a volume at each start. */
-function ourGroups () {
+function ownGroups () {
   return [process.getegid?.(), ...(process.getgroups?.() ?? [])]
 }
 
 /** @param {import('node:fs').Stats} seen Of a file. */
-function refuseForeign (seen) {
-  if (seen.uid !== process.geteuid?.() && seen.uid !== 0) throw new NotOurs(`the file belongs to another user (${seen.uid}). Look into it, then chown it, or remove it`)
+function rejectForeignFile (seen) {
+  if (seen.uid !== process.geteuid?.() && seen.uid !== 0) throw new ForeignFileError(`the file belongs to another user (${seen.uid}). Inspect it, then chown it, or remove it`)
 }
 
-/** Read a regular file of our user's or root's that has at most `most` bytes; throws NotOurs. Never blocks. @param {string} path @param {number} [most] */
-export async function readOurs (path, most = Infinity) {
+/** Read a regular file of our user's or root's that has at most `most` bytes; throws ForeignFileError. Never blocks. @param {string} path @param {number} [most] */
+export async function readOwnFile (path, most = Infinity) {
   const handle = await open(path, FILE).catch((error) => {
-    throw IRREGULAR.includes(codeOf(error) ?? '') ? new NotOurs('it is not a regular file. Remove it') : error
+    throw IRREGULAR.includes(codeOf(error) ?? '') ? new ForeignFileError('it is not a regular file. Remove it') : error
   })
   try {
     const seen = await handle.stat()
-    if (!seen.isFile()) throw new NotOurs('it is not a regular file. Remove it')
-    refuseForeign(seen)
-    if (seen.size > most) throw new NotOurs(`it has ${seen.size} bytes, more than ${most}. Look into it, or remove it`)
+    if (!seen.isFile()) throw new ForeignFileError('it is not a regular file. Remove it')
+    rejectForeignFile(seen)
+    if (seen.size > most) throw new ForeignFileError(`it has ${seen.size} bytes, more than ${most}. Inspect it, or remove it`)
     return await handle.readFile('utf8')
   } finally {
     await handle.close()
@@ -294,29 +294,29 @@ export async function readOurs (path, most = Infinity) {
 }
 
 /** Remove a folder that was being made, with what a claim puts there and nothing else. @param {import('node:fs/promises').FileHandle} handle @param {string} path */
-async function removeFresh (handle, path) {
+async function removeNewFolder (handle, path) {
   for (const name of [OWNER, SOCKET]) {
     await unlink(inside(handle, path, name)).catch((error) => { if (codeOf(error) !== 'ENOENT') throw error })
   }
   await rmdir(path).catch((error) => {
-    throw codeOf(error) === 'ENOTEMPTY' ? new NotOurs('it holds other files than a process that starts. Look through them, then remove it') : error
+    throw codeOf(error) === 'ENOTEMPTY' ? new ForeignFileError('it holds other files than a process that starts. Inspect them, then remove it') : error
   })
 }
 
-/** Whether both are of providers with the same issuer. @param {string} name @param {string} ours */
-function ofOneProvider (name, ours) {
-  return name.startsWith(FRESH) || name.split('-')[2] === ours.split('-')[2]
+/** Whether both folders belong to providers with the same issuer. @param {string} name @param {string} ours */
+function hasSameIssuer (name, ours) {
+  return name.startsWith(NEW_PREFIX) || name.split('-')[2] === ours.split('-')[2]
 }
 
-/** Move the files of a folder that was taken over, including folders inside it; throws NotOurs. @param {string} from @param {string} to @param {string[]} files */
+/** Move the files of a folder that was taken over, including folders inside it; throws ForeignFileError. @param {string} from @param {string} to @param {string[]} files */
 async function unpack (from, to, files) {
-  await (await openOurs(from)).close() // another may have taken its name before it was moved
+  await (await openOwnFolder(from)).close() // another may have taken its name before it was moved
   for (const entry of await readdir(from, { withFileTypes: true })) {
     const path = join(from, entry.name)
     if (entry.isDirectory()) await unpack(path, to, files)
     else if (entry.name.endsWith('.part') || entry.name === OWNER || entry.name === SOCKET) await unlink(path)
     else {
-      const name = entry.name === REMEMBERED ? `${entry.name}-${randomBytes(6).toString('hex')}` : entry.name
+      const name = entry.name === SESSIONS_FILE ? `${entry.name}-${randomBytes(6).toString('hex')}` : entry.name
       await rename(path, join(to, name))
       files.push(name)
     }
@@ -325,10 +325,10 @@ async function unpack (from, to, files) {
 }
 
 /** The file of sessions that a process remembers. */
-export const REMEMBERED = 'sessions.jsonl'
+export const SESSIONS_FILE = 'sessions.jsonl'
 
 /** @param {string} path @returns {Promise<net.Server | undefined>} */
-function listening (path) {
+function listenAt (path) {
   return new Promise((resolve) => {
     const server = net.createServer((socket) => socket.destroy())
     server.once('error', () => resolve(undefined)) // a file system without sockets
@@ -336,8 +336,8 @@ function listening (path) {
   })
 }
 
-/** The kernel's word on the owner. @param {string} path @returns {Promise<'alive' | 'dead' | 'unknown'>} */
-function knock (path) {
+/** Probe the owner's socket: the kernel refuses connections to a dead process. @param {string} path @returns {Promise<'alive' | 'dead' | 'unknown'>} */
+function probeSocket (path) {
   return new Promise((resolve) => {
     const socket = net.connect({ path })
     socket.once('connect', () => { socket.destroy(); resolve('alive') })

@@ -1,15 +1,15 @@
 /** A pending event, and the parser of its file. */
 
-/** @typedef {import('./event.js').SessionEnded} SessionEnded */
+/** @typedef {import('./event_builder.js').SessionEnded} SessionEnded */
 /** @typedef {'events' | 'bulk'} Lane */
 /** @typedef {{uid: string}} SessionKey The key to look up whether the session lives. */
 /** @typedef {{lane: Lane, session: SessionKey | null, event: SessionEnded}} Content */
 
 /** @type {Lane[]} */
 export const LANES = ['events', 'bulk']
-const LONGEST_ID = 255 // bytes, as the broker takes them
+const MAX_ID_BYTES = 255 // bytes, as the broker takes them
 
-export class Entry {
+export class OutboxEntry {
   /** @param {string} stem Its name without a suffix. @param {Lane} lane @param {number} size @param {string} [text] Its content, until it is durable in a file. */
   constructor (stem, lane, size, text) {
     this.stem = stem
@@ -18,9 +18,9 @@ export class Entry {
     this.text = text
     this.onDisk = false
     /** @type {number | undefined} Since when this process has been ending its session. */
-    this.ending = undefined
+    this.destroyStartedAt = undefined
     /** @type {number | undefined} Since when the store reports its session as alive after the end of its sign-out. */
-    this.lived = undefined
+    this.aliveSince = undefined
     /** @type {'pending' | 'ready' | 'gone'} */
     this.state = 'pending'
     this.since = Number(stem.slice(0, 15)) || Date.now()
@@ -30,14 +30,14 @@ export class Entry {
 }
 
 /** The file is not a valid event. */
-export class NoEvent extends Error {}
+export class InvalidEventError extends Error {}
 
-/** Parse the content of a file; throws NoEvent. @param {string} text @returns {Content} */
-export function contentOf (text) {
+/** Parse the content of a file; throws InvalidEventError. @param {string} text @returns {Content} */
+export function parseContent (text) {
   let content
-  try { content = JSON.parse(text) } catch { throw new NoEvent('it is not JSON') }
+  try { content = JSON.parse(text) } catch { throw new InvalidEventError('it is not JSON') }
   const event = content?.event
-  if (event === null || typeof event !== 'object') throw new NoEvent('it holds no event')
-  if (typeof event.id !== 'string' || !event.id || Buffer.byteLength(event.id) > LONGEST_ID) throw new NoEvent('its event has no id of 1 to 255 bytes')
+  if (event === null || typeof event !== 'object') throw new InvalidEventError('it holds no event')
+  if (typeof event.id !== 'string' || !event.id || Buffer.byteLength(event.id) > MAX_ID_BYTES) throw new InvalidEventError('its event has no id of 1 to 255 bytes')
   return content
 }

@@ -4,9 +4,9 @@
  * Proxies, firewalls and captive portals respond in place of notifier, with any status. A response is notifier's if its body
  * proves it: a 202 by the event's id, an error by the type of its problem document (RFC 9457).
  */
-import { Failure } from './failure.js'
+import { PublishFailure } from './publish_failure.js'
 
-/** @typedef {import('./amqp.js').Outgoing} Outgoing */
+/** @typedef {import('./amqp_transport.js').Outgoing} Outgoing */
 /** @typedef {{status: number, contentType: string, server?: string | undefined, after?: number | undefined, body: Buffer}} ApiResponse */
 
 export const MAX_BODY = 64 * 1024
@@ -15,7 +15,7 @@ const MAX_PROBLEM = 300
 const MAX_EXCERPT = 200
 
 /** notifier refuses this event for good. */
-export class Unacceptable extends Error {
+export class RefusedError extends Error {
   /** @param {Outgoing} event @param {string} message */
   constructor (event, message) {
     super(message)
@@ -24,7 +24,7 @@ export class Unacceptable extends Error {
 }
 
 /** Another server responded to this event. */
-export class Intercepted extends Failure {
+export class InterceptedFailure extends PublishFailure {
   /** @param {Outgoing} event @param {string} message */
   constructor (event, message) {
     super('intercepted', message)
@@ -32,25 +32,25 @@ export class Intercepted extends Failure {
   }
 }
 
-/** Undefined if the event is confirmed, otherwise the error. @param {ApiResponse} response @param {Outgoing} event @param {string} token @returns {Failure | Unacceptable | undefined} */
-export function errorOf ({ status, contentType, server, after, body }, event, token) {
+/** Undefined if the event is confirmed, otherwise the error. @param {ApiResponse} response @param {Outgoing} event @param {string} token @returns {PublishFailure | RefusedError | undefined} */
+export function toError ({ status, contentType, server, after, body }, event, token) {
   const text = body.toString()
-  const document = objectOf(text)
+  const document = parseObject(text)
   if (status === 202 && document?.id === event.id) return undefined
   if (/^application\/problem\+json\s*(;|$)/i.test(contentType) && document?.type === PROBLEM_TYPE) {
-    const problem = `the API answered ${status}: ${lineOf(text, MAX_PROBLEM)}`
-    if (status === 400 || status === 413 || status === 422) return new Unacceptable(event, problem)
-    if (status === 401 || status === 403) return new Failure('denied', `${problem}: check the token in secret or secretFile, its scope publish, and the issuer’s publishers`)
-    return new Failure('rejected', problem, after)
+    const problem = `the API answered ${status}: ${toLine(text, MAX_PROBLEM)}`
+    if (status === 400 || status === 413 || status === 422) return new RefusedError(event, problem)
+    if (status === 401 || status === 403) return new PublishFailure('denied', `${problem}: check the token in secret or secretFile, its scope publish, and the issuer’s publishers`)
+    return new PublishFailure('rejected', problem, after)
   }
-  const excerpt = repeats(text, event.id) || repeats(text, token) ? 'a page that repeats the request' : lineOf(text, MAX_EXCERPT) || 'no body'
-  const foreign = `the answer is ${status} (${server === undefined ? 'no header Server' : `Server: ${lineOf(server, MAX_EXCERPT)}`}): ${excerpt}`
-  if (status === 408 || status === 429 || (status >= 500 && status <= 599)) return new Failure('rejected', foreign, after)
-  return new Intercepted(event, `${foreign}: this is not notifier’s answer; check url, and proxies before it`)
+  const excerpt = repeatsRequest(text, event.id) || repeatsRequest(text, token) ? 'a page that repeats the request' : toLine(text, MAX_EXCERPT) || 'no body'
+  const foreign = `the answer is ${status} (${server === undefined ? 'no header Server' : `Server: ${toLine(server, MAX_EXCERPT)}`}): ${excerpt}`
+  if (status === 408 || status === 429 || (status >= 500 && status <= 599)) return new PublishFailure('rejected', foreign, after)
+  return new InterceptedFailure(event, `${foreign}: this is not notifier’s answer; check url, and proxies before it`)
 }
 
 /** @param {string} text @returns {{id?: unknown, type?: unknown} | undefined} */
-function objectOf (text) {
+function parseObject (text) {
   try {
     const document = JSON.parse(text)
     return document !== null && typeof document === 'object' ? document : undefined
@@ -60,7 +60,7 @@ function objectOf (text) {
 }
 
 /** Whether the page has this text, also escaped: it would put the token, the user or the session into the log. @param {string} text @param {string} part */
-function repeats (text, part) {
+function repeatsRequest (text, part) {
   if (!part) return false
   const entities = part.replace(/[^A-Za-z0-9]/g, (each) => `&#${each.charCodeAt(0)};`)
   return [part, JSON.stringify(part).slice(1, -1), part.replaceAll('/', '\\/'), encodeURIComponent(part), encodeURI(part), entities]
@@ -68,6 +68,6 @@ function repeats (text, part) {
 }
 
 /** The beginning of a text on one line, so that it cannot forge a log line. @param {string} text @param {number} length */
-function lineOf (text, length) {
+function toLine (text, length) {
   return text.slice(0, length * 4).replace(/[\p{C}\p{Z}]+/gu, ' ').trim().slice(0, length)
 }

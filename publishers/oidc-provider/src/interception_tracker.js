@@ -7,7 +7,7 @@
  */
 import { Backoff } from './backoff.js'
 
-/** @typedef {import('./entry.js').Entry} Entry */
+/** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
 
 export const MAX_ATTEMPTS = 3
 const FIRST_PROBE = 10_000
@@ -26,13 +26,13 @@ export class InterceptionTracker {
     this.probed = ''
   }
 
-  /** @param {Entry} entry */
+  /** @param {OutboxEntry} entry */
   isDeferred ({ stem }) { return this.deferred.has(stem) }
 
   /** Milliseconds until a deferred event is probed; Infinity if none is deferred. */
   untilProbe () { return this.deferred.size ? Math.max(0, this.probeAt - this.now()) : Infinity }
 
-  /** The deferred event to probe now. @param {Entry[]} pending The deferred events that still wait, oldest first; others are forgotten. */
+  /** The deferred event to probe now. @param {OutboxEntry[]} pending The deferred events that still wait, oldest first; others are forgotten. */
   selectProbe (pending) {
     this.deferred = new Set(pending.map(({ stem }) => stem))
     const probe = pending.find(({ stem }) => stem > this.probed) ?? pending[0]
@@ -41,7 +41,7 @@ export class InterceptionTracker {
     return probe
   }
 
-  /** Count a foreign response; whether the event is deferred because of it. @param {Entry} entry */
+  /** Count a foreign response; whether the event is deferred because of it. @param {OutboxEntry} entry */
   onIntercepted (entry) {
     if (this.isDeferred(entry)) return false
     this.attempts = this.stem === entry.stem ? this.attempts + 1 : 1
@@ -55,7 +55,7 @@ export class InterceptionTracker {
     return true
   }
 
-  /** Make all events normal again if this one was deferred. @param {Entry} entry */
+  /** Make all events normal again if this one was deferred. @param {OutboxEntry} entry */
   onConfirmed (entry) {
     if (this.isDeferred(entry)) this.deferred.clear()
   }

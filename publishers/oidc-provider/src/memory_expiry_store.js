@@ -7,7 +7,7 @@
 import { constants } from 'node:fs'
 import { appendFile, open, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { REMEMBERED, readOurs } from './place.js'
+import { SESSIONS_FILE, readOwnFile } from './outbox_folder.js'
 
 /** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
 
@@ -19,8 +19,8 @@ const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
 
 /** @implements {ExpiryStore} */
-export class Memory {
-  /** @param {number} most @param {() => string | undefined} folder Ours, once we have one. @param {import('./log.js').Logger} log */
+export class MemoryExpiryStore {
+  /** @param {number} most @param {() => string | undefined} folder The sub-folder, once it is claimed. @param {import('./logger.js').Logger} log */
   constructor (most, folder, log) {
     this.most = most
     this.folder = folder
@@ -40,7 +40,7 @@ export class Memory {
   /** @param {string} uid @param {RememberedSession} session */
   put (uid, session) {
     if (this.sessions.size >= this.most && !this.sessions.has(uid)) {
-      this.log.again('sessions', { level: 'error', event: 'session_not_remembered', message: `${this.most} sessions are remembered, which is the limit: further sessions are not published when they expire. Raise expiry.maxSessions, or keep them in Redis` })
+      this.log.limited('sessions', { level: 'error', event: 'session_not_remembered', message: `${this.most} sessions are remembered, which is the limit: further sessions are not published when they expire. Raise expiry.maxSessions, or keep them in Redis` })
       return
     }
     this.sessions.set(uid, session)
@@ -61,11 +61,11 @@ export class Memory {
     if (this.sessions.delete(uid)) this.#note({ uid })
   }
 
-  /** What a dead process remembered is ours. @param {string} path */
+  /** Restore the sessions that a dead process remembered. @param {string} path */
   async inherit (path) {
     /** @type {Map<string, RememberedSession>} The last line of each: two saves within one second have the same `exp`. */
     const last = new Map()
-    for (const line of (await readOurs(path)).split('\n')) {
+    for (const line of (await readOwnFile(path)).split('\n')) {
       /** @type {RememberedSession} */
       let session
       try { session = JSON.parse(line) } catch { continue } // the last line of a process that was killed
@@ -79,7 +79,7 @@ export class Memory {
     if (await this.flush()) await unlink(path)
   }
 
-  /** Write what is new; whether it could be. */
+  /** Write the changes. Whether this succeeded. */
   async flush () {
     clearTimeout(this.timer)
     this.timer = undefined
@@ -103,7 +103,7 @@ export class Memory {
       this.writtenTo = ''
       return false
     }
-    const path = join(folder, REMEMBERED)
+    const path = join(folder, SESSIONS_FILE)
     try {
       if (folder !== this.writtenTo || this.written > 2 * this.sessions.size + OUTDATED) {
         const all = [...this.sessions.values()].map((session) => JSON.stringify(session) + '\n')
@@ -125,7 +125,7 @@ export class Memory {
       return true
     } catch (error) {
       this.writtenTo = '' // rewrite the whole file
-      this.log.again('memory', { level: 'error', event: 'sessions_not_written', message: `remembered sessions cannot be written to the outbox folder, and are forgotten at a restart: ${/** @type {NodeJS.ErrnoException} */ (error).code}` })
+      this.log.limited('memory', { level: 'error', event: 'sessions_not_written', message: `remembered sessions cannot be written to the outbox folder, and are forgotten at a restart: ${/** @type {NodeJS.ErrnoException} */ (error).code}` })
       return false
     }
   }

@@ -4,7 +4,7 @@
  * A record names an event by its id, and never a user, a session, a token or a password.
  */
 
-const AGAIN = 60_000
+const RETRY = 60_000
 const CAUSES = 1_000
 
 /** @type {import('../index.d.ts').Log} */
@@ -15,7 +15,7 @@ export function consoleLog (record) {
   else console.info(line)
 }
 
-/** Tells records to `write`, which never harms us by throwing. */
+/** Passes records to `write`. Its exceptions are ignored. */
 export class Logger {
   /** @param {import('../index.d.ts').Log} write */
   constructor (write) {
@@ -25,7 +25,7 @@ export class Logger {
   }
 
   /** @param {import('../index.d.ts').LogRecord} record */
-  tell (record) {
+  log (record) {
     try { this.write(record) } catch {}
   }
 
@@ -34,7 +34,7 @@ export class Logger {
    * @param {string} cause
    * @param {import('../index.d.ts').LogRecord} record
    */
-  again (cause, record, pause = AGAIN) {
+  limited (cause, record, pause = RETRY) {
     const now = performance.now()
     const before = this.logged.get(cause)
     if (before && now - before.at < pause) {
@@ -44,11 +44,11 @@ export class Logger {
     this.logged.delete(cause)
     if (this.logged.size >= CAUSES) this.logged.delete([...this.logged.keys()][0] ?? '')
     this.logged.set(cause, { at: now, left: 0 })
-    this.tell(before?.left ? { ...record, left_out: before.left } : record)
+    this.log(before?.left ? { ...record, left_out: before.left } : record)
   }
 
   /** Forget a cause, so that its next record is logged at once. @param {string} prefix */
-  over (prefix) {
+  reset (prefix) {
     for (const cause of this.logged.keys()) if (cause.startsWith(prefix)) this.logged.delete(cause)
   }
 }

@@ -6,14 +6,14 @@
 import { readFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
-import { Failure } from './failure.js'
-import { MAX_BODY, Unacceptable, errorOf } from './response.js'
+import { PublishFailure } from './publish_failure.js'
+import { MAX_BODY, RefusedError, toError } from './api_response.js'
 import { readSecret } from './secret.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
 /** @typedef {{id: string, body: Buffer}} Outgoing */
 
-const LONGEST_WAIT = 60_000
+const MAX_RETRY_AFTER = 60_000
 
 export class HttpTransport {
   /** @param {Settings} settings @param {'events' | 'bulk'} lane */
@@ -29,7 +29,7 @@ export class HttpTransport {
   }
 
   /**
-   * Publish in order; `confirmed` is called for each durable event. Throws a Failure, or Unacceptable for one event.
+   * Publish in order; `confirmed` is called for each durable event. Throws a PublishFailure, or RefusedError for one event.
    * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
    */
   async publish (events, confirmed) {
@@ -40,7 +40,7 @@ export class HttpTransport {
         confirmed(event)
       }
     } catch (error) {
-      if (!(error instanceof Unacceptable)) this.drop()
+      if (!(error instanceof RefusedError)) this.drop()
       throw error
     }
   }
@@ -58,7 +58,7 @@ export class HttpTransport {
       const [ca, cert, key] = await Promise.all([caFile, certificateFile, keyFile].map((path) => path && readFile(path)))
       return new https.Agent({ keepAlive: true, maxSockets: 1, ...(ca && { ca }), ...(cert && { cert, key }) })
     } catch (error) {
-      throw new Failure('unreachable', `a file of tls cannot be read: ${/** @type {NodeJS.ErrnoException} */ (error).code}`)
+      throw new PublishFailure('unreachable', `a file of tls cannot be read: ${/** @type {NodeJS.ErrnoException} */ (error).code}`)
     }
   }
 
@@ -68,11 +68,11 @@ export class HttpTransport {
       if (error.stale) return this.#request(agent, event.body)
       throw error
     })
-    const error = errorOf(response, event, this.token)
+    const error = toError(response, event, this.token)
     if (error) throw error
   }
 
-  /** @param {http.Agent} agent @param {Buffer} body @returns {Promise<import('./response.js').ApiResponse>} */
+  /** @param {http.Agent} agent @param {Buffer} body @returns {Promise<import('./api_response.js').ApiResponse>} */
   #request (agent, body) {
     const headers = { 'Content-Type': 'application/json', 'Content-Length': body.length, ...(this.token && { Authorization: `Bearer ${this.token}` }) }
     return new Promise((resolve, reject) => {
@@ -80,23 +80,23 @@ export class HttpTransport {
       let finish = () => {} // with the part of the body that has arrived
       const late = setTimeout(() => {
         finish()
-        request.destroy(new Failure('timed_out', `the API has not answered within ${this.limit} ms`))
+        request.destroy(new PublishFailure('timed_out', `the API has not answered within ${this.limit} ms`))
       }, this.limit).unref()
       request.on('socket', (socket) => socket.unref()) // pending events are in files: the process may end
       request.on('error', (error) => {
-        const failure = failureOf(error) // `stale`: the API ended a connection that was idle, as it may
+        const failure = toFailure(error) // `stale`: the API ended a connection that was idle, as it may
         reject(Object.assign(failure, { stale: request.reusedSocket && failure.reason === 'disconnected' }))
       })
       request.on('close', () => {
         clearTimeout(late)
-        reject(new Failure('disconnected', 'the API ended the connection'))
+        reject(new PublishFailure('disconnected', 'the API ended the connection'))
       })
       request.on('response', (response) => {
         const { statusCode: status = 0, headers: { 'content-type': contentType = '', server, 'retry-after': after } } = response
         /** @type {Buffer[]} */
         const parts = []
         let size = 0
-        finish = () => resolve({ status, contentType, server: server?.toString(), after: waitOf(after), body: Buffer.concat(parts) })
+        finish = () => resolve({ status, contentType, server: server?.toString(), after: parseRetryAfter(after), body: Buffer.concat(parts) })
         response.on('error', () => finish()) // the status is known: a firewall that never ends its page must not hold the lane
         response.on('end', () => finish()) // the socket is free for the next
         response.on('data', (part) => {
@@ -113,15 +113,15 @@ export class HttpTransport {
 }
 
 /** Milliseconds of `Retry-After`, a number of seconds or a date. @param {string | undefined} text */
-function waitOf (text) {
+function parseRetryAfter (text) {
   if (text === undefined) return undefined
   const wait = /^\d+$/.test(text) ? Number(text) * 1_000 : Date.parse(text) - Date.now()
-  return Number.isNaN(wait) ? undefined : Math.min(Math.max(wait, 0), LONGEST_WAIT)
+  return Number.isNaN(wait) ? undefined : Math.min(Math.max(wait, 0), MAX_RETRY_AFTER)
 }
 
 /** @param {Error & {code?: unknown}} error */
-function failureOf (error) {
-  if (error instanceof Failure) return error
-  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return new Failure('disconnected', 'the API ended the connection')
-  return new Failure('unreachable', `the API cannot be reached: ${error.code ?? error.message}`)
+function toFailure (error) {
+  if (error instanceof PublishFailure) return error
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return new PublishFailure('disconnected', 'the API ended the connection')
+  return new PublishFailure('unreachable', `the API cannot be reached: ${error.code ?? error.message}`)
 }

@@ -6,19 +6,19 @@
  */
 import { lstat, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { NoEvent } from './entry.js'
-import { within } from './failure.js'
-import { Inheritance, NotOurs, Place, codeOf, readOurs } from './place.js'
+import { InvalidEventError } from './outbox_entry.js'
+import { withTimeout } from './publish_failure.js'
+import { Takeover, ForeignFileError, OutboxFolder, codeOf, readOwnFile } from './outbox_folder.js'
 
-const TRY_AGAIN = 30_000
+const RETRY_AFTER = 30_000
 const LOOKS = 4
 const POLL = 20
-const LET_GO = 2_000
-const LARGEST = 1_048_576 // bytes; an event has 128 KiB
-const AT_ONCE = 3 // of the four threads that Node has for files, names and keys: the fourth stays free if the disk hangs
+const RELEASE_TIMEOUT = 2_000
+const MAX_FILE_BYTES = 1_048_576 // bytes; an event has 128 KiB
+const BATCH_SIZE = 3 // of the four threads that Node has for files, names and keys: the fourth stays free if the disk hangs
 
 export class Disk {
-  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Called when the sub-folder is another now. @param {string} [issuer] */
+  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./logger.js').Logger} log @param {() => void} lost Called when the sub-folder is another now. @param {string} [issuer] */
   constructor (limits, patience, log, lost, issuer) {
     this.limits = limits
     this.patience = patience
@@ -27,16 +27,16 @@ export class Disk {
     this.issuer = issuer
     this.events = 0
     this.bytes = 0
-    this.badUntil = 0
+    this.unusableUntil = 0
     this.writes = 0
     this.still = 0
     this.watch = setInterval(() => { if (this.writes) this.still += 1 }, patience / LOOKS).unref() // counted, as a loop that was busy for long saw no answer either
     /** @type {(() => void)[]} Wait for their turn. */
     this.queue = []
-    this.inheritance = new Inheritance()
-    /** @type {Place | undefined} */
+    this.takeover = new Takeover()
+    /** @type {OutboxFolder | undefined} */
     this.place = undefined
-    /** @type {Promise<Place> | undefined} */
+    /** @type {Promise<OutboxFolder> | undefined} */
     this.claiming = undefined
   }
 
@@ -44,16 +44,16 @@ export class Disk {
   async write (stem, suffix, text, size, share = 1) {
     if (this.hangs() || this.#isFull(size, share)) return false
     this.count(1, size)
-    while (this.writes >= AT_ONCE) await /** @type {Promise<void>} */ (new Promise((resolve) => this.queue.push(resolve)))
-    if (performance.now() < this.badUntil) {
+    while (this.writes >= BATCH_SIZE) await /** @type {Promise<void>} */ (new Promise((resolve) => this.queue.push(resolve)))
+    if (performance.now() < this.unusableUntil) {
       this.count(-1, -size)
       this.queue.shift()?.()
       return false
     }
     if (!this.writes++) this.still = 0
     try {
-      await (await this.placed()).write(stem, suffix, text)
-      this.log.over('disk')
+      await (await this.claimed()).write(stem, suffix, text)
+      this.log.reset('disk')
       return true
     } catch (error) {
       this.count(-1, -size)
@@ -72,9 +72,9 @@ export class Disk {
     this.bytes += bytes
   }
 
-  /** Throws NoEvent if it cannot be ours. @param {string} name */
+  /** Read a file; throws InvalidEventError if another user may have written it. @param {string} name */
   read (name) {
-    return readOurs(this.#path(name), LARGEST).catch((error) => { throw error instanceof NotOurs ? new NoEvent(error.message) : error })
+    return readOwnFile(this.#path(name), MAX_FILE_BYTES).catch((error) => { throw error instanceof ForeignFileError ? new InvalidEventError(error.message) : error })
   }
 
   /** The size of a file that came by a take-over; 0 if it is gone. @param {string} name */
@@ -96,40 +96,40 @@ export class Disk {
     await unlink(this.#path(name)).catch((error) => { if (codeOf(error) !== 'ENOENT') this.failed(error) })
   }
 
-  /** Move a file into the outbox folder itself, for whoever looks. @param {string} name @param {string} to */
+  /** Move a file into the outbox folder itself, for inspection. @param {string} name @param {string} to */
   async setAside (name, to) {
     await rename(this.#path(name), join(this.limits.folder, to)).catch((error) => this.failed(error))
   }
 
-  /** Try it again, though it failed. */
-  forgive () { this.badUntil = 0 }
+  /** Use the disk again after a failure. */
+  retry () { this.unusableUntil = 0 }
 
   /** @param {unknown} error */
   failed (error) {
     const code = codeOf(error)
-    this.badUntil = performance.now() + TRY_AGAIN
-    this.log.again('disk', { level: 'error', event: 'outbox_unusable', code, message: `the outbox cannot be used (${code ?? /** @type {Error} */ (error).message}): events wait in memory. Look at the folder's disk, owner and rights` })
+    this.unusableUntil = performance.now() + RETRY_AFTER
+    this.log.limited('disk', { level: 'error', event: 'outbox_unusable', code, message: `the outbox cannot be used (${code ?? /** @type {Error} */ (error).message}): events wait in memory. Check the folder's disk, owner and rights` })
   }
 
-  /** The names of files that dead processes left, which are in our sub-folder now. */
+  /** Move the files of dead processes into this sub-folder. Returns their names. */
   async takeOver () {
-    return this.inheritance.takeOver(await this.placed(), (name, error) => this.log.again(`left ${name}`, {
+    return this.takeover.takeOver(await this.claimed(), (name, error) => this.log.limited(`left ${name}`, {
       level: 'error',
       event: 'not_taken_over',
-      message: error instanceof NotOurs
+      message: error instanceof ForeignFileError
         ? `${name} in outbox.folder is not taken over: ${error.message}`
-        : `what a process left in ${name} cannot be taken over (${codeOf(error)}): all processes must run as one user`
+        : `the events of an ended process in ${name} cannot be taken over (${codeOf(error)}): all processes must run as one user`
     }))
   }
 
-  /** The sub-folder that is ours; another if it was taken from us. @returns {Promise<Place>} */
-  async placed () {
+  /** The sub-folder of this process; a new one if it was lost. @returns {Promise<OutboxFolder>} */
+  async claimed () {
     if (this.place && !this.place.lost) return this.place
     this.claiming ??= this.#claim().finally(() => { this.claiming = undefined })
     return this.claiming
   }
 
-  /** All writes have come back, unless the disk hangs. */
+  /** Wait for all writes, unless the disk hangs. */
   async idle () {
     while (this.writes && !this.hangs()) await new Promise((resolve) => setTimeout(resolve, POLL)) // holds the process
   }
@@ -140,24 +140,24 @@ export class Disk {
     await this.claiming?.catch(() => {})
     const { place } = this
     this.place = undefined
-    await within(Promise.resolve(place?.release()), LET_GO, 'the disk does not answer').catch(() => {})
+    await withTimeout(Promise.resolve(place?.release()), RELEASE_TIMEOUT, 'the disk does not answer').catch(() => {})
   }
 
   async #claim () {
     const before = this.place
-    const place = this.place = await Place.claim(this.limits.folder, this.issuer)
+    const place = this.place = await OutboxFolder.claim(this.limits.folder, this.issuer)
     if (before) {
-      this.log.tell({ level: 'error', event: 'outbox_folder_lost', message: 'the sub-folder of this process was removed, or taken over by a process on another machine; a new sub-folder is in use' })
+      this.log.log({ level: 'error', event: 'outbox_folder_lost', message: 'the sub-folder of this process was removed, or taken over by a process on another machine; a new sub-folder is in use' })
       await before.release()
       this.lost()
     }
     return place
   }
 
-  /** Whether it answers no more; a disk that is merely busy does. */
+  /** Whether the disk does not respond. A busy disk does. */
   hangs () {
     if (this.still < LOOKS) return false
-    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Look at the disk, or the network behind it' })
+    this.log.limited('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Check the disk, or its network' })
     return true
   }
 
@@ -167,7 +167,7 @@ export class Disk {
   /** @param {number} size @param {number} share */
   #isFull (size, share) {
     if (this.events < share * this.limits.maxEvents && this.bytes + size <= share * this.limits.maxBytes) return false
-    this.log.again('full', { level: 'error', event: 'outbox_full', message: `the outbox holds ${this.events} events in ${this.bytes} bytes, and takes no more: events wait in memory. Bring the broker back, or raise outbox.maxEvents or outbox.maxBytes` })
+    this.log.limited('full', { level: 'error', event: 'outbox_full', message: `the outbox holds ${this.events} events in ${this.bytes} bytes, its limit: events wait in memory. Repair the broker, or raise outbox.maxEvents or outbox.maxBytes` })
     return true
   }
 }

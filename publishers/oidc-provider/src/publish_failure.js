@@ -1,0 +1,31 @@
+/** The reasons why an event was not published, with the remedy. */
+
+/** @typedef {import('../index.d.ts').FailureReason} FailureReason */
+
+/** @type {FailureReason[]} */
+export const FAILURE_REASONS = ['unreachable', 'denied', 'timed_out', 'unroutable', 'rejected', 'disconnected', 'intercepted']
+
+/** An attempt to publish failed; the events stay pending. */
+export class PublishFailure extends Error {
+  /** @param {FailureReason} reason @param {string} message @param {number} [after] Milliseconds to wait, as the server requested. */
+  constructor (reason, message, after) {
+    super(message)
+    this.reason = reason
+    this.after = after
+  }
+}
+
+/** An error's class and code, for the log: the text of a store's error may have its URL, with a password. @param {unknown} error */
+export function describeError (error) {
+  const { name, code } = /** @type {{name?: unknown, code?: unknown}} */ (error ?? {})
+  return [typeof name === 'string' ? name : typeof error, code].filter((part) => typeof part === 'string' || typeof part === 'number').join(' ')
+}
+
+/** The result of `work`; throws a PublishFailure `timed_out` after so many milliseconds. @template T @param {Promise<T>} work @param {number} ms @param {string} what @returns {Promise<T>} */
+export function withTimeout (work, ms, what) {
+  /** @type {NodeJS.Timeout} */
+  let timer
+  /** @type {Promise<never>} */
+  const late = new Promise((_resolve, reject) => { timer = setTimeout(() => reject(new PublishFailure('timed_out', what)), ms).unref() })
+  return Promise.race([work, late]).finally(() => clearTimeout(timer))
+}
