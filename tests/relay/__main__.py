@@ -2,14 +2,14 @@
 
 import sys
 
-from tests.relay.dex_program import build_dex, find_dex
+from tests.relay.dex_program import DEX
 from tests.support.go_modules import GoMissing
 
 
 def main(what: str = "look") -> None:
     """See the module."""
     try:
-        build_dex() if what == "build" else find_dex()
+        DEX.build() if what == "build" else DEX.find()
     except GoMissing as missing:
         sys.exit(f"no Dex: {missing}")
 

@@ -25,7 +25,7 @@ from tests.cluster.processes import TIED
 from tests.relay.browser import Browser
 from tests.relay.keys_reader import KeysReader
 from tests.support.npm_modules import NODE, node_modules
-from tests.support.proxies import documented, nginx_command, running
+from tests.support.proxies import answers, documented, running, write_nginx
 from tests.support.rabbitmq_node import free_ports
 from tests.system.site import Site
 from tests.system.waiting import until
@@ -35,15 +35,6 @@ SCRIPTS = Path(__file__).parent / "node"
 RELAY = "server"
 CLIENTS = ("shop", "mail")
 SECRET = "a-secret-of-both-clients-0123456789"
-_NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log {folder}/access.log; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  {block}
-}}
-"""
 
 
 @record
@@ -79,7 +70,7 @@ class Lab:
     async def start(self, name: str, command: Sequence[str | Path], port: int, **environment: str) -> None:
         """Start a program, and wait until it listens at this port of loopback."""
         await asyncio.to_thread(self._start, name, command, environment)
-        await until(lambda: _is_open(port), bool)
+        await until(lambda: answers(port), bool)
 
     def _start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -130,9 +121,9 @@ class Lab:
 
     async def toggle_listener(self, name: str) -> None:
         """Stop a client's listener, or start it again. Return when its port is closed or open."""
-        before = await _is_open(self.client_ports[name])
+        before = await answers(self.client_ports[name])
         self.send(name, signal.SIGUSR2)
-        await until(lambda: _is_open(self.client_ports[name]), lambda is_open: is_open != before)
+        await until(lambda: answers(self.client_ports[name]), lambda is_open: is_open != before)
 
     def browser(self) -> Browser:
         """Return a user's."""
@@ -273,10 +264,9 @@ async def relay_lab(folder: Path, kind: Kind, through: int | None = None) -> Asy
     try:
         async with AsyncExitStack() as stack:
             place = folder / "nginx"
-            place.mkdir()
-            (place / "nginx.conf").write_text(_NGINX.format(folder=place, block=lab.nginx_block(through)))
+            command = write_nginx(place, lab.nginx_block(through))
             await stack.enter_async_context(lab.reader)
-            await stack.enter_async_context(running(nginx_command(place, place / "nginx.conf"), place, lab.front))
+            await stack.enter_async_context(running(command, place, lab.front))
             yield lab
     except Exception as error:
         for name in lab.names:
@@ -290,12 +280,3 @@ async def relay_lab(folder: Path, kind: Kind, through: int | None = None) -> Asy
 def _site(folder: Path, queue_url: str, prefix: str) -> Site:
     folder.mkdir()
     return Site(folder, queue_url, prefix)
-
-
-async def _is_open(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True

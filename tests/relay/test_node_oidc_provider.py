@@ -150,7 +150,7 @@ async def test_sign_ins_go_on_whatever_keys_notifier_can_read(tmp_path: Path, am
         await until_joined(lab, 200, ["server-3", own])
         await sign_in_and_out(lab)
         lab.reader.leads_to = f"http://127.0.0.1:{lab.web[0]}/relays/server/jwks"
-        await until(partial(lab.read_joined_set, 0), lambda answer: answer == (503, []))
+        await until(partial(lab.read_joined_set, 0), lambda answer: answer == (508, []))
         lab.reader.leads_to = lab.own_jwks_uri
         await until_joined(lab, 200, ["server-3", own])
         await lab.reader.refuse()

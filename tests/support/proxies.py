@@ -24,12 +24,15 @@ events {{ worker_connections 512; }}
 http {{
   access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{
-    listen 127.0.0.1:{port} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};
-    {block}
-    location / {{
-      proxy_pass {other}; proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https;
-    }}
+  {http}
+}}
+"""
+_SERVER = """
+server {{
+  listen 127.0.0.1:{port} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};
+  {block}
+  location / {{
+    proxy_pass {other}; proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https;
   }}
 }}
 """
@@ -94,13 +97,20 @@ async def proxied(
 
 def _written(kind: str, folder: Path, values: Mapping[str, object]) -> list[str]:
     """Write the configuration; return the command that uses it."""
-    folder.mkdir()
-    file = folder / f"{kind}.conf"
-    whole = _NGINX if kind == "nginx" else _APACHE
-    file.write_text(whole.format(modules="/usr/lib/apache2/modules", **values))
     if kind == "nginx":
-        return nginx_command(folder, file)
+        return write_nginx(folder, _SERVER.format(**values))
+    folder.mkdir()
+    file = folder / "apache.conf"
+    file.write_text(_APACHE.format(modules="/usr/lib/apache2/modules", **values))
     return [program("apache2", "apache2", "/usr/sbin"), "-f", str(file), "-DFOREGROUND"]
+
+
+def write_nginx(folder: Path, http: str) -> list[str]:
+    """Make the folder, and write nginx's configuration with these blocks; return the command that uses it."""
+    folder.mkdir()
+    file = folder / "nginx.conf"
+    file.write_text(_NGINX.format(folder=folder, http=http))
+    return nginx_command(folder, file)
 
 
 def nginx_command(folder: Path, file: Path) -> list[str]:
@@ -117,7 +127,7 @@ async def running(command: Sequence[str], folder: Path, port: int) -> AsyncItera
     )
     guard = await asyncio.to_thread(_guard, process.pid)
     try:
-        await until(lambda: _answers(port), bool)
+        await until(lambda: answers(port), bool)
         yield
     finally:
         process.terminate()
@@ -126,7 +136,8 @@ async def running(command: Sequence[str], folder: Path, port: int) -> AsyncItera
         await asyncio.to_thread(guard.communicate)
 
 
-async def _answers(port: int) -> bool:
+async def answers(port: int) -> bool:
+    """Return whether a server listens at this port of loopback."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

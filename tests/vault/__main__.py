@@ -7,13 +7,13 @@ import os
 import sys
 
 from tests.support.go_modules import GoMissing
-from tests.vault.vault_program import build_vault, find_vault
+from tests.vault.vault_program import VAULT
 
 
 def main(what: str = "serve") -> None:
     """See the module."""
     try:
-        program = find_vault() if what == "look" else build_vault()
+        program = VAULT.find() if what == "look" else VAULT.build()
     except GoMissing as missing:
         sys.exit(f"no Vault: {missing}")
     if what == "serve":

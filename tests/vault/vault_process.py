@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.processes import TIED
 from tests.support.go_modules import GoMissing
-from tests.vault.vault_program import find_vault
+from tests.vault.vault_program import VAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def running_vault(certificate: Path | None = None) -> Iterator[RunningVault]:
     The test is skipped if Vault has not been built, unless NOTIFIER_TEST_SIGNERS=required.
     """
     try:
-        program = find_vault()
+        program = VAULT.find()
     except GoMissing as missing:
         if os.environ.get("NOTIFIER_TEST_SIGNERS") == "required":
             pytest.fail(str(missing))
