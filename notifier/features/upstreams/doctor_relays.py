@@ -5,7 +5,6 @@ from functools import partial
 
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.upstreams.configured_relays import (
-    DOCUMENT_TIMEOUT_SECONDS,
     KEYS_TIMEOUT_SECONDS,
     LOOP_HEADERS,
     read_relay_keys,
@@ -18,12 +17,10 @@ from notifier.features.upstreams.relay_settings import (
     relayed_issuer,
     relays_of,
 )
-from notifier.model.client import TlsFiles
 from notifier.model.printable import counted
-from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, metadata_uri
-from notifier.network.http.issuer_documents import Discovery, DocumentReader
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
+from notifier.network.http.issuer_documents import DocumentReader
 from notifier.operators.doctor.doctor import Area, Check, Finding, failure, ok
-from notifier.settings.service_settings import Settings
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import find_publication_faults
 
@@ -73,32 +70,20 @@ async def examine_public_set(
 ) -> Sequence[Finding]:
     """Read the set that clients get. Return a finding: it is the joined set, or has notifier's keys anyway, or not.
 
-    No finding if it cannot be read: the check of the issuer has one.
+    No finding if its address is unknown, or it cannot be read: the check of the issuer has one.
     """
-    uri, document = await _read_public_set(iss, loaded.settings, reader)
-    if isinstance(document, DocumentIssue):
+    issuer, egress = loaded.settings.issuers[iss], loaded.settings.template().route.egress
+    if issuer.jwks_uri is None:
+        return []
+    document = await reader.read_configured(issuer.jwks_uri, egress, issuer.tls, KEYS_TIMEOUT_SECONDS)
+    published = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
+    if isinstance(document, DocumentIssue) or isinstance(published, str):
         return []
     setting = f"relays.{name}"
     if is_joined_set(document.content):
-        return [ok(Area.KEYS, setting, f"clients get the joined set at {uri}")]
-    published = read_jwks(document.content)
-    keys = [*loaded.keys.current_keys(iss), *loaded.keys.future_keys(iss)]
-    faults = {} if isinstance(published, str) else find_publication_faults(keys, published)
-    missing = [kid for kid, fault in faults.items() if fault is not None]
-    if not missing and not isinstance(published, str):
-        return [ok(Area.KEYS, setting, f"the server itself publishes notifier's keys at {uri}")]
+        return [ok(Area.KEYS, setting, f"clients get the joined set at {issuer.jwks_uri}")]
+    faults = find_publication_faults([*loaded.keys.current_keys(iss), *loaded.keys.future_keys(iss)], published)
+    if not any(faults.values()):
+        return [ok(Area.KEYS, setting, f"the server itself publishes notifier's keys at {issuer.jwks_uri}")]
     advice = f"have the proxy pass that path on to {jwks_path(name)} of the listener `web`"
-    return [failure(Area.KEYS, setting, f"clients read {uri}, which is not the joined set", advice)]
-
-
-async def _read_public_set(
-    iss: str, settings: Settings, reader: DocumentReader
-) -> tuple[str, IssuerDocument | DocumentIssue]:
-    """Return the address at which clients read the keys, and the document there."""
-    egress, issuer = settings.template().route.egress, settings.issuers[iss]
-    if issuer.jwks_uri is not None:
-        document = await reader.read_configured(issuer.jwks_uri, egress, issuer.tls, KEYS_TIMEOUT_SECONDS)
-        return issuer.jwks_uri, document
-    tls = TlsFiles() if issuer.tls is None else issuer.tls.files()
-    discovery = Discovery(issuer=iss, metadata=metadata_uri(iss), tls=tls, within=DOCUMENT_TIMEOUT_SECONDS)
-    return f"the jwks_uri of {metadata_uri(iss)}", await discovery.read_keys(reader, egress)
+    return [failure(Area.KEYS, setting, f"clients read {issuer.jwks_uri}, which is not the joined set", advice)]

@@ -18,6 +18,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from notifier.features.upstreams.configured_relays import LOOP_NAME
+from notifier.features.upstreams.relay_settings import back_channel_path, jwks_path
 from notifier.features.upstreams.relay_tokens import Relay
 from notifier.features.upstreams.server_keys import JwksResult
 from notifier.features.upstreams.upstream_routes import RETRY_AFTER_SECONDS, LogoutTokenRoute
@@ -26,8 +27,6 @@ from notifier.network.http.issuer_document import LOOP_STATUS
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots, with_own_slots
 
-TOKEN_PATH = "/relays/{upstream}/backchannel-logout"  # noqa: S105  a path
-JWKS_PATH = "/relays/{upstream}/jwks"
 MAX_TOKENS = shared_bound(700)  # verified ones at a time; the listener has 1,000 connections, for JWK Sets too
 MAX_TOKENS_OF_RELAY = shared_bound(600)  # of these
 MAX_UNREAD_BODIES = shared_bound(256)  # of all relays; a server sends the body at once
@@ -76,8 +75,8 @@ class RelayRoutes:
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Return the routes for the web listener's application."""
-        yield web.post(TOKEN_PATH, self.post_logout)
-        yield web.get(JWKS_PATH, self.get_jwks)
+        yield web.post(back_channel_path("{upstream}"), self.post_logout)
+        yield web.get(jwks_path("{upstream}"), self.get_jwks)
 
     @with_own_slots
     async def post_logout(self, request: web.Request) -> web.Response:

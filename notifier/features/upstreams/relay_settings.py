@@ -7,9 +7,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import model_validator
 
 from notifier.feature import FeatureReport
-from notifier.features.upstreams.upstream_settings import upstreams_of
+from notifier.features.upstreams.upstream_settings import check_issuer, issuer_or_only, upstreams_of
 from notifier.model.errors import InputIssue
-from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import IssuerId, PublicAddress, Section, is_in_clear
@@ -44,10 +43,8 @@ def relays_of(settings: Settings) -> Mapping[str, RelaySettings]:
 
 
 def relayed_issuer(relay: RelaySettings, settings: Settings) -> str | None:
-    """Return the issuer of the relay, or the only issuer of the settings; None without both."""
-    if relay.issuer is not None:
-        return relay.issuer
-    return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
+    """Return the issuer of the relay; None if none is chosen."""
+    return issuer_or_only(relay.issuer, settings)
 
 
 def relayed_issuers(settings: Settings) -> Mapping[str, str]:
@@ -75,18 +72,10 @@ def check_relays(settings: Settings, invalid_sections: frozenset[str]) -> Iterat
             yield InputIssue(setting, "is also the name of an upstream, and metrics and logs would mix them: rename it")
         if "issuers" in invalid_sections:
             continue
-        if iss is None:
-            text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
-            yield InputIssue(f"{setting}.issuer", text)
-        elif iss not in settings.issuers:
-            yield InputIssue(f"{setting}.issuer", explain_unknown_issuer(iss, settings.issuers))
-        else:
+        yield from check_issuer("relay", name, f"{setting}.issuer", iss, settings)
+        if iss is not None and iss in settings.issuers:
             yield from _check_keys(name, relay, iss, settings)
             yield from _check_doubles(name, relay, iss, settings)
-            publishers = settings.issuers[iss].publishers
-            if publishers is not None and name not in publishers:
-                text = f"must name {name} too, or every event of the relay {name} becomes a dead letter"
-                yield InputIssue(f'issuers["{iss}"].publishers', text)
 
 
 def _check_keys(name: str, relay: RelaySettings, iss: str, settings: Settings) -> Iterator[InputIssue]:

@@ -17,10 +17,11 @@ from notifier.features.upstreams.upstream_settings import (
     SameSubSettings,
     SessionsSqlSettings,
     UpstreamSettings,
+    check_issuer,
+    issuer_or_only,
     upstreams_of,
 )
 from notifier.model.errors import InputIssue
-from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.registry import Registry
 from notifier.settings.service_settings import Settings
 
@@ -35,10 +36,8 @@ def read_upstreams(settings: Settings, registry: Registry, invalid_sections: fro
 
 
 def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
-    """Return the issuer of the local sessions: `iss`, or the only issuer of the settings; None without both."""
-    if upstream.iss is not None:
-        return upstream.iss
-    return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
+    """Return the issuer of the local sessions; None if none is chosen."""
+    return issuer_or_only(upstream.iss, settings)
 
 
 def _is_installed(library: str) -> bool:
@@ -58,17 +57,7 @@ def check_upstreams(
         return mistakes
     for name, upstream in upstreams_of(settings).items():
         iss = local_issuer(upstream, settings)
-        if iss is None:
-            text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
-            mistakes.append(InputIssue(f"upstreams.{name}.iss", text))
-            continue
-        if iss not in settings.issuers:
-            mistakes.append(InputIssue(f"upstreams.{name}.iss", explain_unknown_issuer(iss, settings.issuers)))
-            continue
-        publishers = settings.issuers[iss].publishers
-        if publishers is not None and name not in publishers:
-            text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
-            mistakes.append(InputIssue(f'issuers["{iss}"].publishers', text))
+        mistakes += check_issuer("upstream", name, f"upstreams.{name}.iss", iss, settings)
     return [*mistakes, *_check_prefixes(settings)]
 
 

@@ -1,12 +1,14 @@
 """Settings of upstream OpenID Providers: their logout tokens, and how local sessions are found."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.model.client import Algorithm
+from notifier.model.errors import InputIssue
+from notifier.model.nearest import explain_unknown_issuer
 from notifier.model.origins import origin_of
 from notifier.network.databases.database_url import DatabaseUrl
 from notifier.network.http.issuer_document import metadata_uri
@@ -160,3 +162,20 @@ class UpstreamSettings(Section):
 def upstreams_of(settings: Settings) -> Mapping[str, UpstreamSettings]:
     """Return the upstreams, by name."""
     return settings.sections("upstreams", UpstreamSettings)
+
+
+def issuer_or_only(iss: str | None, settings: Settings) -> str | None:
+    """Return the issuer of an upstream or relay: `iss`, or the only issuer of the settings; None without both."""
+    return next(iter(settings.issuers)) if iss is None and len(settings.issuers) == 1 else iss
+
+
+def check_issuer(kind: str, name: str, setting: str, iss: str | None, settings: Settings) -> Iterator[InputIssue]:
+    """Yield an error unless the issuer is known, and accepts events of this upstream or relay (`kind`)."""
+    if iss is None:
+        text = f"is required, since there is not exactly one issuer; it is one of {', '.join(settings.issuers)}"
+        yield InputIssue(setting, text)
+    elif iss not in settings.issuers:
+        yield InputIssue(setting, explain_unknown_issuer(iss, settings.issuers))
+    elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
+        text = f"must name {name} too, or every event of the {kind} {name} becomes a dead letter"
+        yield InputIssue(f'issuers["{iss}"].publishers', text)
