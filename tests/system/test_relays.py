@@ -212,11 +212,15 @@ async def test_jwks_uri_leads_to_the_joined_set_through_a_proxy_that_drops_cdn_l
 
 
 async def test_at_most_100_dead_letters_an_hour_per_relay_beyond_503_with_retry_after(tmp_path: Path) -> None:
-    """Nothing is answered 200 without a durable result. Tokens for known clients are accepted. One line is logged."""
+    """Nothing is answered 200 without a durable result. One line is logged.
+
+    Tokens for known clients are accepted: also by an alias, or without an address, which causes no dead letter.
+    """
     server = IdentityServer()
     async with Clients() as clients, LoopbackServer(server.handle) as upstream:
-        shop = client("shop", clients.url("shop"))
-        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys", shop)
+        shop = {**client("shop", clients.url("shop")), "aliases": ["https://shop.example.com"]}
+        silent = {"client_id": "silent", "issuer": ISSUER}
+        site = installation(tmp_path, embedded(tmp_path), f"{upstream.base}/keys", shop, silent)
         async with worker(site) as running:
             await running.until_ready()
             unknown = [f"c{nth}" for nth in range(100)]
@@ -226,8 +230,9 @@ async def test_at_most_100_dead_letters_an_hour_per_relay_beyond_503_with_retry_
                 status, text = await send(running, token(unknown, jti=f"j{nth}"))
                 assert (status, "too many clients are unknown" in text) == (503, True)
             assert (await send(running, token(["shop", "c7"], jti="mixed")))[0] == 503
-            assert (await send(running, token("shop", sid="s1", jti="known")))[0] == 200
-            await clients.until_notified("shop", ["s1"])
+            for nth, known in enumerate(("shop", "https://shop.example.com", "silent")):
+                assert (await send(running, token(known, sid=f"s{nth}", jti=f"known-{nth}")))[0] == 200
+            await clients.until_notified("shop", ["s0", "s1"])
             assert len(running.logged("upstream_refused")) == 1
             assert await running.metric("dead_letters_total") == 100
             assert await running.stop() == 0

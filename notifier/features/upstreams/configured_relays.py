@@ -101,6 +101,7 @@ class ConfiguredRelays:
             verifier=RelayVerifier(server, lambda: self._live.current.keys.jwks(iss)["keys"]),
             keys=keys,
             dead_letters=DeadLetterBudget(time.monotonic),
+            registry=self._live.registry,
         )
 
     async def _read_keys(self, settings: RelaySettings, iss: str) -> IssuerDocument | DocumentIssue:

@@ -1,18 +1,33 @@
 """Build the upstream OpenID Providers of the current configuration: their keys, and their look-up of sessions."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.upstreams.session_lookups import SessionEndpoint, SessionLookups
-from notifier.features.upstreams.upstream import LocalSessions, SessionsUnavailable, UpstreamSession, to_local_session
+from notifier.features.upstreams.upstream import (
+    SOURCE_PREFIX,
+    LocalSessions,
+    SessionsUnavailable,
+    UpstreamSession,
+    UpstreamSessionEnd,
+    derive_session_end_id,
+    dump_session_end,
+    to_local_event,
+    to_local_session,
+)
 from notifier.features.upstreams.upstream_issuers import local_issuer
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_settings import ResolveSettings, UpstreamSettings, upstreams_of
-from notifier.features.upstreams.upstream_token import LogoutTokenVerifier
+from notifier.features.upstreams.upstream_token import LogoutTokenVerifier, VerifiedLogout
+from notifier.messages.replacements import to_event_message
 from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.documents.sourced import to_sourced
+from notifier.model.ids import new_id
+from notifier.model.message import Lane, Message, MessageDraft
+from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
@@ -35,6 +50,33 @@ class Upstream:
     verifier: LogoutTokenVerifier
     lookups: SessionLookups | None
     browser_lookups: SessionLookups | None
+    clock: Clock = time.time
+    new_message_id: Callable[[], str] = new_id
+
+    def id_of(self, logout: VerifiedLogout) -> str:
+        """Return the id of the session end. It is the same at all workers.
+
+        It derives from `jti` and further claims, so that a logout is not dropped if an upstream reuses a `jti`.
+        """
+        return derive_session_end_id(self.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid)
+
+    def to_message(self, logout: VerifiedLogout) -> MessageDraft:
+        """Return the event of the local session, or a message by which a worker looks it up."""
+        session_end = UpstreamSessionEnd(
+            upstream=self.name,
+            upstream_session=UpstreamSession(iss=logout.iss, sub=logout.sub, sid=logout.sid),
+            id=self.id_of(logout),
+            ended_at=logout.iat,
+        )
+        same_sub = self.settings.resolve.same_sub
+        if same_sub is not None:
+            session = to_local_session(session_end.upstream_session, same_sub.prefix)
+            return to_event_message(to_local_event(session_end, self.iss, session))
+        message = Message(
+            lane=Lane.EVENTS, body=dump_session_end(session_end), tag=None, content_type="application/json",
+            timestamp=self.clock(), user_id=self.name, source=SOURCE_PREFIX + self.name,
+        )  # fmt: skip
+        return to_sourced(message, self.new_message_id())
 
     async def look_up(self, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
         """Return the matching local sessions, for a message of the queue. Never raises."""

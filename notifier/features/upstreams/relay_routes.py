@@ -64,7 +64,7 @@ class RelayRoutes:
     def __init__(
         self,
         find_relay: Callable[[str], Relay | None],
-        tokens: LogoutTokenRoute[Relay],
+        tokens: LogoutTokenRoute,
         record_jwks: Callable[[str, JwksResult], None],
     ) -> None:
         self._find_relay = find_relay

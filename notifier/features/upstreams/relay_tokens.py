@@ -50,18 +50,6 @@ class RelayRules:
     algorithms: None = None
 
 
-@record
-class Relay:
-    """A configured relay. `iss`: the issuer of the server and of its clients. `keys`: the server's."""
-
-    name: str
-    settings: RelaySettings
-    iss: str
-    verifier: "RelayVerifier"
-    keys: ServerKeys
-    dead_letters: "DeadLetterBudget"
-
-
 class _OwnKeys:
     """Finds notifier's keys."""
 
@@ -114,33 +102,39 @@ class DeadLetterBudget:
         return True
 
 
-class RelayMessages:
-    """Makes the events of tokens."""
+@record
+class Relay:
+    """A configured relay. `iss`: the issuer of the server and of its clients. `keys`: the server's."""
 
-    def __init__(self, registry: CurrentRegistry) -> None:
-        self._registry = registry
+    name: str
+    settings: RelaySettings
+    iss: str
+    verifier: RelayVerifier
+    keys: ServerKeys
+    dead_letters: DeadLetterBudget
+    registry: CurrentRegistry
 
-    def id_of(self, relay: Relay, logout: VerifiedLogout) -> str:
+    def id_of(self, logout: VerifiedLogout) -> str:
         """Return the id of the event. It is the same at all workers.
 
         It does not depend on `iat`: a server that sends a token again may sign it anew (Zitadel).
         """
-        return derive_session_end_id(relay.name, logout.iss, logout.jti, logout.sub, logout.sid, *logout.audiences)
+        return derive_session_end_id(self.name, logout.iss, logout.jti, logout.sub, logout.sid, *logout.audiences)
 
-    def to_message(self, relay: Relay, logout: VerifiedLogout) -> MessageDraft | UnacceptedLogout:
+    def to_message(self, logout: VerifiedLogout) -> MessageDraft | UnacceptedLogout:
         """Return the event for all audiences. Each entry has the `sub`, which may be pairwise."""
-        registry = self._registry()
+        registry = self.registry()
 
         def is_known(client_id: str) -> bool:
-            return registry.has_address(relay.iss, client_id)
+            return registry.resolve(self.iss, client_id, None) is not None  # without an address, it is skipped
 
         unknown = [name for name in logout.audiences if not is_known(name)]
-        if unknown and not relay.dead_letters.take_if_allowed(unknown, is_known):
+        if unknown and not self.dead_letters.take_if_allowed(unknown, is_known):
             text = f"too many clients are unknown: {MAX_DEAD_LETTERS_PER_HOUR} in an hour may become dead letters"
             return UnacceptedLogout(result=UpstreamResult.DEAD_LETTERS, description=text)
         entries = (ClientEntry(client_id=name, sub=logout.sub) for name in logout.audiences)
         event = SessionEnded(
-            id=self.id_of(relay, logout), id_given=True, iss=relay.iss, sub=logout.sub, sid=logout.sid,
-            clients=tuple(entries), ended_at=logout.iat, publisher=relay.name,
+            id=self.id_of(logout), id_given=True, iss=self.iss, sub=logout.sub, sid=logout.sid,
+            clients=tuple(entries), ended_at=logout.iat, publisher=self.name,
         )  # fmt: skip
         return to_event_message(event)

@@ -9,32 +9,20 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 
 import asyncio
 import sys
-import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic, Protocol, TypeAlias, TypeVar, assert_never
+from functools import partial
+from typing import Protocol, TypeAlias, assert_never
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from notifier.features.upstreams.configured_upstreams import Upstream
 from notifier.features.upstreams.seen_tokens import SeenTokens
-from notifier.features.upstreams.upstream import (
-    SOURCE_PREFIX,
-    UpstreamSession,
-    UpstreamSessionEnd,
-    derive_session_end_id,
-    dump_session_end,
-    to_local_event,
-    to_local_session,
-)
 from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
-from notifier.messages.replacements import to_event_message
-from notifier.model.documents.sourced import to_sourced
 from notifier.model.errors import QueueError
-from notifier.model.ids import new_id
-from notifier.model.message import Lane, Message, MessageDraft
-from notifier.model.moment import Clock
+from notifier.model.message import Lane, MessageDraft
 from notifier.model.printable import json_text
+from notifier.model.shared_resources import shared_slots
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.tokens.security_event_token import KeysUnavailable
@@ -42,6 +30,7 @@ from notifier.tokens.security_event_token import KeysUnavailable
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
 ANSWER_TIMEOUT_SECONDS = 4.5  # for keys and queue together: most servers give up after 5 s
+MAX_PUBLISHED_TOKENS = 128  # of one sender at a time: four windows of a queue on RabbitMQ
 RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
@@ -53,8 +42,6 @@ PublishOutgoing: TypeAlias = Callable[[Lane, MessageDraft], Awaitable[None]]
 """Returns once a message is durable. Raises QueueError."""
 RecordResult: TypeAlias = Callable[[str, UpstreamResult, str], None]
 """Counts a request of an upstream by result, and logs failures."""
-SenderT = TypeVar("SenderT", bound="TokenSender")
-SenderT_contra = TypeVar("SenderT_contra", bound="TokenSender", contravariant=True)
 
 
 async def publish_all(
@@ -90,18 +77,14 @@ class TokenSender(Protocol):
     @property
     def verifier(self) -> TokenVerifier: ...
 
+    def id_of(self, logout: VerifiedLogout) -> str:
+        """Return an id that is the same for copies of a token, at all workers."""
 
-class LogoutMessages(Protocol[SenderT_contra]):
-    """Makes the messages of verified tokens."""
-
-    def id_of(self, sender: SenderT_contra, logout: VerifiedLogout) -> str:
-        """Return an id that is the same for copies of a token."""
-
-    def to_message(self, sender: SenderT_contra, logout: VerifiedLogout) -> MessageDraft | UnacceptedLogout:
+    def to_message(self, logout: VerifiedLogout) -> MessageDraft | UnacceptedLogout:
         """Return the message to publish for a new token, or why none may be published now."""
 
 
-class LogoutTokenRoute(Generic[SenderT]):
+class LogoutTokenRoute:
     """The route by which senders report ended sessions. `find_sender` returns None for an unknown sender.
 
     `slots`: those for verified tokens, by sender. None: the application limits its requests.
@@ -109,19 +92,18 @@ class LogoutTokenRoute(Generic[SenderT]):
 
     def __init__(
         self,
-        find_sender: Callable[[str], SenderT | None],
-        messages: LogoutMessages[SenderT],
+        find_sender: Callable[[str], TokenSender | None],
         publish: PublishOutgoing,
         record: RecordResult,
         seen: SeenTokens,
         slots: RequestSlots | None = None,
     ) -> None:
         self._find_sender = find_sender
-        self._messages = messages
         self._publish = publish
         self._record = record
         self._seen = seen
         self._slots = slots or RequestSlots(sys.maxsize, sys.maxsize, "")
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: shared_slots(MAX_PUBLISHED_TOKENS))
         self._publishing: dict[str, asyncio.Task[bool]] = {}
 
     async def post_logout(self, request: web.Request) -> web.Response:
@@ -139,7 +121,7 @@ class LogoutTokenRoute(Generic[SenderT]):
         self._record(sender.name, result, text)
         return to_logout_response(result, text)
 
-    async def _accept_token(self, request: web.Request, sender: SenderT) -> tuple[UpstreamResult, str]:
+    async def _accept_token(self, request: web.Request, sender: TokenSender) -> tuple[UpstreamResult, str]:
         """Verify and publish the token of a request. Return the result and the error text."""
         token = await _read_token(request)
         if token is None:
@@ -166,21 +148,22 @@ class LogoutTokenRoute(Generic[SenderT]):
                 assert_never(logout)
 
     async def _accept_logout(
-        self, sender: SenderT, logout: VerifiedLogout, deadline: float
+        self, sender: TokenSender, logout: VerifiedLogout, deadline: float
     ) -> tuple[UpstreamResult, str]:
         """Publish the token's claims durably, unless the token was accepted before. Return result and error text.
 
         Copies of a token share one publication. `deadline`: by the clock of the event loop.
         """
-        token_id = self._messages.id_of(sender, logout)
+        token_id = sender.id_of(logout)
         if self._seen.is_seen(token_id):
             return UpstreamResult.REPLAYED, ""
         publishing = self._publishing.get(token_id)
         if publishing is None:
-            message = self._messages.to_message(sender, logout)
+            message = sender.to_message(logout)
             if isinstance(message, UnacceptedLogout):
                 return message.result, message.description
-            publishing = asyncio.create_task(self._publish_until(message, token_id, logout.until, deadline))
+            publish = partial(self._publish_in_turn, sender.name)
+            publishing = asyncio.create_task(self._publish_until(publish, message, token_id, logout.until, deadline))
             self._publishing[token_id] = publishing
         left = deadline - asyncio.get_running_loop().time()
         done, _ = await asyncio.wait({publishing}, timeout=left)
@@ -188,14 +171,21 @@ class LogoutTokenRoute(Generic[SenderT]):
             return UpstreamResult.QUEUE_AWAY, "the queue is unavailable; send the token again"
         return UpstreamResult.ACCEPTED, ""
 
-    async def _publish_until(self, message: MessageDraft, token_id: str, expires_at: float, deadline: float) -> bool:
+    async def _publish_until(
+        self, publish: PublishOutgoing, message: MessageDraft, token_id: str, expires_at: float, deadline: float
+    ) -> bool:
         try:
-            is_durable = await publish_all(self._publish, [message], deadline)
+            is_durable = await publish_all(publish, [message], deadline)
             if is_durable:
                 self._seen.add(token_id, expires_at)
             return is_durable
         finally:
             del self._publishing[token_id]
+
+    async def _publish_in_turn(self, sender: str, lane: Lane, message: MessageDraft) -> None:
+        """Publish a message. Beyond MAX_PUBLISHED_TOKENS it waits for those of its sender, and delays no others."""
+        async with self._turns[sender]:
+            await self._publish(lane, message)
 
 
 def to_logout_response(result: UpstreamResult, text: str) -> web.Response:
@@ -207,49 +197,6 @@ def to_logout_response(result: UpstreamResult, text: str) -> web.Response:
         status, error, headers = 503, "temporarily_unavailable", {**headers, "Retry-After": RETRY_AFTER_SECONDS}
     document = {"error": error, "error_description": text}
     return web.json_response(document, status=status, headers=headers, dumps=json_text)
-
-
-class UpstreamMessages:
-    """Makes the messages of upstreams: the event of the local session, or a message by which a worker looks it up."""
-
-    def __init__(self, clock: Clock = time.time, new_id: Callable[[], str] = new_id) -> None:
-        self._clock = clock
-        self._new_id = new_id
-
-    def id_of(self, upstream: Upstream, logout: VerifiedLogout) -> str:
-        """Return the id of the session end. It is the same at all workers."""
-        return _to_session_end(upstream, logout).id
-
-    def to_message(self, upstream: Upstream, logout: VerifiedLogout) -> MessageDraft:
-        """Return the message of a token."""
-        session_end = _to_session_end(upstream, logout)
-        same_sub = upstream.settings.resolve.same_sub
-        if same_sub is not None:
-            session = to_local_session(session_end.upstream_session, same_sub.prefix)
-            return to_event_message(to_local_event(session_end, upstream.iss, session))
-        message = Message(
-            lane=Lane.EVENTS,
-            body=dump_session_end(session_end),
-            tag=None,
-            content_type="application/json",
-            timestamp=self._clock(),
-            user_id=upstream.name,
-            source=SOURCE_PREFIX + upstream.name,
-        )
-        return to_sourced(message, self._new_id())
-
-
-def _to_session_end(upstream: Upstream, logout: VerifiedLogout) -> UpstreamSessionEnd:
-    """Return the session end of a token. Its id is the same at all workers.
-
-    The id derives from `jti` and further claims, so that a logout is not dropped if an upstream reuses a `jti`.
-    """
-    return UpstreamSessionEnd(
-        upstream=upstream.name,
-        upstream_session=UpstreamSession(iss=logout.iss, sub=logout.sub, sid=logout.sid),
-        id=derive_session_end_id(upstream.name, logout.iss, logout.jti, str(logout.iat), logout.sub, logout.sid),
-        ended_at=logout.iat,
-    )
 
 
 async def _read_token(request: web.Request) -> bytes | None:

@@ -27,11 +27,10 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.upstreams.configured_relays import ConfiguredRelays
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
     from notifier.features.upstreams.relay_routes import MAX_TOKENS, MAX_TOKENS_OF_RELAY, RelayRoutes
-    from notifier.features.upstreams.relay_tokens import RelayMessages
     from notifier.features.upstreams.seen_tokens import SeenTokens
     from notifier.features.upstreams.upstream_intake import UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
-    from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute, UpstreamMessages
+    from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute
     from notifier.features.upstreams.upstream_sign_outs import UpstreamSignOutRoutes
     from notifier.network.listeners.throttle import RequestSlots
 
@@ -39,9 +38,9 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     upstreams, relays = ConfiguredUpstreams(context.live, record), ConfiguredRelays(context.live, record)
     find, publish, registry = upstreams.find_upstream, context.queue.publish, context.live.registry
     context.queue.side_channel.share_updates(seen.next_update, seen.on_update, "seen-tokens")
-    tokens = LogoutTokenRoute(find, UpstreamMessages(), publish, record.on_request, seen)
-    messages, slots = RelayMessages(registry), RequestSlots(MAX_TOKENS, MAX_TOKENS_OF_RELAY, "")
-    relayed = LogoutTokenRoute(relays.find_relay, messages, publish, record.on_request, seen, slots)
+    tokens = LogoutTokenRoute(find, publish, record.on_request, seen)
+    slots = RequestSlots(MAX_TOKENS, MAX_TOKENS_OF_RELAY, "")
+    relayed = LogoutTokenRoute(relays.find_relay, publish, record.on_request, seen, slots)
     relay_routes = RelayRoutes(relays.find_relay, relayed, record.on_jwks)
     sign_outs = UpstreamSignOutRoutes(find, publish, record.on_request, context.page, registry)
     intake = UpstreamIntake(find, registry, clock=time.time, new_id=new_id, observe=context.observe)
