@@ -34,10 +34,16 @@ class HeldRow(tuple[Any, ...], Mapping[str, object]):
     __slots__ = ()
 
     @classmethod
-    def of(cls, row: Row, shared_names: dict[tuple[str, ...], tuple[str, ...]]) -> "HeldRow":
-        """Return the row to hold. `shared_names`: the names of earlier rows."""
-        names = tuple(row)
-        return cls((shared_names.setdefault(names, names), *row.values()))
+    def of(cls, row: Row, shared_names: dict[tuple[str, ...], tuple[str, ...]], last: Row | None = None) -> "HeldRow":
+        """Return the row to hold. `shared_names`: the names of earlier rows.
+
+        `last`: the client's row in the previous answer. Equal texts are the objects of that row.
+        """
+        names, values = tuple(row), [*row.values()]
+        if last is not None:
+            before = map(last.get, names)
+            values = [old if type(new) is str and new == old else new for new, old in zip(values, before, strict=True)]
+        return cls((shared_names.setdefault(names, names), *values))
 
     @property
     def _names(self) -> tuple[str, ...]:

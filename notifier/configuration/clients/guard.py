@@ -148,16 +148,19 @@ def _patch_registry(old: Registry, part: Registry, changed: set[str]) -> Registr
     faults: dict[str, Mapping[str, str]] = {}
     refused: dict[str, Mapping[str, str]] = {}
     for iss, new_clients in part.clients.items():
-        clients[iss] = MappingProxyType(_replace(old.clients_of(iss), new_clients, changed))
+        patched = _replace(old.clients_of(iss), new_clients, changed)
+        clients[iss] = MappingProxyType(patched) if isinstance(patched, dict) else patched
         faults[iss] = _replace(old.faults.get(iss, {}), part.faults.get(iss, {}), changed)
         refused[iss] = _replace(old.refused.get(iss, {}), part.refused.get(iss, {}), changed)
     beyond = old.beyond.updated(part.beyond, changed)
     return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, refused=refused, beyond=beyond)
 
 
-def _replace(old: Mapping[str, T], part: Mapping[str, T], changed: set[str]) -> dict[str, T]:
-    """Return the members of `old` that have not changed, and those of `part`."""
+def _replace(old: Mapping[str, T], part: Mapping[str, T], changed: set[str]) -> Mapping[str, T]:
+    """Return the members of `old` that have not changed, and those of `part`. If all have changed, return `part`."""
     members = {client_id: value for client_id, value in old.items() if client_id not in changed}
+    if not members:
+        return part
     # To update from a proxy would copy member by member, which blocks other threads for 10 ms at 100,000 clients.
     members.update(part.copy() if isinstance(part, MappingProxyType) else part)
     return members

@@ -199,7 +199,7 @@ class RowCollector:
         last = self._last_rows.get(key)
         # The object of the last answer, if the row is equal. Rows are seldom compared, since most are that object.
         is_equal = last is not None and (last is row or last == row)
-        self._rows[key] = last if last is not None and is_equal else HeldRow.of(row, self._shared_names)
+        self._rows[key] = last if last is not None and is_equal else HeldRow.of(row, self._shared_names, last)
 
     def _differs(self, key: RowKey, row: Row) -> bool:
         """Return True if an earlier row of the client has other values, or was refused."""

@@ -1,4 +1,4 @@
-"""What a list of clients takes of a worker's memory: at most 255 MiB, so that the worker takes less than 350."""
+"""What a list of clients takes of a worker's memory: at most 240 MiB, so that the worker takes less than 350."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ from tests.configuration.clients.test_guard import Source
 
 ROWS = MAX_LIST_ROWS // 16  # so that the tables of sets and dictionaries are as full
 ROW_BYTES = MAX_LIST_BYTES // MAX_LIST_ROWS
-MAX_BYTES_PER_ROW = 255 * 1024 * 1024 // MAX_LIST_ROWS
+MAX_BYTES_PER_ROW = 240 * 1024 * 1024 // MAX_LIST_ROWS
 
 
 def body(host: str) -> bytearray:

@@ -354,6 +354,20 @@ def test_only_the_used_key_of_a_row_is_kept() -> None:
     assert clean_row(row, "[0]") == row, "as the cache gives it back"
 
 
+def test_a_changed_row_shares_the_texts_that_did_not_change() -> None:
+    """If all addresses of a list change, each `client_id` takes memory once. A value of another type is not equal."""
+    former = HeldRow.of(
+        {"client_id": "".join(["mai", "l"]), "backchannel_logout_uri": "https://a.example/", "x": 1}, {}
+    )
+    collector = RowCollector(SourceAnswer(rows=[former], at=time.time()))
+    new = {"client_id": "".join(["ma", "il"]), "backchannel_logout_uri": "https://b.example/"}
+    collector.add(new)
+    (row,) = collector.answer(time.time()).rows
+    assert row == new
+    assert row["client_id"] is former["client_id"]
+    assert HeldRow.of({"client_id": "mail", "x": True}, {}, former)["x"] is True
+
+
 def test_amount_of_a_list_is_bounded() -> None:
     """In rows, in bytes of texts, and in values of lists. Unusable clients count too."""
 
