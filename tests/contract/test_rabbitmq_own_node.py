@@ -218,19 +218,19 @@ async def test_few_messages_of_a_silent_delay_queue_wait_for_one_confirm(
         pytest.skip("without the hook a publish without a confirm frees its place")
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_SECONDS", queue_window.PATIENCE_SECONDS + 0.5)
     queue = await worker()
-    await delay_until_durable(queue, 64, "first")
-    process = "{'%2F_notifier.delay.64s', node()}"
+    await delay_until_durable(queue, 4096, "first")
+    process = "{'%2F_notifier.delay.4096s', node()}"
     await asyncio.to_thread(module_node.ctl, "eval", f"sys:suspend({process}).")
     try:
         for number in range(5):
-            await delay_until_durable(queue, 64, f"later-{number}")
-        await ready(queue, "delay.32s", 5)
+            await delay_until_durable(queue, 4096, f"later-{number}")
+        await ready(queue, "delay.2048s", 5)
     finally:
         await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
-    await ready(queue, "delay.64s", 2)
+    await ready(queue, "delay.4096s", 2)
 
 
-@pytest.mark.parametrize(("is_known", "other", "neighbour"), [(True, 32, 32), (False, 256, 128)])
+@pytest.mark.parametrize(("is_known", "other", "neighbour"), [(True, 2048, 2048), (False, 16384, 8192)])
 async def test_messages_of_a_silent_delay_queue_wait_in_another(
     worker: OpenWorker, module_node: RabbitmqNode, monkeypatch: pytest.MonkeyPatch,
     is_known: bool, other: int, neighbour: int,
@@ -238,29 +238,29 @@ async def test_messages_of_a_silent_delay_queue_wait_in_another(
     """They are durable while it is silent, as all others are. RabbitMQ stops reading a channel that did not know it."""
     if not is_installed("confirms"):
         pytest.skip("without the hook a publish without a confirm frees its place")
-    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_SECONDS", 3.0)
     monkeypatch.setattr(queue_window, "LONG_REFUSAL_SECONDS", 1.0)
     queue = await worker()
     if is_known:
-        await delay_until_durable(queue, 64, "first")
-    process = "{'%2F_notifier.delay.64s', node()}"
+        await delay_until_durable(queue, 4096, "first")
+    process = "{'%2F_notifier.delay.4096s', node()}"
     await asyncio.to_thread(module_node.ctl, "eval", f"sys:suspend({process}).")
     try:
         async with asyncio.timeout(PATIENCE):
-            for seconds in (64, other):
+            for seconds in (4096, other):
                 ids = [f"{seconds}-{number}" for number in range(600)]
                 await asyncio.gather(*(delay_until_durable(queue, seconds, id_) for id_ in ids))
             await queue.publish(DEAD, outgoing("a"))
             await park(queue, SHOP, "a")
-        for seconds, count in {neighbour: 600, 32: 600 if neighbour != 32 else 1200}.items():
+        for seconds, count in {neighbour: 600, 2048: 600 if neighbour != 2048 else 1200}.items():
             await ready(queue, f"delay.{seconds}s", count)
         assert "for notifier.delay." in (queue.status().problem or "")
     finally:
         await asyncio.to_thread(module_node.ctl, "eval", f"sys:resume({process}).")
     async with asyncio.timeout(PATIENCE):
         while queue.status().refusing:
-            await asyncio.gather(*(delay_until_durable(queue, seconds, "last") for seconds in (64, other)))
-    assert (await queue.depths())["delay.64s"].ready <= MIN_WINDOW + 2  # copies, the first and the last
+            await asyncio.gather(*(delay_until_durable(queue, seconds, "last") for seconds in (4096, other)))
+    assert (await queue.depths())["delay.4096s"].ready <= MIN_WINDOW + 2  # copies, the first and the last
 
 
 @pytest.mark.parametrize(
