@@ -16,7 +16,8 @@ HOUSE = ROOT / "notifier"
 PAGE = ROOT / "docs/evidence/shared-resources.md"
 MAKERS = ("model/shared_resources.py", "model/own_thread.py")
 BOUND_MAKERS = {"shared_bound", "shared_slots", "shared_cache", "shared_ring"}  # the size is the first argument
-LOCK_MAKERS = {"shared_lock", "shared_event", "shared_thread_lock", "shared_reentrant_lock"}
+RESULT_MAKERS = {"shared_future", "shared_task"}
+LOCK_MAKERS = {"shared_lock", "shared_event", "shared_thread_lock", "shared_reentrant_lock"} | RESULT_MAKERS
 THREAD_MAKERS = {"start_thread": 0, "shared_timer": 0, "run_in_thread": 1}  # by the position of the name
 FORBIDDEN = {
     "Lock", "RLock", "Condition", "Barrier", "Semaphore", "BoundedSemaphore", "ThreadPoolExecutor",
@@ -30,18 +31,18 @@ PREFETCHES = {  # the only calls of `basic_qos`, and the bound of each
 OF_ONE_TASK = {  # modules whose events and futures one task waits for, or for a bounded time
     "configuration/clients/registry_refresh.py": 3, "configuration/signer_watch.py": 2,
     "configuration/signing_keys.py": 1, "delivery/pipeline.py": 1, "features/feed/feed.py": 1,
-    "features/signers/pkcs11_session.py": 2, "features/sources/sns_server.py": 1,
-    "features/upstreams/seen_tokens.py": 1, "messages/worker.py": 2,
+    "features/signers/pkcs11_session.py": 2, "features/upstreams/seen_tokens.py": 1, "messages/worker.py": 2,
     "model/own_thread.py": 1, "operators/deliveries/jobs.py": 2, "operators/status/worker_presence.py": 3,
     "operators/terminal/queue_access.py": 1, "publishing/notice_wait.py": 1, "queues/rabbitmq/acks.py": 2,
     "queues/rabbitmq/broker_trials.py": 1, "queues/rabbitmq/buckets.py": 2, "queues/rabbitmq/consuming.py": 2,
     "queues/rabbitmq/event_queue.py": 1, "queues/rabbitmq/feed_target.py": 1, "queues/rabbitmq/link.py": 2,
-    "queues/rabbitmq/publishing.py": 2, "queues/rabbitmq/queue.py": 1, "queues/rabbitmq/queue_pass.py": 1,
+    "queues/rabbitmq/publishing.py": 1, "queues/rabbitmq/queue.py": 1, "queues/rabbitmq/queue_pass.py": 1,
     "queues/rabbitmq/replies.py": 2, "queues/rabbitmq/side_channel.py": 1, "queues/rabbitmq/source_bindings.py": 1,
     "queues/rabbitmq/topology_watch.py": 1, "queues/rabbitmq/wire/aiormq_hooks.py": 2,
     "queues/rabbitmq/wire/publish.py": 3, "queues/sqlite/queue.py": 4, "service/deferral_release.py": 1,
     "service/peer_reports.py": 1, "service/run_command.py": 1, "service/watches.py": 2, "telemetry/log_stream.py": 2,
 }  # fmt: skip
+SHIELDED_OF_ONE = {"service/doctor_checks.py"}  # the checks of one run of the doctor wait for it
 OF_ONE = {  # limits of one connection, document, search or commit, which nobody else waits for
     "MAX_HEAD_BYTES", "LARGE_BYTES", "_NUMBER_CUT", "_MAX_SHOWN_NAMES", "HEAD", "MAX_CACHED_TEXTS",
 }  # fmt: skip
@@ -249,6 +250,24 @@ def test_each_event_is_registered() -> None:
     counts = {module: find_events(tree) for module, tree in trees().items() if module != MAKERS[0]}
     assert {module: count for module, count in counts.items() if count} == OF_ONE_TASK
     assert find_events(ast.parse("wake: asyncio.Event = field(default_factory=asyncio.Event)")) == 1
+
+
+def shields(tree: ast.AST) -> bool:
+    """Return True if the module shields work from the end of a caller: others may wait for it, too."""
+    return any(isinstance(node, ast.Attribute) and node.attr == "shield" for node in ast.walk(tree))
+
+
+def makes_results(tree: ast.AST) -> bool:
+    """Return True if the module makes a shared task or future."""
+    return not RESULT_MAKERS.isdisjoint(_names_in(tree))
+
+
+def test_each_shielded_task_is_registered() -> None:
+    """A task that is shielded from one of its callers has several."""
+    found = {module for module, tree in trees().items() if shields(tree) and not makes_results(tree)}
+    assert found - set(MAKERS) == SHIELDED_OF_ONE
+    assert shields(ast.parse("await asyncio.shield(self._task)"))
+    assert not makes_results(ast.parse("self._task = asyncio.create_task(work())"))
 
 
 @pytest.mark.parametrize(

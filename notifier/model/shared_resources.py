@@ -10,7 +10,7 @@ import asyncio
 import functools
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,6 +34,16 @@ def shared_lock() -> asyncio.Lock:
 def shared_event() -> asyncio.Event:
     """Return an event that tasks of many parties wait for, and that one party can keep from being set."""
     return asyncio.Event()
+
+
+def shared_future() -> "asyncio.Future[Any]":
+    """Return a future of the running loop whose result several parties wait for."""
+    return asyncio.get_running_loop().create_future()
+
+
+def shared_task(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Start a task whose result several parties wait for. None of them ends it."""
+    return asyncio.create_task(work)
 
 
 def shared_thread_lock() -> "threading.Lock":

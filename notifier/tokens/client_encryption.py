@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from notifier.model.client import Client, ClientKeysSource, ContentEncryption, Encryption, KeyManagement, PublishedKey
 from notifier.model.errors import InternalFault
 from notifier.model.outcome import Cause
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_task
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.tokens.foreign_keys import (
@@ -183,7 +183,7 @@ class ClientEncryption:
 
     def _start_reading(self, source: ClientKeysSource, key_set: _KeySet) -> None:
         if key_set.reading is None:
-            key_set.reading = asyncio.create_task(self._read_set(source, key_set))
+            key_set.reading = shared_task(self._read_set(source, key_set))
 
     async def _read_set(self, source: ClientKeysSource, key_set: _KeySet) -> None:
         try:

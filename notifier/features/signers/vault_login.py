@@ -20,7 +20,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import SourceFault
 from notifier.model.outcome import read_retry_after
 from notifier.model.own_thread import FileTimeoutError, read_in_thread
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_task
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
 from notifier.settings.secret_text import secret_of
@@ -157,7 +157,7 @@ class VaultLogin:
     def _start_obtaining(self, last: _Token | None) -> "asyncio.Task[_Token]":
         """Return the running task that obtains a token. Start it if none runs."""
         if self._token_task is None:
-            self._token_task = asyncio.create_task(self._obtain(last))
+            self._token_task = shared_task(self._obtain(last))
             self._token_task.add_done_callback(self._on_token)
         return self._token_task
 

@@ -23,7 +23,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from notifier.model.client import EgressPolicy, TlsFiles
 from notifier.model.moment import MinuteLimit
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_future
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.json_client import JsonClient, NoAnswer
 from notifier.network.http.json_parts import Bounds
@@ -53,7 +53,7 @@ class _QueuedCertificate:
     def __init__(self) -> None:
         self.is_repeated = False
         self.waiting_count = 0
-        self.result: asyncio.Future[RSAPublicKey | CertificateUnavailable] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[RSAPublicKey | CertificateUnavailable] = shared_future()
 
 
 class SnsServer:

@@ -23,7 +23,7 @@ import structlog
 from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, is_joined_set, read_server_set
 from notifier.model.errors import describe_error
 from notifier.model.record import copy_record, record
-from notifier.model.shared_resources import shared_bound
+from notifier.model.shared_resources import shared_bound, shared_task
 from notifier.network.http.issuer_document import LOOP_STATUS, DocumentIssue, IssuerDocument
 from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.transmitter_keys import PublishedSet, ReadKeySet, VerifyingKey
@@ -168,7 +168,7 @@ class ServerKeys:
 
     def _begin_reading(self) -> None:
         self._began_at = self._monotonic()
-        self._reading = asyncio.create_task(self._read_set(self._began_at))
+        self._reading = shared_task(self._read_set(self._began_at))
 
     async def _read_set(self, began_at: float) -> None:
         seconds = RETRY_SECONDS

@@ -23,7 +23,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault, describe_error
 from notifier.model.outcome import Cause, Reason, TransportFailure, TransportResult
 from notifier.model.own_thread import run_in_thread
-from notifier.model.shared_resources import shared_bound, shared_lock
+from notifier.model.shared_resources import shared_bound, shared_lock, shared_task
 from notifier.network.http.pem_files import build_client_context, describe_expired, read_expiry_in
 from notifier.settings.file_watch import HANGS, Stamps, find_hanging, read_each, stamp_of, stamps_of
 
@@ -96,7 +96,7 @@ class TlsContexts:
         now = asyncio.get_running_loop().time()
         if self._check is None and now >= self._checked_at + self._check_interval:
             self._checked_at = now
-            self._check = asyncio.create_task(self._renew_changed())
+            self._check = shared_task(self._renew_changed())
             self._check.add_done_callback(self._on_checked)
         if self._check is not None and now < self._checked_at + MAX_CHECK_WAIT_SECONDS:
             await asyncio.wait({self._check}, timeout=self._checked_at + MAX_CHECK_WAIT_SECONDS - now)
@@ -116,7 +116,8 @@ class TlsContexts:
         """Build the context. A hundred requests for a new client build one."""
         build = self._builds.get(files)
         if build is None:
-            build = self._builds[files] = asyncio.create_task(self._build(files))
+            build = shared_task(self._build(files))
+            self._builds[files] = build
             build.add_done_callback(lambda _: self._builds.pop(files, None))
         try:
             return await asyncio.shield(build)

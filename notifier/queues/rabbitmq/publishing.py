@@ -17,7 +17,7 @@ import structlog
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.model.errors import QueueUnavailable
-from notifier.model.shared_resources import shared_slots
+from notifier.model.shared_resources import shared_future, shared_slots
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
     Connection,
@@ -185,7 +185,8 @@ class Publishing:
         message_id = publish.message_id
         while (earlier := self._in_flight.get(message_id)) is not None:
             await asyncio.wait({earlier})
-        published = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
+        published = shared_future()
+        self._in_flight[message_id] = published
         try:
             if (window := self._windows.get(name := publish.exchange or publish.routing_key)) is None:
                 window = self._windows[name] = QueueWindow(self._patience)
