@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,48 @@ async def test_busy_client_does_not_delay_retries_of_others(place: tuple[str, st
             done = await job_of(running, await running.ask("DELETE", by_id, "r"))
             assert (done["kind"], done["cancelled"], done["more"]) == ("cancel", 1, False)
             assert await rows(site) == []
+
+
+@pytest.mark.full
+async def test_job_of_a_killed_worker_is_unknown_and_its_deliveries_continue(
+    place: tuple[str, str], tmp_path: Path
+) -> None:
+    """The job's account adds up until then, and nobody takes it for complete. A second retry attempts the rest."""
+    sessions, refuses, killed = {f"s{number}" for number in range(10)}, True, asyncio.Event()
+
+    async def answer(hit: Hit) -> Answer:
+        if refuses:
+            return 400
+        if killed.is_set() or len(clients.accepted) < 3:
+            return 200
+        await killed.wait()
+        return 503  # to nobody
+
+    async with Clients(answer) as clients, AsyncExitStack() as others:
+        site = site_of(tmp_path, clients, place)
+        site.write_clients([client("shop", clients.url("shop"), max_concurrent=4)])
+        async with replying_worker(site) as running:
+            other = await others.enter_async_context(replying_worker(site)) if place[0].startswith("amqp") else None
+            for number in range(10):
+                assert (await running.post(event(number, "shop")))[0] == 202
+            await until(lambda: rows(site), lambda shown: len(shown) == 10)
+            refuses = False
+            status, job = await running.ask("POST", "/v1/retry", "r", {"client_id": "shop", "iss": ISSUER})
+            assert status == 202
+            path = f"/v1/jobs/{job['id']}"
+            shown = await until(lambda: running.ask("GET", path, "r"), lambda shown: (shown[1]["delivered"] or 0) >= 3)
+            account = shown[1]
+            assert (account["state"], account["waited"]) == ("watching", 10)
+            parts = ("delivered", "waiting", "unknown")
+            assert sum(account["dead"].values()) + sum(account[name] for name in parts) == 10
+            await running.stop(signal.SIGKILL)
+        killed.set()
+        other = other or await others.enter_async_context(replying_worker(site))
+        unknown = await until(lambda: other.ask("GET", path, "r"), lambda shown: shown[0] != 503)
+        assert (unknown[0], "its worker ended" in unknown[1]["title"]) == (404, True)
+        done = await job_of(other, await other.ask("POST", "/v1/retry", "r", {"client_id": "shop", "iss": ISSUER}))
+        assert (done["waiting"], done["unknown"], done["unfinished"]) == (0, 0, None)
+        await clients.until(lambda: {session for _, session in clients.accepted} == sessions)
 
 
 @pytest.mark.full
