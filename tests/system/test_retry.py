@@ -181,7 +181,9 @@ async def test_job_of_a_killed_worker_is_unknown_and_its_deliveries_continue(
         site = site_of(tmp_path, clients, place)
         site.write_clients([client("shop", clients.url("shop"), max_concurrent=4)])
         async with replying_worker(site) as running:
-            other = await others.enter_async_context(replying_worker(site)) if place[0].startswith("amqp") else None
+            other = running  # an embedded queue has one worker, which is restarted
+            if place[0].startswith("amqp"):
+                other = await others.enter_async_context(replying_worker(site))
             for number in range(10):
                 assert (await running.post(event(number, "shop")))[0] == 202
             await until(lambda: rows(site), lambda shown: len(shown) == 10)
@@ -196,7 +198,8 @@ async def test_job_of_a_killed_worker_is_unknown_and_its_deliveries_continue(
             assert sum(account["dead"].values()) + sum(account[name] for name in parts) == 10
             await running.stop(signal.SIGKILL)
         killed.set()
-        other = other or await others.enter_async_context(replying_worker(site))
+        if other is running:
+            other = await others.enter_async_context(replying_worker(site))
         unknown = await until(lambda: other.ask("GET", path, "r"), lambda shown: shown[0] != 503)
         assert (unknown[0], "its worker ended" in unknown[1]["title"]) == (404, True)
         done = await job_of(other, await other.ask("POST", "/v1/retry", "r", {"client_id": "shop", "iss": ISSUER}))
