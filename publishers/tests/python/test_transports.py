@@ -95,3 +95,25 @@ async def test_a_refused_event_is_logged_without_the_user(tmp_path: Path, caplog
     assert "answered 400: " in caplog.text
     assert "no: <sub>, <sid>, line" in caplog.text
     assert not [word for word in ("hush", "secret-user") if word in caplog.text]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_body_that_stalls_is_judged_by_its_status(tmp_path: Path, *, ends: bool) -> None:
+    """A firewall that never ends its page, or ends the connection amid it, must not hold the lane as an outage does."""
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nServer: wall\r\nContent-Length: 100\r\n\r\n<p>Blocked")
+        await writer.drain()
+        if not ends:
+            await asyncio.sleep(5)
+        writer.close()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        own = PublisherSettings(url=f"http://127.0.0.1:{port}", outbox=tmp_path, publish_limit=0.5, drain_limit=0.01)
+        async with Publisher(own) as publisher:
+            await publisher.publish(ended())
+            await until(lambda: publisher.state.failures["intercepted"] >= 1, lambda: publisher.state)
+            assert publisher.state.failures["timed_out"] == 0

@@ -62,13 +62,13 @@ def read_address(url: object) -> Server:
     if "?" in behind or "#" in behind:
         raise AddressMistake("must not have a query or a fragment: use the settings of the publisher instead")
     if urls[0].scheme in _PORTS:
-        return _broker(urls)
+        return _to_broker(urls)
     if urls[0].scheme in ("http", "https"):
-        return _api(urls)
+        return _to_api(urls)
     raise AddressMistake(f"has the scheme {urls[0].scheme[:20]!r}: must be {_FORM}")
 
 
-def _broker(urls: list[URL]) -> Server:
+def _to_broker(urls: list[URL]) -> Server:
     url, port = urls[0], _PORTS[urls[0].scheme]
     if not url.user:
         raise AddressMistake("must name the broker's user: amqps://USER@HOST")
@@ -84,7 +84,7 @@ def _broker(urls: list[URL]) -> Server:
     )
 
 
-def _api(urls: list[URL]) -> Server:
+def _to_api(urls: list[URL]) -> Server:
     url = urls[0]
     if len(urls) > 1:
         raise AddressMistake(f"names several hosts, and only brokers may be several: {url.scheme}://HOST")

@@ -100,7 +100,7 @@ class AmqpTransport:
             return None
         self._drop()
         try:
-            secret, context = await asyncio.get_running_loop().run_in_executor(self._threads, self._files)
+            secret, context = await asyncio.get_running_loop().run_in_executor(self._threads, self._read_files)
         except (OSError, ValueError) as error:
             named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
             return PublishFailure(reason=FailureReason.FILES, text=f"{named}: {format_error(error)}")
@@ -113,7 +113,7 @@ class AmqpTransport:
             self._next_host = (self._next_host + 1) % len(self._server.hosts)
         return failed
 
-    def _files(self) -> tuple[str | None, ssl.SSLContext | None]:
+    def _read_files(self) -> tuple[str | None, ssl.SSLContext | None]:
         return self._settings.read_secret(), self._settings.tls_context() if self._server.tls else None
 
     async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> PublishFailure | None:
@@ -146,7 +146,7 @@ class AmqpTransport:
         if failed is not None or channel is None:
             on_outcome(0, failed or PublishFailure(reason=FailureReason.DISCONNECTED, text="the connection is gone"))
             return
-        tasks = [asyncio.ensure_future(self._send(channel, event)) for event in events]
+        tasks = [asyncio.ensure_future(self._publish_one(channel, event)) for event in events]
         try:
             pending = set(tasks)
             while pending:
@@ -161,11 +161,11 @@ class AmqpTransport:
                     task.cancel()
                     self._track(task)
         for index, task in enumerate(tasks):
-            on_outcome(index, self._outcome(task, late=task in late))
+            on_outcome(index, self._to_outcome(task, late=task in late))
         if channel.is_closed:
             self._drop()
 
-    async def _send(self, channel: aiormq.Channel, event: OutgoingEvent) -> None:
+    async def _publish_one(self, channel: aiormq.Channel, event: OutgoingEvent) -> None:
         properties = commands.Basic.Properties(
             content_type="application/json", delivery_mode=2, message_id=event.id, user_id=self._server.user
         )
@@ -178,7 +178,7 @@ class AmqpTransport:
             wait=False,
         )
 
-    def _outcome(self, task: "asyncio.Task[None]", *, late: bool) -> PublishOutcome:
+    def _to_outcome(self, task: "asyncio.Task[None]", *, late: bool) -> PublishOutcome:
         if late:
             text = f"no confirm within {self._limit:g} s: the broker is frozen, or blocks publishing (memory, disk)"
             return PublishFailure(reason=FailureReason.TIMED_OUT, text=text)

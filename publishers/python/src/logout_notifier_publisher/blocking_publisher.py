@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from logout_notifier_publisher.deprecation import deprecated_name
 from logout_notifier_publisher.event_publisher import Publisher
 from logout_notifier_publisher.guarded_log import log
-from logout_notifier_publisher.prepared_events import DELETION_SECONDS, Alive, PreparedEvent
+from logout_notifier_publisher.prepared_events import DELETION_SECONDS, IsAlive, PreparedEvent
 from logout_notifier_publisher.publisher_metrics import PublisherState
 from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, format_cause
 from logout_notifier_publisher.session_ended import SessionEnded
@@ -33,13 +33,13 @@ STARVED = "the publisher's thread does not run, or hardly (uWSGI needs enable-th
 class BlockingPublisher:
     """As `Publisher`, for threads. `alive` is called on threads of the publisher."""
 
-    def __init__(self, settings: PublisherSettings, *, alive: Alive | None = None) -> None:
+    def __init__(self, settings: PublisherSettings, *, alive: IsAlive | None = None) -> None:
         if mistakes := settings.mistakes():
             raise SettingsMistake(mistakes)
         self._settings = settings
         self._alive = alive
         self._starting = threading.Lock()
-        self._running: _Running | None = None
+        self._running: _PublisherThread | None = None
         self._pid = os.getpid()
 
     def __enter__(self) -> Self:
@@ -112,20 +112,20 @@ class BlockingPublisher:
         """Return the maximum seconds that a caller waits for the publisher's thread."""
         return self._settings.sign_out_limit + GRACE_SECONDS
 
-    def _get_running(self) -> "_Running":
+    def _get_running(self) -> "_PublisherThread":
         """Return the running thread of this process; start it if necessary."""
         if self._pid != os.getpid():  # forked: a thread of the parent may hold the lock
             self._pid, self._starting, self._running = os.getpid(), threading.Lock(), None
         with self._starting:
             if self._running is None:
-                self._running = _Running(Publisher(self._settings, alive=self._alive), self._limit)
+                self._running = _PublisherThread(Publisher(self._settings, alive=self._alive), self._limit)
             return self._running
 
 
 class BlockingPreparedEvent:
     """As `PreparedEvent`, for threads. No method waits or raises."""
 
-    def __init__(self, running: "_Running | None", prepared: PreparedEvent | None) -> None:
+    def __init__(self, running: "_PublisherThread | None", prepared: PreparedEvent | None) -> None:
         self.id = None if prepared is None else prepared.id
         self._running = running
         self._prepared = prepared
@@ -151,7 +151,7 @@ class BlockingPreparedEvent:
     ask = deprecated_name("ask", "look_up")
 
 
-class _Running:
+class _PublisherThread:
     """A thread, its loop and the publisher on it."""
 
     def __init__(self, publisher: Publisher, limit: float) -> None:
@@ -214,7 +214,7 @@ def _look_up_late(done: "Future[PreparedEvent]") -> None:
         done.result().look_up(patience=LATE_LOOKUP_SECONDS)
 
 
-def _close(reference: "weakref.ref[_Running]") -> None:
+def _close(reference: "weakref.ref[_PublisherThread]") -> None:
     running = reference()
     if running is not None:
         running.close()

@@ -44,7 +44,7 @@ def to_json(value: object) -> bytes:
 def to_checked_json(event: Mapping[str, object]) -> bytes:
     """Return the event as it is published. Raises EventMistake if notifier would refuse it, or if it has no id."""
     body = to_json(event)
-    found = list(_mistakes(event))
+    found = list(_find_mistakes(event))
     if len(body) > MAX_EVENT_BYTES:
         found.append(f"the event has {len(body)} bytes; at most {MAX_EVENT_BYTES} are allowed")
     more = len(found) - MAX_LISTED_MISTAKES
@@ -55,10 +55,10 @@ def to_checked_json(event: Mapping[str, object]) -> bytes:
     return body
 
 
-def _mistakes(event: Mapping[str, object]) -> Iterator[str]:
+def _find_mistakes(event: Mapping[str, object]) -> Iterator[str]:
     if "specversion" in event:
         yield "specversion: must not be given: the event would be read as an envelope of CloudEvents"
-    yield from _of_members(event, _EVENT, required=("id", "iss"))
+    yield from _check_members(event, _EVENT, required=("id", "iss"))
     clients = event.get("clients")
     entries = clients if isinstance(clients, list) else []
     if clients != "*" and not entries:
@@ -68,14 +68,14 @@ def _mistakes(event: Mapping[str, object]) -> Iterator[str]:
         yield "sub: sub or sid is required, here or in every entry of clients"
         named = True  # reported once, not for each entry
     for index, entry in enumerate(entries):
-        yield from _of_entry(entry, f"clients[{index}]", named=named)
+        yield from _check_entry(entry, f"clients[{index}]", named=named)
 
 
-def _of_entry(entry: object, path: str, *, named: bool) -> list[str]:
+def _check_entry(entry: object, path: str, *, named: bool) -> list[str]:
     if isinstance(entry, dict):
-        wrong = list(_of_members(entry, _CLIENT, required=("client_id",), path=f"{path}."))
+        wrong = list(_check_members(entry, _CLIENT, required=("client_id",), path=f"{path}."))
     elif isinstance(entry, str):
-        wrong = [f"{path}: {text}"] if (text := _client_id(entry)) is not None else []
+        wrong = [f"{path}: {text}"] if (text := _check_client_id(entry)) is not None else []
     else:
         wrong = [f"{path}: must be a client_id or an object with one, not {_describe_type(entry)}"]
     if wrong or named or _names_user(entry):
@@ -87,7 +87,7 @@ def _names_user(document: object) -> bool:
     return isinstance(document, Mapping) and not (document.get("sub") is None and document.get("sid") is None)
 
 
-def _of_members(
+def _check_members(
     document: Mapping[str, object], checks: "Mapping[str, _Check]", *, required: Sequence[str], path: str = ""
 ) -> Iterator[str]:
     for name, check in checks.items():
@@ -102,7 +102,7 @@ def _of_members(
 _Check = Callable[[object], str | None]
 
 
-def _text(value: object, longest: int = MAX_TEXT_LENGTH) -> str | None:
+def _check_text(value: object, longest: int = MAX_TEXT_LENGTH) -> str | None:
     if not isinstance(value, str):
         return f"must be a string, not {_describe_type(value)}"
     if not value:
@@ -112,35 +112,35 @@ def _text(value: object, longest: int = MAX_TEXT_LENGTH) -> str | None:
     return "must not contain control characters" if _CONTROL.search(value) else None
 
 
-def _id(value: object) -> str | None:
+def _check_id(value: object) -> str | None:
     if isinstance(value, str) and len(value.encode()) > MAX_ID_BYTES:
         return f"must have at most {MAX_ID_BYTES} bytes in UTF-8"
-    return _text(value)
+    return _check_text(value)
 
 
-def _client_id(value: object) -> str | None:
+def _check_client_id(value: object) -> str | None:
     if value == "*":
         return 'is not a client_id; for all clients write "clients": "*", without a list'
-    return _text(value)
+    return _check_text(value)
 
 
-def _moment(value: object) -> str | None:
+def _check_moment(value: object) -> str | None:
     if isinstance(value, str) and is_moment(value):
         return None
     return "must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"
 
 
-def _flag(value: object) -> str | None:
+def _check_flag(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be true or false, not {_describe_type(value)}"
 
 
-def _algorithm(value: object) -> str | None:
+def _check_algorithm(value: object) -> str | None:
     return None if value in _ALGORITHMS else f"is not supported; must be one of {', '.join(_ALGORITHMS)}"
 
 
-def _uri(value: object) -> str | None:
+def _check_uri(value: object) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_URI_LENGTH:
-        return _text(value, MAX_URI_LENGTH)
+        return _check_text(value, MAX_URI_LENGTH)
     if _NO_URI_CHARACTER.search(value):
         return "has a character that no URI may have: percent-encode it, and write the host in punycode"
     if "#" in value:
@@ -189,22 +189,22 @@ def _describe_type(value: object) -> str:
 
 
 _EVENT: Mapping[str, _Check] = {
-    "id": _id,
-    "iss": _text,
-    "sub": _text,
-    "sid": _text,
-    "email": _text,
-    "ended_at": _moment,
-    "not_after": _moment,
-    "reason": _text,
+    "id": _check_id,
+    "iss": _check_text,
+    "sub": _check_text,
+    "sid": _check_text,
+    "email": _check_text,
+    "ended_at": _check_moment,
+    "not_after": _check_moment,
+    "reason": _check_text,
 }
 _CLIENT: Mapping[str, _Check] = {
-    "client_id": _client_id,
-    "backchannel_logout_uri": _uri,
-    "backchannel_logout_session_required": _flag,
-    "id_token_signed_response_alg": _algorithm,
-    "frontchannel_logout_uri": _uri,
-    "frontchannel_logout_session_required": _flag,
-    "sub": _text,
-    "sid": _text,
+    "client_id": _check_client_id,
+    "backchannel_logout_uri": _check_uri,
+    "backchannel_logout_session_required": _check_flag,
+    "id_token_signed_response_alg": _check_algorithm,
+    "frontchannel_logout_uri": _check_uri,
+    "frontchannel_logout_session_required": _check_flag,
+    "sub": _check_text,
+    "sid": _check_text,
 }

@@ -15,7 +15,7 @@ from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.outbox_disk import OutboxDisk
-from logout_notifier_publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, FoundFile, Stored
+from logout_notifier_publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, FoundFile, StoredEvent
 from logout_notifier_publisher.pending_events import PendingEvent, PendingEvents, Stage
 from logout_notifier_publisher.publisher_metrics import PublisherCounters
 from logout_notifier_publisher.publisher_settings import PublisherSettings, format_error
@@ -213,7 +213,7 @@ class EventOutbox:
         self._pending.requeue(events)
         self._wake()
 
-    async def read(self, events: Sequence[PendingEvent]) -> list[tuple[PendingEvent, Stored]]:
+    async def read(self, events: Sequence[PendingEvent]) -> list[tuple[PendingEvent, StoredEvent]]:
         """Return the content of each event. An invalid event is set aside; an unreadable file is tried again later."""
         events = [event for event in events if not self._expire_if_old(event)]
         contents = {event: event.content for event in events if event.content is not None}

@@ -18,7 +18,7 @@ from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.lane_publisher import LanePublisher
 from logout_notifier_publisher.pending_events import PendingEvent, Stage
-from logout_notifier_publisher.prepared_events import Alive, PreparedEvent, PreparedEvents
+from logout_notifier_publisher.prepared_events import IsAlive, PreparedEvent, PreparedEvents
 from logout_notifier_publisher.publisher_metrics import PublisherCounters, PublisherState
 from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, format_cause
 from logout_notifier_publisher.session_ended import EventPart, SessionEnded, build_events
@@ -36,7 +36,7 @@ class Publisher:
     function. Raises SettingsMistake, which lists all mistakes.
     """
 
-    def __init__(self, settings: PublisherSettings, *, alive: Alive | None = None) -> None:
+    def __init__(self, settings: PublisherSettings, *, alive: IsAlive | None = None) -> None:
         if mistakes := settings.mistakes():
             raise SettingsMistake(mistakes)
         self._settings = settings
@@ -71,8 +71,8 @@ class Publisher:
         if self._opening is None:
             self._opening = asyncio.create_task(self._refresh())
             for lane, transport in self._transports.items():
-                sender = LanePublisher(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
-                self._tasks.append(asyncio.create_task(sender.run()))
+                publisher = LanePublisher(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
+                self._tasks.append(asyncio.create_task(publisher.run()))
             self._tasks.append(asyncio.create_task(self._refresh_periodically()))
         await asyncio.wait({self._opening}, timeout=0.0 if self._opening_is_late else self._settings.sign_out_limit)
         self._opening_is_late = not self._opening.done()
@@ -86,7 +86,7 @@ class Publisher:
         give_up = time.monotonic() + self._settings.drain_limit
         if self._running_stores:
             await asyncio.wait(set(self._running_stores), timeout=self._settings.drain_limit)
-        while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  senders do not signal it
+        while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  lanes do not signal it
             await asyncio.sleep(POLL_SECONDS)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)

@@ -20,15 +20,13 @@ from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.interception_tracker import MAX_ATTEMPTS, InterceptionTracker
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
-from logout_notifier_publisher.outbox_files import REFUSED, Stored
+from logout_notifier_publisher.outbox_files import REFUSED, StoredEvent
 from logout_notifier_publisher.pending_events import PendingEvent, Stage
 from logout_notifier_publisher.publisher_metrics import PublisherCounters
 from logout_notifier_publisher.redaction import redact
 
 BATCH_SIZE = 100
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.25, 10.0
-
-
 _REASONS_OF_RESPONSES = {FailureReason.DENIED, FailureReason.REJECTED, FailureReason.INTERCEPTED}
 
 
@@ -45,9 +43,8 @@ class LanePublisher:
         self._eager = eager
         self._log_limit = LogLimit(time.monotonic)
         self._failing = False
-        self._backoff = Backoff(
-            FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, jitter=0.2
-        )  # processes should not come back together
+        # With jitter, so that processes do not reconnect at the same time.
+        self._backoff = Backoff(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, jitter=0.2)
         self._interceptions = InterceptionTracker(time.monotonic)
 
     async def run(self) -> None:
@@ -85,7 +82,7 @@ class LanePublisher:
                 outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
                 await self._transport.publish(outgoing, on_outcome)
         finally:
-            self._outbox.requeue(taken)  # ignores the events that are gone
+            self._outbox.requeue(taken)  # ignores removed and deferred events
         if failed is None:
             if read:
                 self._on_success()
@@ -95,7 +92,7 @@ class LanePublisher:
             return  # it concerns the deferred event alone
         self._failing = True
         if confirmed:
-            self._backoff.reset()  # it concerns some events, and the others go on
+            self._backoff.reset()  # other events are accepted
         await self._wait_to_retry(failed)
 
     async def _take(self) -> list[PendingEvent]:
@@ -108,7 +105,9 @@ class LanePublisher:
         deferred = {event.name: event for event in self._outbox.deferred(self._lane)}
         return [deferred[self._interceptions.select_probe([*deferred])]] if deferred else []
 
-    def _apply_outcome(self, event: PendingEvent, stored: Stored, outcome: PublishOutcome) -> PublishFailure | None:
+    def _apply_outcome(
+        self, event: PendingEvent, stored: StoredEvent, outcome: PublishOutcome
+    ) -> PublishFailure | None:
         """Apply the outcome to its event. Returns the failure if the event stays in the outbox."""
         match outcome:
             case Confirmed():
@@ -159,7 +158,7 @@ class LanePublisher:
         await asyncio.sleep(max(self._backoff.next_delay(), failed.retry_after))
 
 
-def _until_repeated_id(read: list[tuple[PendingEvent, Stored]]) -> Iterator[tuple[PendingEvent, Stored]]:
+def _until_repeated_id(read: list[tuple[PendingEvent, StoredEvent]]) -> Iterator[tuple[PendingEvent, StoredEvent]]:
     """Yield the events up to the first repeated id, because the broker's returns cannot distinguish the two."""
     ids: set[str] = set()
     for event, stored in read:
@@ -169,7 +168,7 @@ def _until_repeated_id(read: list[tuple[PendingEvent, Stored]]) -> Iterator[tupl
         yield event, stored
 
 
-def _redact_names(text: str, stored: Stored) -> str:
+def _redact_names(text: str, stored: StoredEvent) -> str:
     """Redact the user and the session in a server's text about an event."""
     clients = stored.event.get("clients")
     entries = [each for each in clients if isinstance(each, dict)] if isinstance(clients, list) else []

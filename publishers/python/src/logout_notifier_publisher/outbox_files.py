@@ -30,7 +30,7 @@ class ForeignFileError(OSError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredEvent:
     """The content of a file. `session` is the argument of `alive`, None if the session cannot be looked up.
 
     `body`: the event as it is published.
@@ -59,7 +59,7 @@ def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
     return content
 
 
-def decode(content: bytes) -> Stored:
+def decode(content: bytes) -> StoredEvent:
     """Parse the content of a file. Raises EventMistake if it is not a valid event."""
     try:
         document = json.loads(content)
@@ -69,7 +69,7 @@ def decode(content: bytes) -> Stored:
         raise EventMistake([f"is not a valid outbox file: {type(error).__name__}"]) from None
     if not isinstance(event, dict):
         raise EventMistake(["is not a valid outbox file: event"])
-    return Stored(lane=lane, session=document.get("session"), event=event, body=to_checked_json(event))
+    return StoredEvent(lane=lane, session=document.get("session"), event=event, body=to_checked_json(event))
 
 
 def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:

@@ -39,13 +39,13 @@ class OutboxFolder:
     @classmethod
     def claim(cls, root: Path) -> Self:
         """Claim the first sub-folder that only this user can write to and no living process owns. Raises OSError."""
-        _make(root)
+        _create(root)
         refused = None
         for number in range(MAX_FOLDERS):
             path = root / str(number)
-            _make(path)
+            _create(path)
             try:
-                with _opened(path) as folder, _locked(folder) as lock:
+                with _open_checked(path) as folder, _try_lock(folder) as lock:
                     if lock is not None:
                         _remove_unfinished(folder)
                         outbox_files.sync(root)  # the folder may be new
@@ -69,7 +69,7 @@ class OutboxFolder:
             if other == self.path or not other.name.isdigit():
                 continue
             try:
-                for folder, name in self._left_in(other):
+                for folder, name in self._list_left(other):
                     os.rename(name, self.path / name, src_dir_fd=folder)
                     taken += 1
             except OSError as error:
@@ -78,15 +78,15 @@ class OutboxFolder:
             outbox_files.sync(self.path)
         return taken
 
-    def _left_in(self, other: Path) -> Iterator[tuple[int, str]]:
+    def _list_left(self, other: Path) -> Iterator[tuple[int, str]]:
         """Yield the open folder and the name of each file while it is locked. Yields nothing if its process lives."""
-        with _opened(other) as folder:
-            if not any(name.endswith((PART, PENDING, READY)) for name in _names(folder)):
+        with _open_checked(other) as folder:
+            if not any(name.endswith((PART, PENDING, READY)) for name in _list_names(folder)):
                 return
-            with _locked(folder) as lock:
+            with _try_lock(folder) as lock:
                 if lock is not None:
                     _remove_unfinished(folder)
-                    yield from ((folder, name) for name in _names(folder) if name.endswith((PENDING, READY)))
+                    yield from ((folder, name) for name in _list_names(folder) if name.endswith((PENDING, READY)))
 
     def close(self) -> None:
         """Release the folder."""
@@ -102,13 +102,13 @@ def _release_after_fork(reference: "weakref.ref[OutboxFolder]") -> None:
             folder.close()
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):  # also a dangling link
         folder.mkdir(mode=0o700, parents=True)  # events name users
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_checked(path: Path) -> Iterator[int]:
     """Open and check a folder. The open folder is checked, so that it cannot be replaced in between. Raises OSError."""
     why = _find_foreign_reason(path.lstat())
     if why is None:
@@ -143,21 +143,21 @@ def _find_foreign_reason(status: os.stat_result) -> str | None:
     return None
 
 
-def _names(folder: int) -> list[str]:
+def _list_names(folder: int) -> list[str]:
     """Return the sorted names of the open folder's files. Raises OSError."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries)
 
 
 def _remove_unfinished(folder: int) -> None:
-    for name in _names(folder):
+    for name in _list_names(folder):
         if name.endswith(PART):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
 
 
 @contextlib.contextmanager
-def _locked(folder: int) -> Iterator[int | None]:
+def _try_lock(folder: int) -> Iterator[int | None]:
     """Yield a descriptor that holds the open folder, None if a living process does. Raises OSError.
 
     The lock file must belong to this user: another user could hold theirs forever.

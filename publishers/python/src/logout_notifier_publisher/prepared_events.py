@@ -20,7 +20,7 @@ from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.pending_events import PendingEvent, Stage
 from logout_notifier_publisher.publisher_settings import format_cause
 
-Alive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
+IsAlive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
 """Returns whether the session lives, given the `session` of `publishing(…)`. May raise: it is called again later."""
 
 MAX_CONCURRENT_LOOKUPS = 4
@@ -62,7 +62,7 @@ class PreparedEvent:
 class PreparedEvents:
     """All session ends in progress. Used from one event loop."""
 
-    def __init__(self, outbox: EventOutbox, alive: Alive | None) -> None:
+    def __init__(self, outbox: EventOutbox, alive: IsAlive | None) -> None:
         self._outbox = outbox
         self._alive = alive
         self._lookups: set[asyncio.Task[None]] = set()

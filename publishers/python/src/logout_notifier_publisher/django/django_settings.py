@@ -36,43 +36,43 @@ def read() -> DjangoSettings:
         publisher = PublisherSettings.from_mapping({name: given[name] for name in given if name not in own})
     except SettingsMistake as mistake:
         mistakes += [(name.upper(), text) for name, text in mistake.mistakes]
-    issuer = _issuer(own.get("ISSUER"), mistakes)
-    clients = _clients(own.get("CLIENTS", "*"), mistakes)
-    sub = _function("SUB", own.get("SUB", _sub), mistakes)
-    sid = _function("SID", own.get("SID", _sid), mistakes)
+    issuer = _read_issuer(own.get("ISSUER"), mistakes)
+    clients = _read_clients(own.get("CLIENTS", "*"), mistakes)
+    sub = _load_function("SUB", own.get("SUB", _default_sub), mistakes)
+    sid = _load_function("SID", own.get("SID", _default_sid), mistakes)
     if mistakes or publisher is None:
         raise SettingsMistake(mistakes)
     return DjangoSettings(publisher=publisher, issuer=issuer, clients=clients, sub=sub, sid=sid)
 
 
-def _issuer(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], str]:
+def _read_issuer(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], str]:
     if isinstance(value, str) and "://" in value:
-        return _always(value)
+        return _constant(value)
     if value is None or value == "":
         mistakes.append(("ISSUER", "is required: `iss` of your ID tokens, or the path of a function(request, user)"))
-        return _nothing
-    return _function("ISSUER", value, mistakes)
+        return _invalid
+    return _load_function("ISSUER", value, mistakes)
 
 
-def _clients(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], Any]:
+def _read_clients(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], Any]:
     if value == "*" or isinstance(value, list | tuple):
-        return _always(value)
-    return _function("CLIENTS", value, mistakes)
+        return _constant(value)
+    return _load_function("CLIENTS", value, mistakes)
 
 
-def _function(name: str, value: object, mistakes: list[tuple[str, str]]) -> Callable[..., Any]:
+def _load_function(name: str, value: object, mistakes: list[tuple[str, str]]) -> Callable[..., Any]:
     try:
         found = import_string(value) if isinstance(value, str) else value
     except ImportError as error:
         mistakes.append((name, f"cannot be imported: {error}"))
-        return _nothing
+        return _invalid
     if callable(found):
         return cast("Callable[..., Any]", found)
     mistakes.append((name, "must be a function, or the path of one: myproject.clients.of_user"))
-    return _nothing
+    return _invalid
 
 
-def _always(value: Any) -> Callable[[Any, Any], Any]:
+def _constant(value: Any) -> Callable[[Any, Any], Any]:
     def answer(request: object, user: object) -> Any:
         del request, user
         return value
@@ -80,14 +80,14 @@ def _always(value: Any) -> Callable[[Any, Any], Any]:
     return answer
 
 
-def _nothing(*arguments: object) -> Any:
+def _invalid(*arguments: object) -> Any:
     del arguments
 
 
-def _sub(user: Any) -> str:
+def _default_sub(user: Any) -> str:
     return str(user.pk)
 
 
-def _sid(request: Any) -> str | None:
+def _default_sid(request: Any) -> str | None:
     found = request.session.get(SID)
     return None if found is None else str(found)
