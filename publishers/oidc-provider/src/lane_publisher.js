@@ -138,9 +138,15 @@ export class LanePublisher {
     } catch (error) {
       if (error instanceof InvalidEventError) await this.outbox.setAside(entry, 'refused', error.message)
       else if (codeOf(error) === 'ENOENT') this.outbox.missing(entry)
-      else throw error
+      else this.#postpone(entry, error)
       return [undefined, entry]
     }
+  }
+
+  /** Publish the others first: the file is read again in a minute. @param {OutboxEntry} entry @param {unknown} error */
+  #postpone (entry, error) {
+    this.outbox.postpone(entry)
+    this.log.limited('unreadable', { level: 'error', event: 'event_unreadable', lane: this.lane, file: entry.file, message: `an event in the outbox cannot be read (${codeOf(error)}): others are published, and it is read again every minute. Check the disk, owner and permissions` })
   }
 
   /** @param {unknown} error */

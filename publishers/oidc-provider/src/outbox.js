@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Disk } from './outbox_disk.js'
+import { OutboxDisk } from './outbox_disk.js'
 import { OutboxEntry, LANES, parseContent } from './outbox_entry.js'
 import { withTimeout } from './publish_failure.js'
 import { ForeignFileError, SESSIONS_FILE } from './outbox_folder.js'
@@ -26,12 +26,14 @@ export class Outbox {
     this.limits = settings.outbox
     this.log = log
     this.wake = wake
-    this.disk = new Disk(settings.outbox, settings.limits.signOut, log, () => { for (const entry of this.#all()) if (entry.onDisk) this.#gone(entry) }, issuer)
+    this.disk = new OutboxDisk(settings.outbox, settings.limits.signOut, log, () => { for (const entry of this.#all()) if (entry.onDisk) this.#gone(entry) }, issuer)
     this.counts = { written: 0, lost: 0, refused: 0, expired: 0 }
     /** @type {Record<Lane, Map<string, OutboxEntry>>} May be published, oldest first. */
     this.ready = { events: new Map(), bulk: new Map() }
     /** @type {Set<OutboxEntry>} Their sessions may live. */
     this.pending = new Set()
+    /** @type {Set<OutboxEntry>} Their files cannot be read now. */
+    this.postponed = new Set()
     this.inMemory = 0
     this.process = randomBytes(4).toString('hex')
     this.sequence = 0
@@ -41,11 +43,11 @@ export class Outbox {
     this.remembered = unlink
     this.timers = [
       setInterval(() => this.persist().catch((error) => this.disk.failed(error)), DISK_RETRY).unref(),
-      setInterval(() => this.takeOver(), TAKEOVER_INTERVAL).unref()
+      setInterval(() => { this.#resume(); this.takeOver() }, TAKEOVER_INTERVAL).unref()
     ]
   }
 
-  get waiting () { return this.ready.events.size + this.ready.bulk.size + this.pending.size }
+  get waiting () { return this.ready.events.size + this.ready.bulk.size + this.pending.size + this.postponed.size }
 
   /** When the oldest event that may be published was written; undefined if none waits. */
   get oldest () {
@@ -115,6 +117,24 @@ export class Outbox {
     await this.#drop(entry)
   }
 
+  /** Publish the other events first. @param {OutboxEntry} entry */
+  postpone (entry) {
+    this.ready[entry.lane].delete(entry.stem)
+    this.postponed.add(entry)
+  }
+
+  /** Queue the postponed events again. */
+  #resume () {
+    for (const entry of this.postponed) this.ready[entry.lane].set(entry.stem, entry)
+    if (this.postponed.size) this.#sort()
+    this.postponed.clear()
+    this.wake()
+  }
+
+  #sort () {
+    for (const lane of LANES) this.ready[lane] = new Map([...this.ready[lane]].sort(([one], [other]) => one < other ? -1 : 1))
+  }
+
   /** Forget an event whose file was deleted. @param {OutboxEntry} entry */
   missing (entry) {
     this.ready[entry.lane].delete(entry.stem)
@@ -169,7 +189,7 @@ export class Outbox {
       const found = names.filter((name) => !name.startsWith(SESSIONS_FILE))
       for (let at = 0; at < found.length; at += BATCH_SIZE) await Promise.all(found.slice(at, at + BATCH_SIZE).map((name) => this.#addFound(name)))
       if (!found.length) return
-      for (const lane of LANES) this.ready[lane] = new Map([...this.ready[lane]].sort(([one], [other]) => one < other ? -1 : 1))
+      this.#sort()
       this.log.log({ level: 'info', event: 'taken_over', message: 'events that an earlier process left are published', count: found.length })
       this.wake()
     } catch (error) {
@@ -203,7 +223,7 @@ export class Outbox {
   }
 
   #all () {
-    return [...this.pending, ...this.ready.events.values(), ...this.ready.bulk.values()]
+    return [...this.pending, ...this.postponed, ...this.ready.events.values(), ...this.ready.bulk.values()]
   }
 
   /** @param {Lane} lane */

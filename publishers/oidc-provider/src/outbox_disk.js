@@ -17,7 +17,7 @@ const RELEASE_TIMEOUT = 2_000
 const MAX_FILE_BYTES = 1_048_576 // bytes; an event has 128 KiB
 const BATCH_SIZE = 3 // of the four threads that Node has for files, names and keys: the fourth stays free if the disk hangs
 
-export class Disk {
+export class OutboxDisk {
   /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./logger.js').Logger} log @param {() => void} lost Called when the sub-folder is another now. @param {string} [issuer] */
   constructor (limits, patience, log, lost, issuer) {
     this.limits = limits

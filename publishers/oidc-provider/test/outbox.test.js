@@ -1,11 +1,12 @@
 /** The outbox: what is on the disk when, what happens when it takes nothing, and that nothing is forgotten silently. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Logger } from '../src/logger.js'
 import { Outbox } from '../src/outbox.js'
+import { OutboxDisk } from '../src/outbox_disk.js'
 import { OutboxFolder } from '../src/outbox_folder.js'
 import { api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
@@ -216,4 +217,60 @@ test('close gives up after its limit', async (t) => {
   const took = performance.now() - began
   assert.ok(took >= 195 && took < 10_000, `${took} ms`)
   assert.equal(filesIn(folder, 'events.json').length, 1)
+})
+
+test('an outbox that an earlier release of the package left is taken over', async (t) => {
+  const folder = folderOf(t)
+  cpSync(new URL('former_outbox', import.meta.url), folder, { recursive: true })
+  const there = await api(t)
+  const { logouts } = await rig(t, { url: there.url, folder, outbox: { maxAge: 1e12 } })
+  await until(() => logouts.published === 3)
+  const lanes = Object.fromEntries(there.got.map(({ event: { sub }, path }) => [sub, path]))
+  assert.deepEqual(lanes, { alice: '/v1/events', bob: '/v1/events?lane=bulk', carol: '/v1/events' })
+  await until(() => logouts.waiting === 0 && filesIn(folder, '.json').length === 0)
+})
+
+test('a hanging disk delays a mass logout by one limit, not each session by one', async (t) => {
+  const { outbox, place } = outboxOf(t, { signOut: 400 })
+  await outbox.disk.claimed()
+  const { write } = OutboxFolder.prototype
+  let answers = () => {}
+  const hanging = new Promise((resolve) => { answers = resolve })
+  const busy = setInterval(() => {}, 50) // the outbox's own timers hold no process
+  t.after(() => clearInterval(busy))
+  OutboxFolder.prototype.write = async function (...values) { await hanging; return write.apply(this, values) }
+  t.after(() => { OutboxFolder.prototype.write = write })
+  const began = performance.now()
+  for (let nth = 0; nth < 100; nth += 1) await outbox.add('bulk', undefined, event(String(nth)))
+  assert.ok(performance.now() - began < 8_000, `${performance.now() - began} ms`) // with a limit for each: 40 s
+  assert.equal(outbox.inMemory, 100)
+  answers()
+  await until(() => outbox.inMemory < 100)
+  await outbox.persist()
+  await until(() => filesIn(place(), '-bulk.json').length === 100)
+})
+
+test('a file that cannot be read delays no other event, and is read again', async (t) => {
+  let broken = true
+  const { read } = OutboxDisk.prototype
+  const blocked = []
+  OutboxDisk.prototype.read = async function (name) {
+    blocked[0] ??= name
+    if (broken && name === blocked[0]) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
+    return read.call(this, name)
+  }
+  t.after(() => { OutboxDisk.prototype.read = read })
+  const { setInterval: real } = globalThis
+  const ticks = []
+  globalThis.setInterval = (work, ms) => { if (ms === 60_000) ticks.push(work); return real(work, ms) }
+  t.after(() => { globalThis.setInterval = real })
+  const there = await api(t)
+  const { session, logouts, log } = await rig(t, { url: there.url })
+  for (const account of ['one', 'two', 'three']) await (await session(account, ['shop'])).destroy()
+  await until(() => logouts.published === 2)
+  assert.equal(logouts.waiting, 1)
+  assert.equal(log.of('event_unreadable').length, 1)
+  broken = false
+  for (const tick of ticks) tick()
+  await until(() => logouts.published === 3)
 })
