@@ -6,8 +6,11 @@ import dev.notifier.keycloak.event.SessionKey;
 import dev.notifier.keycloak.watch.Daemons;
 import dev.notifier.keycloak.watch.Seldom;
 import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.EnumMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -89,12 +92,22 @@ final class Keeper implements AutoCloseable {
     /** Queue the files of this process's folder, or of a dead process's. */
     private void take(OutboxFolder from, List<Path> left) throws IOException {
         int taken = 0;
+        List<Path> unreadable = new ArrayList<>();
         for (Path file : left) {
             String whole = file.getFileName().toString();
             String ending = whole.endsWith(OutboxFolder.PENDING) ? OutboxFolder.PENDING : OutboxFolder.READY;
             String name = whole.substring(0, whole.length() - ending.length());
             Path ours = from == folder ? file : from.moved(file, folder, whole);
-            Slip slip = slip(ours, name);
+            Slip slip;
+            try {
+                slip = slip(ours, name);
+            } catch (IOException failed) { // such as a volume that is gone for a moment: the others go first
+                if (!isDeleted(ours, failed)) {
+                    unreadable.add(ours);
+                }
+                report(failed);
+                continue;
+            }
             outbox.found(slip);
             taken += slip.events();
             if (ending.equals(OutboxFolder.PENDING)) {
@@ -102,6 +115,9 @@ final class Keeper implements AutoCloseable {
             } else {
                 outbox.lane(slip.lane()).add(slip);
             }
+        }
+        if (!unreadable.isEmpty()) {
+            inAMinute(() -> take(folder, unreadable));
         }
         if (taken > 0) {
             folder.sync();
@@ -122,7 +138,17 @@ final class Keeper implements AutoCloseable {
 
     /** Publish those of its endings whose sessions are gone. */
     private void settle(Slip slip, boolean settled) throws IOException {
-        List<Ending> endings = outbox.read(slip);
+        List<Ending> endings;
+        try {
+            endings = outbox.read(slip);
+        } catch (IOException failed) { // such as a volume that is gone for a moment
+            if (isDeleted(slip.file(), failed)) {
+                throw failed;
+            }
+            lookUpIn(LOOK_UP_SECONDS, slip, settled);
+            report(failed);
+            return;
+        }
         Set<SessionKey> sessions = new LinkedHashSet<>();
         endings.stream().filter(Objects::nonNull).map(Ending::session).filter(Objects::nonNull).forEach(sessions::add);
         Set<SessionKey> living;
@@ -150,6 +176,11 @@ final class Keeper implements AutoCloseable {
         }
     }
 
+    /** Whether the file alone is gone, and not its folder, too. */
+    private static boolean isDeleted(Path file, IOException failed) {
+        return failed instanceof NoSuchFileException && Files.isDirectory(file.getParent());
+    }
+
     private void divide(Slip slip, List<Ending> gone) {
         Slip part = gone.isEmpty() ? null : outbox.part(slip, gone);
         if (part == null && !gone.isEmpty()) {
@@ -168,9 +199,13 @@ final class Keeper implements AutoCloseable {
         try {
             task.run();
         } catch (Exception failed) { // the thread goes on
-            if (aMinute.allows(failed.toString())) {
-                LOG.errorf("notifier: the outbox %s: %s", folder.path(), failed);
-            }
+            report(failed);
+        }
+    }
+
+    private void report(Exception failed) {
+        if (aMinute.allows(failed.toString())) {
+            LOG.errorf("notifier: the outbox %s: %s", folder.path(), failed);
         }
     }
 

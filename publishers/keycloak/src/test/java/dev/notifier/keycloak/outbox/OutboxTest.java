@@ -87,6 +87,23 @@ class OutboxTest {
         }
     }
 
+    @Test
+    void aFolderThatIsGoneForAMomentIsReadAgain() throws Exception {
+        Outbox outbox = outbox();
+        outbox.start(living());
+        Slip slip = outbox.prepare(endings(Lane.EVENTS, "a"));
+        Path folder = slip.file().getParent();
+        Files.move(folder, base.resolve("elsewhere"));
+        outbox.lookUp(slip, true);
+        Thread.sleep(500); // so that the look-up fails
+        assertTrue(outbox.lane(Lane.EVENTS).isEmpty());
+        Files.move(base.resolve("elsewhere"), folder);
+        for (int tries = 0; tries < 300 && outbox.lane(Lane.EVENTS).isEmpty(); tries++) {
+            Thread.sleep(50); // the look-up is repeated after ten seconds
+        }
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+    }
+
     private static LookUp living(String... ids) {
         Set<String> alive = new HashSet<>(List.of(ids));
         return keys -> new HashSet<>(keys.stream().filter(each -> alive.contains(each.id())).toList());
