@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from notifier.configuration.configured_feature import ConfiguredFeature
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Collection
     from contextlib import AbstractAsyncContextManager
 
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from notifier.model.errors import InputIssue
     from notifier.model.front_channel import FrontChannelContext
     from notifier.model.message import Depth
+    from notifier.model.trouble import Trouble
     from notifier.network.http.issuer_documents import DocumentReader
     from notifier.network.listeners.authorization import AuthenticateBearer
     from notifier.operators.doctor.doctor import Check, Finding
     from notifier.operators.status.service_status import RelayState
     from notifier.operators.status.worker_requests import Act, RequestKind
     from notifier.publishing.event_requests import EventRequests
+    from notifier.publishing.route_steps import OncePublisher
     from notifier.queues.queue_port import Queue
     from notifier.telemetry.client_series import Label
 
@@ -61,7 +64,8 @@ class FeatureContext:
     """The objects that a feature receives before the worker is constructed.
 
     `label_of` returns the metric label of a client. `requests` accepts the events of requests. `observe` receives
-    facts. `page`: the logout page of an earlier feature, or an empty page.
+    facts. `page`: the logout page of an earlier feature, or an empty page. `once` publishes for senders that do not
+    send again. `draining` is set when the worker stops.
     """
 
     live: LiveConfiguration
@@ -70,6 +74,8 @@ class FeatureContext:
     requests: EventRequests
     observe: Observer
     page: Page
+    once: OncePublisher
+    draining: asyncio.Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +106,10 @@ class FeatureRuntime:
     `families` returns metrics at a scrape. `readers` parse the messages of sources, by source name. `list_sources`
     returns the names of the configured sources, whose counters start at zero. `acts` execute requests of other workers,
     by request name. `page`: the logout page. `authenticate_bearer` accepts bearer tokens of
-    the API that are not in its tokens file. `relays` returns the states of the relays: a worker that serves all their
-    JWK Sets stays ready while only its queue is unreachable. `lifespan` is entered before the listeners open, and left
-    after the drain.
+    the API that are not in its tokens file. `relays` returns the states of the relays.
+    `stays_ready` returns whether the worker is needed while only its queue is unreachable, so that it must stay ready.
+    `troubles` returns the current problems. `once` publishes for senders that do not send again. `lifespan` is entered
+    before the listeners open, and left after the drain.
     """
 
     api: Iterable[web.RouteDef] = ()
@@ -115,6 +122,9 @@ class FeatureRuntime:
     page: Page | None = None
     authenticate_bearer: AuthenticateBearer | None = None
     relays: Callable[[], Sequence[RelayState]] = tuple
+    stays_ready: Callable[[], bool] = lambda: False
+    troubles: Callable[[], Iterable[Trouble]] = tuple
+    once: OncePublisher | None = None
     lifespan: AbstractAsyncContextManager[object] | None = None
 
 

@@ -11,9 +11,11 @@ from notifier.features.feed.feed_feature import FEED
 from notifier.features.registries.registries_feature import REGISTRIES
 from notifier.features.signers.signers_feature import SIGNERS
 from notifier.features.sources.sources_feature import SOURCES
+from notifier.features.spool.spool_feature import SPOOL
 from notifier.features.upstreams.upstreams_feature import UPSTREAMS
 
 FEATURES: tuple[Feature, ...] = (
+    SPOOL,  # before those that publish through it
     SOURCES,
     BROWSERS,
     UPSTREAMS,

@@ -25,6 +25,7 @@ from notifier.model.message import MIN_SUSPECT_CRASHES, PART_OF_HEADER, Kind, La
 from notifier.model.moment import Clock
 from notifier.model.outcome import DeadReason
 from notifier.model.printable import excerpt
+from notifier.model.progress import NO_PROGRESS
 from notifier.model.record import copy_record, record
 from notifier.model.registry import ENDLESS_SECONDS, CurrentRegistry, Registry
 from notifier.model.session_ended import ClientEntry, Identity, SessionEnded
@@ -257,6 +258,7 @@ def make_deliveries(event: SessionEnded, registry: Registry, monotonic: float) -
     accepted = registry.accepts_overrides(event.iss, event.publisher, vouched=event.vouched)
     use_overrides = accepted or registry.has_just_narrowed(monotonic)
     ids = DeliveryIds(iss=event.iss, sent_by=(event.publisher, event.source), event_id=event.id)
+    progress = NO_PROGRESS if event.received_at is None else NO_PROGRESS.after_take(event.received_at)
     identities: set[Identity] = set()
     for entry in event.clients:
         client_id, sub, sid, inline = identity = event.identity_of(entry, use_overrides=use_overrides)
@@ -278,7 +280,7 @@ def make_deliveries(event: SessionEnded, registry: Registry, monotonic: float) -
             ignored=None if accepted or isinstance(entry, str) else event_clients.to_ignored_overrides(event, entry),
             ended_at=event.ended_at, not_after=event.not_after, reason=event.reason, source=event.source,
             publisher=event.publisher, claimed_publisher=event.claimed_publisher,
-            trace=event.trace, reply_to=event.reply_to,
+            trace=event.trace, reply_to=event.reply_to, progress=progress,
         )  # fmt: skip
 
 

@@ -81,7 +81,8 @@ class Message:
     `delivery_count` returns were not crashes: this process survived them, or an operator inspected the message.
     `source`: the name of the source from whose queue it came; None if it came through an exchange of notifier. With
     `unrouted` it was written directly into that queue, which bypasses the permissions on the exchanges. `vouched`: its
-    author is known to be the operator, or the identity server of the issuer that it names.
+    author is known to be the operator, or the identity server of the issuer that it names. `received_at`: as in
+    `SessionEnded`.
     """
 
     lane: Lane
@@ -101,6 +102,7 @@ class Message:
     source: str | None = None
     unrouted: bool = False
     vouched: bool = False
+    received_at: float | None = None
 
     @property
     def queue(self) -> str:

@@ -62,6 +62,7 @@ class DeadReason(StrEnum):
     PUBLISHER_NOT_ALLOWED = "publisher_not_allowed"
     DELIVERY_LIMIT = "delivery_limit"
     UNRESOLVED = "unresolved"
+    QUEUE_REFUSED = "queue_refused"
 
 
 class Cause(StrEnum):

@@ -59,7 +59,8 @@ class SessionEnded:
     A plain string in `clients` is a `client_id` without further members. `vouched`: its publisher is known to
     be the issuer's identity server or the operator, even if the issuer has no `publishers`. `unread`: the
     informational members that were dropped because they could not be parsed. `misspelt`: unknown members that probably
-    mean a known one.
+    mean a known one. `received_at`: when notifier received the event, if it was kept outside of the queue since: ages
+    count from then on.
     """
 
     id: str
@@ -81,6 +82,7 @@ class SessionEnded:
     reply_to: ReplyTo | None = None
     unread: tuple[str, ...] = ()
     misspelt: tuple[MisspeltMember, ...] = ()
+    received_at: float | None = None
 
     def identity_of(self, entry: str | ClientEntry, *, use_overrides: bool) -> Identity:
         """Return the values that identify the delivery of this entry within the event. Equal values mean a duplicate.

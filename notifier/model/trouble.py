@@ -31,6 +31,8 @@ class TroubleKind(StrEnum):
     QUEUE = "queue", "NotifierQueueDisconnected"
     BLOCKED = "publishing_blocked", "NotifierPublishingBlocked"
     QUEUE_REFUSES = "queue_refuses", "NotifierQueueRefuses"
+    SPOOL_FAILING = "spool_failing", "NotifierSpoolFailing"
+    SPOOL_WAITING = "spool_waiting", "NotifierSpoolWaiting"
     EVENTS_REFUSED = "events_refused", "NotifierEventsRefused"
     PUBLISHER_REFUSED = "publisher_refused", "NotifierPublisherRefused"
     KEY_MISSING = "signing_key_missing", "NotifierSigningKeyNotPublished"

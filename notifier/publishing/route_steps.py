@@ -1,19 +1,22 @@
 """The steps of each route that accepts events: check the request's kind, read its body in time, publish before 202."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 
 from notifier.model.defaults import MAX_EVENT
 from notifier.model.errors import DiskFull, InputIssue, QueueError
-from notifier.model.message import Lane
-from notifier.model.shared_resources import shared_bound
+from notifier.model.message import Lane, MessageDraft
+from notifier.model.shared_resources import shared_bound, shared_slots
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 
 BODY_RETRY_SECONDS = 2.0  # seconds between a route's deadline for its body and the end of the connection
 RETRY_AFTER_SECONDS = "5"  # seconds after which a publisher should retry
+MAX_PUBLISHED_AT_ONCE = 128  # of one sender: four windows of a queue on RabbitMQ
 LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
@@ -29,6 +32,46 @@ class ApiLimits:
     unverified: int = shared_bound(128)  # to all sources, whose sender is unauthenticated until the body is read
     unverified_of_source: int = shared_bound(64)
     unverified_timeout: float = 5.0
+
+
+class OncePublisher(Protocol):
+    """Publishes the sign-outs of senders that do not send again."""
+
+    def add_senders(self, list_names: Callable[[], Collection[str]]) -> None:
+        """Let more senders share the means. `list_names` returns the names of those that are configured."""
+
+    async def publish(self, sender: str, event_id: str, lane: Lane, message: MessageDraft, deadline: float) -> None:
+        """Return once the message is durable. Raises QueueError. `event_id`: the same for copies.
+
+        `deadline`: of the sender, by the clock of the event loop; the caller ends the call then.
+        """
+
+
+class SenderTurns:
+    """Publishes messages. Beyond MAX_PUBLISHED_AT_ONCE, one waits for those of its sender, and delays no others."""
+
+    def __init__(self, publish: Callable[[Lane, MessageDraft], Awaitable[None]]) -> None:
+        self._publish = publish
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: shared_slots(MAX_PUBLISHED_AT_ONCE))
+
+    async def publish(self, sender: str, lane: Lane, message: MessageDraft) -> None:
+        """Return once the message is durable in the queue. Raises QueueError."""
+        async with self._turns[sender]:
+            await self._publish(lane, message)
+
+
+class DirectPublisher:
+    """Publishes to the queue alone."""
+
+    def __init__(self, publish: Callable[[Lane, MessageDraft], Awaitable[None]]) -> None:
+        self._turns = SenderTurns(publish)
+
+    def add_senders(self, list_names: Callable[[], Collection[str]]) -> None:
+        """Do nothing."""
+
+    async def publish(self, sender: str, _event_id: str, lane: Lane, message: MessageDraft, _deadline: float) -> None:
+        """Return once the message is durable in the queue. Raises QueueError."""
+        await self._turns.publish(sender, lane, message)
 
 
 def media_type(request: web.Request) -> str:

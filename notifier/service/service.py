@@ -45,6 +45,7 @@ from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload
 from notifier.operators.status.worker_requests import Act, RequestHandler, RequestKind
 from notifier.publishing.event_requests import ApiSources, EventRequests
 from notifier.publishing.reply_observer import ReplyObserver
+from notifier.publishing.route_steps import DirectPublisher, OncePublisher
 from notifier.queues.building import build_queue
 from notifier.service.listeners import listeners
 from notifier.service.operator_routes import operator_routes
@@ -126,16 +127,17 @@ class Service:
     def _run_features(self, features: Sequence[Feature]) -> Sequence[FeatureRuntime]:
         """Construct the features of this worker in their order, and return them."""
         page: Page = _answer_empty_page
+        once: OncePublisher = DirectPublisher(self.queue.publish)
         runtimes = list[FeatureRuntime]()
         for feature in features:
             context = FeatureContext(
                 live=self._live, queue=self.queue, label_of=self.metrics.label, requests=self._requests,
-                observe=self._watches.observe, page=page,
+                observe=self._watches.observe, page=page, once=once, draining=self._watches.draining,
             )  # fmt: skip
             runtime = feature.run(context)
             runtimes.append(runtime)
             self.metrics.add_sources(runtime.list_sources)
-            page = runtime.page or page
+            page, once = runtime.page or page, runtime.once or once
         return runtimes
 
     def _build_channels(self, features: Sequence[Feature]) -> Mapping[str, Channel]:
@@ -197,7 +199,7 @@ class Service:
             **dict.fromkeys((LIST_JOBS, SHOW_JOB, END_JOB), self._jobs.act),
             **{kind: act for feature in self._features for kind, act in feature.acts.items()},
         }
-        self._watches.follow_relays([feature.relays for feature in self._features])
+        self._watches.add_features(self._features)
         channel = self.queue.side_channel
         channel.listen(state.document, self._replies.on_reply)
         channel.handle_requests(RequestHandler(name, acts, channel.on_malformed).carry_out)

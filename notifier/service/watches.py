@@ -7,7 +7,7 @@ watches are constructed before the worker and its features, which use them.
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from notifier.configuration.registry_sources import RegistrySources
 from notifier.configuration.signer_watch import SignerWatch
 from notifier.configuration.signing_keys import SigningKeys
 from notifier.delivery.facts import Observer
+from notifier.feature import FeatureRuntime
 from notifier.messages.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED_LARGE, Depth, QueueStatus
@@ -34,7 +35,6 @@ from notifier.operators.status.health_observer import HealthObserver, RefusedEve
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.own_state import OwnSources
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
-from notifier.operators.status.service_status import RelayState
 from notifier.operators.status.session_only_watch import SessionOnlyWatch
 from notifier.operators.status.worker_presence import WorkerPresence
 from notifier.queues.queue_port import Queue
@@ -182,11 +182,9 @@ class Watches:
     def __init__(
         self, name: str, live: LiveConfiguration, queue: Queue, metrics: Metrics, next_observer: Observer
     ) -> None:
-        self._live = live
-        self._queue = queue
-        self._metrics = metrics
+        self._live, self._queue, self._metrics = live, queue, metrics
         self._blocked = False
-        self._relays: Callable[[], Sequence[RelayState]] = tuple
+        self._features: Sequence[FeatureRuntime] = ()
         self.depths: Mapping[str, Depth] = {}
         self.draining, self.has_consumed = asyncio.Event(), asyncio.Event()
         self.health = HealthObserver(
@@ -208,19 +206,19 @@ class Watches:
         self.self_watch = SelfWatch(live)
         self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
 
-    def follow_relays(self, relays: Sequence[Callable[[], Sequence[RelayState]]]) -> None:
-        """Show these relays. While all are served, a worker that has consumed stays ready without a queue."""
-        self._relays = lambda: [relay for states in relays for relay in states()]
+    def add_features(self, features: Sequence[FeatureRuntime]) -> None:
+        """Show the features' relays and problems. While one needs the worker, it stays ready without a queue."""
+        self._features = features
 
     def readiness(self) -> Readiness:
         """Return the readiness that `/readyz` shows."""
-        status, relays = self._queue.status(), self._relays()
+        status = self._queue.status()
         return Readiness(
             queue=status.connected,
             consuming=status.consuming,
             blocked=status.blocked,
             draining=self.draining.is_set(),
-            needed=self.has_consumed.is_set() and bool(relays) and all(relay.is_served for relay in relays),
+            needed=self.has_consumed.is_set() and any(feature.stays_ready() for feature in self._features),
             problem=status.problem or self.registry.refresh.problem(),
         )
 
@@ -243,6 +241,7 @@ class Watches:
         yield from self.session_only.troubles()
         yield from self.health.web_pages.troubles()
         yield from self.presence.troubles()
+        yield from chain.from_iterable(feature.troubles() for feature in self._features)
 
     def to_state_sources(self) -> OwnSources:
         """Return the sources of the worker's state."""
@@ -251,7 +250,7 @@ class Watches:
             registry=self.registry.refresh.states,
             troubles=self.troubles,
             keys=self.signing_keys.seen_keys,
-            relays=lambda: self._relays(),  # noqa: PLW0108  set later
+            relays=lambda: [relay for feature in self._features for relay in feature.relays()],
         )
 
     def to_metrics_sources(self, worker: Worker) -> MetricsSources:

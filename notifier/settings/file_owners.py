@@ -2,10 +2,18 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from notifier.model.record import record
+
+OWN_FOLDER = "notifier"  # the subfolder that is used in a folder that other users may write to
+
+
+class UnusableFileError(ValueError):
+    """The file or folder is readable, but must not be used. The text has the reason."""
 
 
 @record
@@ -16,7 +24,7 @@ class UnixIdentity:
     opens a volume to the pod's `fsGroup` at each start, so that a pod with another `fsGroup` makes the volume unusable.
 
     If the configured folder does not qualify (a Kubernetes `emptyDir` has mode 0777, and a volume claim belongs to
-    root), the cache creates a subfolder, which is checked instead.
+    root), its user creates a subfolder, which is checked instead.
     """
 
     user: int
@@ -47,6 +55,82 @@ class UnixIdentity:
         if mode & stat.S_IWGRP and status.st_gid not in self.groups:
             return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
         return None
+
+
+def check_own_folder(path: Path, content: str) -> Path:
+    """Return the path of a configured folder. Raises ValueError if another user may have written its `content`.
+
+    The folder may be missing or inaccessible. Root may run `notifier check`, so for root any owner is accepted.
+    """
+    if path.is_file():
+        raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
+    try:
+        folder = path if _reason_against_folder(path) is None else path / OWN_FOLDER
+        reason = _reason_against_folder(folder)
+    except OSError:
+        return path
+    if reason is not None:
+        remedy = (
+            "delete it, and it is created again with mode 0700; or check its files, then chmod 700 or chown it; or"
+            " name another folder"
+        )
+        raise ValueError(f"{folder} {reason}, so another user may have written its {content}: {remedy}")
+    return path
+
+
+def _reason_against_folder(path: Path) -> str | None:
+    status = path.lstat()
+    identity = UnixIdentity.process() if os.geteuid() else UnixIdentity.owner(status)
+    return identity.reason_against(status)
+
+
+@contextmanager
+def open_own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
+    """Open a folder for this user's files, and yield its descriptor. Raises OSError, UnusableFileError.
+
+    If others may write to `root`, a subfolder in it is used. `make`: create missing folders. `of_owner`: accept the
+    folder of its owner, whoever it is.
+    """
+    if make:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder = _open_checked(root, of_owner=of_owner)
+    except UnusableFileError:
+        if make:
+            with suppress(FileExistsError):
+                (root / OWN_FOLDER).mkdir(mode=0o700)
+        folder = _open_checked(root / OWN_FOLDER, of_owner=of_owner)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _open_checked(path: Path, *, of_owner: bool) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise UnusableFileError(f"{path} is a link or a file") from None
+    try:
+        check_owner(descriptor, str(path), of_owner=of_owner)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_owner(descriptor: int, name: str, *, of_owner: bool = False, regular: bool = False) -> None:
+    """Raise UnusableFileError, which names the file, if others than its user may write to it.
+
+    `regular`: also unless it is a regular file with one name.
+    """
+    status = os.fstat(descriptor)
+    if regular and not (stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
+        raise UnusableFileError(f"{name} is not a regular file with one name")
+    identity = UnixIdentity.owner(status) if of_owner else UnixIdentity.process()
+    reason = identity.reason_against(status)
+    if reason is not None:
+        raise UnusableFileError(f"{name} {reason}")
 
 
 _BESIDE_QUEUE = ("", "-wal", "-shm", "-journal", ".lock", ".subject-key")

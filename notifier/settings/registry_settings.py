@@ -1,7 +1,7 @@
 """Defines the section `registry` of the settings: the sources of clients, and the checks of the cache folder."""
 
-import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self, TypeVar
 
@@ -11,36 +11,11 @@ from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.registry import InlineRule, Registry
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions
-from notifier.settings.file_owners import UnixIdentity
+from notifier.settings.file_owners import check_own_folder
 from notifier.settings.file_paths import ExistingFile, resolve_from_base
 from notifier.settings.values import Duration, DurationField, FeatureSection, IssuerId, Section
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
-CACHE_FOLDER = "notifier"  # the subfolder for the cache in a folder that other users may write to
-
-
-def _check_cache_folder(path: Path) -> Path:
-    if path.is_file():
-        raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
-    try:
-        folder = path if _reason_against(path) is None else path / CACHE_FOLDER
-        reason = _reason_against(folder)
-    except OSError:  # the folder is missing or inaccessible: then nothing is cached
-        return path
-    if reason is not None:
-        remedy = (
-            "delete it, and it is created again with mode 0700; or check its files, then chmod 700 or chown it; or"
-            " name another folder"
-        )
-        raise ValueError(f"{folder} {reason}, so another user may have written its clients: {remedy}")
-    return path
-
-
-def _reason_against(path: Path) -> str | None:
-    """Return why others may write to the folder. Root may run `notifier check`, so for root any owner is accepted."""
-    status = path.lstat()
-    identity = UnixIdentity.process() if os.geteuid() else UnixIdentity.owner(status)
-    return identity.reason_against(status)
 
 
 RegistryKindT = TypeVar("RegistryKindT", bound=Section)
@@ -137,7 +112,10 @@ class RegistrySettings(Section):
     """Where clients are read from. A later one overrides an earlier one, member by member."""
     defaults: dict[IssuerId, ClientOptions] = Field({})
     """Settings for each client of an issuer."""
-    cache: Annotated[Path, AfterValidator(resolve_from_base), AfterValidator(_check_cache_folder)] | None = None
+    cache: (
+        Annotated[Path, AfterValidator(resolve_from_base), AfterValidator(partial(check_own_folder, content="clients"))]
+        | None
+    ) = None
     """A folder for the last good answer of each source. Workers start with it if a source is unavailable."""
     inline: InlineRule = Registry().inline
     """Whose events may contain the address of a client. publishers: those of the identity server."""

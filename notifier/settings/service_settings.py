@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from notifier.model.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.model.defaults import MAX_IN_FLIGHT, SLOT_WAIT
@@ -13,7 +15,8 @@ from notifier.model.durations import format_duration
 from notifier.model.shared_resources import shared_cache
 from notifier.settings.choices import at_most_one
 from notifier.settings.clients import ClientMetadata
-from notifier.settings.file_paths import ExistingFile
+from notifier.settings.file_owners import check_own_folder
+from notifier.settings.file_paths import ExistingFile, resolve_from_base
 from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
@@ -143,6 +146,15 @@ class MetricsSettings(Section):
     """Clients with series of their own. All others share `_other`."""
 
 
+class SpoolSettings(Section):
+    """Files for the sign-outs of senders that do not retry, while the queue takes none."""
+
+    folder: Annotated[
+        Path, AfterValidator(resolve_from_base), AfterValidator(partial(check_own_folder, content="events"))
+    ]
+    """A folder that only the workers' user may write to. It is made if it is missing."""
+
+
 def _parse_off(value: object) -> object:
     return "off" if value is False else value  # a bare off is false in YAML
 
@@ -183,6 +195,8 @@ class Settings(Section):
     """OpenID Providers that users sign in at and that report ended sessions, by name."""
     relays: dict[SourceName, FeatureSection] = Field({})
     """Identity servers of `issuers` whose logout tokens notifier delivers to their clients, by name."""
+    spool: SpoolSettings | None = None
+    """Files for sign-outs while the queue takes none. Left out: their senders get 503."""
     log: LogSettings = LogSettings()
     """Logs."""
     metrics: MetricsSettings = MetricsSettings()

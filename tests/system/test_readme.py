@@ -272,6 +272,8 @@ def test_every_member_of_the_event_has_its_row() -> None:
 async def test_every_metric_has_its_row(tmp_path: Path) -> None:
     """As the page names them, and with the labels of their series."""
     path = written(tmp_path)
+    document = yaml.safe_load(path.read_text())
+    path.write_text(json.dumps({**document, "queue": {"url": "amqp://localhost"}, "spool": {"folder": "spool"}}))
     service = Service(LiveConfiguration(path, {}, load(path, {}, FEATURES)))
     service.metrics.observe(Skipped(iss=ISS, client_id="shop", event_id="1"))
     service.metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))

@@ -13,16 +13,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from notifier.configuration.clients.client_rows import BuildReader, HeldRow, Row, SourceAnswer, intern_names, row_key
 from notifier.model.errors import ConfigurationError, InputIssue, SourceFault, describe_error
-from notifier.settings.file_owners import UnixIdentity
-from notifier.settings.registry_settings import CACHE_FOLDER, RegistrySourceSettings
+from notifier.settings.file_owners import UnusableFileError, check_owner, open_own_folder
+from notifier.settings.registry_settings import RegistrySourceSettings
 
 CACHE_VERSION = 1
 SINCE_MEMBER = "known_since"  # stored in a row of the cache beside its metadata; releases without this member ignore it
@@ -110,7 +110,7 @@ class Cache:
             return None
         name = _file_name(source)
         try:
-            with _open_folder(self._folder, of_owner=self._of_owner) as folder:
+            with open_own_folder(self._folder, of_owner=self._of_owner) as folder:
                 return _read(name, folder, _settings_hash(source), of_owner=self._of_owner)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -125,7 +125,7 @@ class Cache:
         name = _file_name(source)
         new_name = f"{name}.new"
         try:
-            with _open_folder(self._folder, make=True) as folder:
+            with open_own_folder(self._folder, make=True) as folder:
                 try:
                     _write(new_name, folder, answer, _settings_hash(source))
                     os.replace(new_name, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -133,7 +133,7 @@ class Cache:
                     with suppress(OSError):
                         os.unlink(new_name, dir_fd=folder)
                     raise
-        except (OSError, _UnusableCacheError) as error:
+        except (OSError, UnusableFileError) as error:
             self._log_failure(source.source_name, _reason_of(error))
         else:
             self._failed.pop(source.source_name, None)
@@ -143,20 +143,20 @@ class Cache:
         if self._folder is None:
             return
         try:
-            with _open_folder(self._folder) as folder:
+            with open_own_folder(self._folder) as folder:
                 os.utime(_file_name(source), (answer.at, answer.at), dir_fd=folder, follow_symlinks=False)
-        except (OSError, _UnusableCacheError):
+        except (OSError, UnusableFileError):
             self.save(source, answer)
 
     def forget(self, source: RegistrySourceSettings) -> None:
         """Delete the cached answer of this source. Never raises. Blocks."""
         try:
             if self._folder is not None:
-                with _open_folder(self._folder) as folder:
+                with open_own_folder(self._folder) as folder:
                     os.unlink(_file_name(source), dir_fd=folder)
         except FileNotFoundError:
             return
-        except (OSError, _UnusableCacheError) as error:
+        except (OSError, UnusableFileError) as error:
             self._log_failure(source.source_name, _reason_of(error))
 
     def _log_failure(self, name: str, reason: str) -> None:
@@ -165,57 +165,10 @@ class Cache:
         self._failed[name] = reason
 
 
-class _UnusableCacheError(ValueError):
-    """The cache is readable, but must not be used."""
-
-
 def _reason_of(error: Exception) -> str:
-    if isinstance(error, _UnusableCacheError):
+    if isinstance(error, UnusableFileError):
         return str(error)
     return describe_error(error)
-
-
-@contextmanager
-def _open_folder(root: Path, *, make: bool = False, of_owner: bool = False) -> Iterator[int]:
-    """Open the cache's folder and yield its descriptor. Raises OSError, _UnusableCacheError.
-
-    If others may write to the configured folder, a subfolder in it is used. `make`: create missing folders.
-    """
-    if make:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        folder = _open_checked(root, of_owner=of_owner)
-    except _UnusableCacheError:
-        if make:
-            with suppress(FileExistsError):
-                (root / CACHE_FOLDER).mkdir(mode=0o700)
-        folder = _open_checked(root / CACHE_FOLDER, of_owner=of_owner)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def _open_checked(path: Path, *, of_owner: bool) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except NotADirectoryError:
-        raise _UnusableCacheError(f"{path} is a link or a file") from None
-    try:
-        _check_owner(descriptor, str(path), of_owner=of_owner)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _check_owner(descriptor: int, name: str, *, of_owner: bool) -> None:
-    """Raise _UnusableCacheError, which names the file, if others than its user may write to it."""
-    status = os.fstat(descriptor)
-    identity = UnixIdentity.owner(status) if of_owner else UnixIdentity.process()
-    reason = identity.reason_against(status)
-    if reason is not None:
-        raise _UnusableCacheError(f"{name} {reason}")
 
 
 def _file_name(source: RegistrySourceSettings) -> str:
@@ -259,16 +212,16 @@ def _with_since(row: Row, answer: SourceAnswer) -> dict[str, object]:
 def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> SourceAnswer:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, encoding="utf-8") as file:
-        _check_owner(descriptor, "it", of_owner=of_owner)
+        check_owner(descriptor, "it", of_owner=of_owner)
         at = os.fstat(descriptor).st_mtime
         heading = json.loads(file.readline())
         if heading.get("v") != CACHE_VERSION:
-            raise _UnusableCacheError("another release wrote it")
+            raise UnusableFileError("another release wrote it")
         if heading["source"] != settings_hash:
-            raise _UnusableCacheError("the settings of the source have changed")
+            raise UnusableFileError("the settings of the source have changed")
         rows: list[dict[str, object]] = [json.loads(line, object_hook=intern_names) for line in file]
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
-        raise _UnusableCacheError("it is damaged")
+        raise UnusableFileError("it is damaged")
     faults = tuple(InputIssue(str(path), str(text)) for path, text in heading["faults"])
     since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
     shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}

@@ -1,7 +1,7 @@
 """Build the sources that accept events over HTTP from the current configuration, for their routes."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
@@ -9,14 +9,15 @@ from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.sources.post_rules import Challenge, HttpSource
 from notifier.features.sources.sns_message import SnsTopic
 from notifier.features.sources.sns_server import SnsServer
+from notifier.features.sources.source_presets import SOURCE_PRESETS
 from notifier.features.sources.source_proofs import BodySignature, HeaderSecret, Proof, SetVerifier, SnsVerifier
-from notifier.features.sources.source_routes import SourceRoutes
+from notifier.features.sources.source_routes import SourceRoutes, once_name
 from notifier.features.sources.source_settings import SetSettings, SourceHttpSettings, sources_of
-from notifier.features.sources.sources_part import SourcesPart
+from notifier.features.sources.sources_part import SourcesPart, names_addresses
 from notifier.model.message import Lane, MessageDraft
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
-from notifier.publishing.route_steps import ApiLimits
+from notifier.publishing.route_steps import ApiLimits, OncePublisher
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 READ_TIMEOUT_SECONDS = 5.0  # for the JWK Set of the issuer of Security Event Tokens
@@ -31,10 +32,16 @@ class HttpSources:
         live: LiveConfiguration,
         publish: Callable[[Lane, MessageDraft], Awaitable[None]],
         sns: SnsServer | None = None,
+        once: OncePublisher | None = None,
     ) -> None:
-        """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS."""
+        """`publish` returns once a message is durable, and raises QueueError. `sns` sends the requests to AWS.
+
+        `once` publishes for sources whose sender does not send again.
+        """
         self._live = live
-        self.routes = SourceRoutes(self.find_source, publish, ApiLimits(), list_names=self.list_names)
+        self.routes = SourceRoutes(self.find_source, publish, ApiLimits(), list_names=self.list_names, once=once)
+        if once is not None:
+            once.add_senders(self.list_once)
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.current.settings.template().route.egress)
         self._loaded: LoadedConfiguration | None = None
@@ -48,6 +55,10 @@ class HttpSources:
     def list_names(self) -> Iterable[str]:
         """Return the names of the sources that are configured with `http`."""
         return self._current()
+
+    def list_once(self) -> Collection[str]:
+        """Return the names, for metrics, of the sources whose senders do not send again."""
+        return [once_name(name) for name, source in self._current().items() if source.sends_once]
 
     async def aclose(self) -> None:
         """Stop requests for keys and certificates."""
@@ -66,12 +77,14 @@ class HttpSources:
         for name, source in sources_of(loaded.settings).items():
             if source.http is None:
                 continue
-            websub = source.http.websub
+            websub, compiled = source.http.websub, loaded.part(SourcesPart).sources[name]
+            preset = SOURCE_PRESETS.get(source.preset or "")
             sources[name] = HttpSource(
-                compiled=loaded.part(SourcesPart).sources[name],
+                compiled=compiled,
                 proof=self._build_proof(name, source.http, loaded),
                 challenge=_CHALLENGES.get(source.preset) if websub is None else "websub",
                 websub=websub,
+                sends_once=preset is not None and preset.sends_once and not names_addresses(compiled),
             )
         self._sources, self._loaded = sources, loaded
 

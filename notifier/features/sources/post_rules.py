@@ -26,13 +26,14 @@ class HttpSource:
     """A source that accepts events over HTTP.
 
     `challenge`: the protocol by which its server verifies the URL. `websub`: the subscription that a WebSub hub may
-    verify; None for any.
+    verify; None for any. `sends_once`: its sender does not send again.
     """
 
     compiled: Source
     proof: Proof
     challenge: Challenge | None = None
     websub: WebsubSettings | None = None
+    sends_once: bool = False
 
     @property
     def name(self) -> str:

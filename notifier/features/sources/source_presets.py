@@ -14,7 +14,8 @@ class SourcePreset:
     """How the events of one server are read.
 
     `realm`: the expression for what a document calls its issuer, if that is not `iss`: a key of `issuers`, or if the
-    source has only `issuer`, a name that matches the issuer.
+    source has only `issuer`, a name that matches the issuer. `sends_once`: its server tries a document no longer than a
+    few seconds, so a spool keeps what the queue does not take.
     """
 
     event: Mapping[str, str]
@@ -22,6 +23,7 @@ class SourcePreset:
     ignore_case: bool = False
     when: str | None = None
     realm: str | None = None
+    sends_once: bool = False
 
 
 _CAEP_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
@@ -105,6 +107,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = {
             "id": '"$envelope".jti && id && join(`":"`, ["$envelope".jti, id])',
         },
         realm='"$envelope".iss',
+        sends_once=True,  # its HTTP publisher logs a failure (HTTPEventPublisherImpl)
     ),
     "hydra_logout": SourcePreset(
         # A document without the member `clients` is malformed.
@@ -135,5 +138,6 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = {
             "id": "uuid",
             "clients": "'*'",
         },
+        sends_once=True,  # "at most one retry", within seconds (developer.okta.com, Event hooks, Timeout and retry)
     ),
 }

@@ -11,6 +11,8 @@ slowly. Until the proof is verified, such a request has a lower limit and a shor
 `GET` and `OPTIONS` answer the verification requests of Okta, WebSub hubs, and CloudEvents senders such as Event Grid.
 """
 
+import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -47,6 +49,8 @@ from notifier.network.listeners.throttle import RequestSlots
 from notifier.publishing.route_steps import (
     RETRY_AFTER_SECONDS,
     ApiLimits,
+    DirectPublisher,
+    OncePublisher,
     media_type,
     publish_in_time,
     read_body,
@@ -74,10 +78,12 @@ class SourceRoutes:
         clock: Clock = time.time,
         new_id: Callable[[], str] = new_id,
         list_names: Callable[[], Iterable[str]] = tuple,
+        once: OncePublisher | None = None,
     ) -> None:
         self._find_source = find_source
         self._list_names = list_names
         self._publish = publish
+        self._once = DirectPublisher(publish) if once is None else once
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
@@ -235,10 +241,18 @@ class SourceRoutes:
         )
         new_id = self._new_id()
         with self._verified_slots.hold_slot(source.name):
-            publication = self._publish(lane, to_sourced(message, new_id))
+            publish = self._publish_once if source.sends_once else self._publish
+            publication = publish(lane, to_sourced(message, new_id))
             await publish_in_time(publication, self._limits, "send the event again")
         structlog.get_logger().info("source_taken", source=source.name, id=new_id)
         return new_id
+
+    async def _publish_once(self, lane: Lane, message: MessageDraft) -> None:
+        """Publish for a sender that does not send again. Equal bodies are copies: each has the id of its event."""
+        source = str(message.headers["source"])
+        event_id = hashlib.blake2b(source.encode() + b"/" + message.body, digest_size=16).hexdigest()
+        deadline = asyncio.get_running_loop().time() + self._limits.accept_timeout
+        await self._once.publish(once_name(source), event_id, lane, message, deadline)
 
     @contextmanager
     def _record_refusals(self, source: str) -> Iterator[None]:
@@ -271,6 +285,11 @@ class SourceRoutes:
             self._log_limit.on_logged(source, mode)
             topic = excerpt(request.query.get("hub.topic", ""), _MAX_TOPIC_CHARACTERS)
             structlog.get_logger().info("sender_allowed", source=source, origin="WebSub hub", mode=mode, topic=topic)
+
+
+def once_name(source: str) -> str:
+    """Return the name of a source among the senders that do not send again, which are relays and upstreams too."""
+    return f"source/{source}"
 
 
 def _check_type(request: web.Request, source: HttpSource) -> None:

@@ -17,7 +17,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.model.documents.sourced import EVENT_SOURCES
 
     live = context.live
-    sources = HttpSources(live, context.queue.publish)
+    sources = HttpSources(live, context.queue.publish, once=context.once)
     intake = SourceIntake(
         lambda: live.current.part(SourcesPart).sources, new_id=new_id, max_event=MAX_EVENT, observe=context.observe
     )

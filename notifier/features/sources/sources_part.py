@@ -94,11 +94,16 @@ def bindings_in_document(document: Mapping[str, object]) -> tuple[Binding, ...]:
 
 def _to_sender(source: Source, *, authenticated: bool) -> Sender:
     """Return the source as a sender, for the warnings about addresses in events (`registry.inline`)."""
-    clients = source.members.get("clients")
     return Sender(
         name=source.name, title=f"source {source.name}", issuers=source.speaks_for, authenticated=authenticated,
-        has_addresses=clients is not None and "backchannel_logout_uri" in clients.text,
+        has_addresses=names_addresses(source),
     )  # fmt: skip
+
+
+def names_addresses(source: Source) -> bool:
+    """Return whether the events of a source have addresses of clients."""
+    clients = source.members.get("clients")
+    return clients is not None and "backchannel_logout_uri" in clients.text
 
 
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -40,18 +40,27 @@ class ConfiguredRelays:
         self._relays: Mapping[str, Relay] = {}
         self._current_relays()  # starts the metrics of each relay at zero
 
+    def names(self) -> Collection[str]:
+        """Return the names of all relays."""
+        return self._current_relays().keys()
+
     def find_relay(self, name: str) -> Relay | None:
         """Return the relay of a name; None if it is not configured."""
         return self._current_relays().get(name)
 
     def states(self) -> list[RelayState]:
-        """Return the states of the relays, for operators and for `/readyz`."""
+        """Return the states of the relays, for operators."""
         return [
             RelayState(
                 relay=name, iss=relay.iss, keys=relay.keys.result.value, last_token=self._record.last_accepted_at(name)
             )
             for name, relay in self._current_relays().items()
         ]
+
+    def are_served(self) -> bool:
+        """Return whether there are relays, and the JWK Set of each can be served."""
+        states = self.states()
+        return bool(states) and all(state.is_served for state in states)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

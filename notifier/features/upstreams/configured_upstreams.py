@@ -1,7 +1,7 @@
 """Build the upstream OpenID Providers of the current configuration: their keys, and their look-up of sessions."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
@@ -109,6 +109,10 @@ class ConfiguredUpstreams:
         self._loaded: LoadedConfiguration | None = None
         self._upstreams: Mapping[str, Upstream] = {}
         self._current_upstreams()  # starts the metrics of each upstream at zero
+
+    def names(self) -> Collection[str]:
+        """Return the names of all upstreams."""
+        return self._current_upstreams().keys()
 
     def find_upstream(self, name: str) -> Upstream | None:
         """Return the upstream of a name; None if it is not configured."""

@@ -123,7 +123,9 @@ def to_local_session(upstream_session: UpstreamSession, prefix: str) -> LocalSes
     return LocalSession(sub=sub, sid=upstream_session.sid, clients="*")
 
 
-def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSession) -> SessionEnded:
+def to_local_event(
+    session_end: UpstreamSessionEnd, iss: str, session: LocalSession, received_at: float | None = None
+) -> SessionEnded:
     """Return the event of a local session. Its id is the same each time that the message of the session end is read."""
     return SessionEnded(
         id=derive_session_end_id(session_end.upstream, session_end.id, session.sub, session.sid),
@@ -134,6 +136,7 @@ def to_local_event(session_end: UpstreamSessionEnd, iss: str, session: LocalSess
         clients=session.clients,
         ended_at=session_end.ended_at,
         publisher=session_end.upstream,
+        received_at=received_at,
     )
 
 

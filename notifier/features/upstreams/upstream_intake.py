@@ -86,14 +86,18 @@ class UpstreamIntake:
         sessions = await upstream.look_up(session_end.upstream_session)
         match sessions:
             case LocalSessions():
-                return self._to_events(session_end, sessions, rest_until)
+                return self._to_events(session_end, sessions, rest_until, message.received_at)
             case SessionsUnavailable():
                 return [self._defer_or_give_up(session_end, message, sessions.text)]
             case _:
                 assert_never(sessions)
 
     def _to_events(
-        self, session_end: UpstreamSessionEnd, sessions: LocalSessions, rest_until: float | None
+        self,
+        session_end: UpstreamSessionEnd,
+        sessions: LocalSessions,
+        rest_until: float | None,
+        received_at: float | None,
     ) -> Sequence[OutgoingMessage]:
         """Return an event for each session; the last has the fact `found`. Without sessions, observe `no_session`."""
         if not sessions.sessions:
@@ -101,7 +105,7 @@ class UpstreamIntake:
             self._observe(_to_fact(session_end, "no_session", text))
         messages: list[OutgoingMessage] = []
         for session in sessions.sessions:
-            event = to_local_event(session_end, sessions.iss, session)
+            event = to_local_event(session_end, sessions.iss, session, received_at)
             body = documents.dump_event(documents.EventDocument(event=event))
             message = MessageDraft(kind=Kind.EVENT, body=body, message_id=event.id)
             messages.append(OutgoingMessage(queue=Lane.EVENTS, due=rest_until, message=message))
@@ -137,7 +141,8 @@ def read_again(message: Message, _only: str | None, now: float) -> RereadMessage
         sid = load_session_end(upstream_of(message), message.body).upstream_session.sid
     except MalformedEvent as malformed:
         return f"still malformed ({malformed}): only its upstream can send it again; discard this one"
-    return RereadMessage(message=copy_record(message, headers={}, timestamp=now), sub_only=sid is None)
+    renewed = copy_record(message, headers={}, timestamp=now, received_at=None)
+    return RereadMessage(message=renewed, sub_only=sid is None)
 
 
 def _count_failed_look_ups(message: Message) -> int:

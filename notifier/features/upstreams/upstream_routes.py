@@ -9,9 +9,7 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 
 import asyncio
 import sys
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Protocol, TypeAlias, assert_never
 from urllib.parse import parse_qsl
 
@@ -22,15 +20,14 @@ from notifier.features.upstreams.upstream_token import UnacceptedLogout, Upstrea
 from notifier.model.errors import QueueError
 from notifier.model.message import Lane, MessageDraft
 from notifier.model.printable import json_text
-from notifier.model.shared_resources import shared_slots
 from notifier.network.listeners.problem import Refusal, problem_response
 from notifier.network.listeners.throttle import RequestSlots
+from notifier.publishing.route_steps import OncePublisher
 from notifier.tokens.security_event_token import KeysUnavailable
 
 BACK_CHANNEL_PATH = "/upstreams/{upstream}/backchannel-logout"
 FORM_TYPE = "application/x-www-form-urlencoded"
 ANSWER_TIMEOUT_SECONDS = 4.5  # for keys and queue together: most servers give up after 5 s
-MAX_PUBLISHED_TOKENS = 128  # of one sender at a time: four windows of a queue on RabbitMQ
 RETRY_AFTER_SECONDS = "5"  # for the few upstreams that retry
 _MAX_FORM_FIELDS = 20  # all but `logout_token` are ignored (Back-Channel Logout 1.0 §2.5)
 _NO_STORE_HEADERS = {"Cache-Control": "no-store"}
@@ -93,17 +90,16 @@ class LogoutTokenRoute:
     def __init__(
         self,
         find_sender: Callable[[str], TokenSender | None],
-        publish: PublishOutgoing,
+        once: OncePublisher,
         record: RecordResult,
         seen: SeenTokens,
         slots: RequestSlots | None = None,
     ) -> None:
         self._find_sender = find_sender
-        self._publish = publish
+        self._once = once
         self._record = record
         self._seen = seen
         self._slots = slots or RequestSlots(sys.maxsize, sys.maxsize, "")
-        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: shared_slots(MAX_PUBLISHED_TOKENS))
         self._publishing: dict[str, asyncio.Task[bool]] = {}
 
     async def post_logout(self, request: web.Request) -> web.Response:
@@ -162,8 +158,9 @@ class LogoutTokenRoute:
             message = sender.to_message(logout)
             if isinstance(message, UnacceptedLogout):
                 return message.result, message.description
-            publish = partial(self._publish_in_turn, sender.name)
-            publishing = asyncio.create_task(self._publish_until(publish, message, token_id, logout.until, deadline))
+            publishing = asyncio.create_task(
+                self._publish_until(message, sender.name, token_id, logout.until, deadline)
+            )
             self._publishing[token_id] = publishing
         left = deadline - asyncio.get_running_loop().time()
         done, _ = await asyncio.wait({publishing}, timeout=left)
@@ -172,8 +169,11 @@ class LogoutTokenRoute:
         return UpstreamResult.ACCEPTED, ""
 
     async def _publish_until(
-        self, publish: PublishOutgoing, message: MessageDraft, token_id: str, expires_at: float, deadline: float
+        self, message: MessageDraft, sender: str, token_id: str, expires_at: float, deadline: float
     ) -> bool:
+        async def publish(lane: Lane, message: MessageDraft) -> None:
+            await self._once.publish(sender, token_id, lane, message, deadline)
+
         try:
             is_durable = await publish_all(publish, [message], deadline)
             if is_durable:
@@ -181,11 +181,6 @@ class LogoutTokenRoute:
             return is_durable
         finally:
             del self._publishing[token_id]
-
-    async def _publish_in_turn(self, sender: str, lane: Lane, message: MessageDraft) -> None:
-        """Publish a message. Beyond MAX_PUBLISHED_TOKENS it waits for those of its sender, and delays no others."""
-        async with self._turns[sender]:
-            await self._publish(lane, message)
 
 
 def to_logout_response(result: UpstreamResult, text: str) -> web.Response:

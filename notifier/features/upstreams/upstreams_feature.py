@@ -38,9 +38,10 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     upstreams, relays = ConfiguredUpstreams(context.live, record), ConfiguredRelays(context.live, record)
     find, publish, registry = upstreams.find_upstream, context.queue.publish, context.live.registry
     context.queue.side_channel.share_updates(seen.next_update, seen.on_update, "seen-tokens")
-    tokens = LogoutTokenRoute(find, publish, record.on_request, seen)
+    context.once.add_senders(lambda: (*upstreams.names(), *relays.names()))
+    tokens = LogoutTokenRoute(find, context.once, record.on_request, seen)
     slots = RequestSlots(MAX_TOKENS, MAX_TOKENS_OF_RELAY, "")
-    relayed = LogoutTokenRoute(relays.find_relay, publish, record.on_request, seen, slots)
+    relayed = LogoutTokenRoute(relays.find_relay, context.once, record.on_request, seen, slots)
     relay_routes = RelayRoutes(relays.find_relay, relayed, record.on_jwks)
     sign_outs = UpstreamSignOutRoutes(find, publish, record.on_request, context.page, registry)
     intake = UpstreamIntake(find, registry, clock=time.time, new_id=new_id, observe=context.observe)
@@ -51,6 +52,7 @@ def _run(context: FeatureContext) -> FeatureRuntime:
         readers={"upstream": intake},
         lifespan=_run_both(upstreams, relays),
         relays=relays.states,
+        stays_ready=relays.are_served,
     )
 
 

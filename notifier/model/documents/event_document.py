@@ -151,6 +151,7 @@ def parse_opened(
         trace=opened.trace,
         reply_to=message.reply_to,
         unread=unread if opened.unread_time is None else (*unread, "time"),
+        received_at=message.received_at,
     )
     if len(body) != len(data) or body["clients"] != data["clients"]:  # unknown members, or read in parts
         event = copy_record(event, misspelt=find_misspelt_members(data))

@@ -51,7 +51,7 @@ class WrongEvents:
 ONLY_HEADER = "only"
 _SOURCE = "source"
 _RECEIVED = "received"
-_PROPERTIES = ("message_id", "timestamp", "user_id", "app_id")
+_PROPERTIES = ("message_id", "timestamp", "user_id", "app_id", "received_at")
 MAX_HEADER_CHARACTERS = 1024  # characters of a kept header
 MAX_HEADERS_BYTES = 4096  # of all kept headers, as JSON
 MAX_POSITIONS_BYTES = 1024  # of written positions

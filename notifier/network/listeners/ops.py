@@ -24,7 +24,8 @@ SCRAPE_TIMEOUT_SECONDS = 10.0  # seconds to read a page; the default scrape time
 class Readiness:
     """The worker's readiness. `queue`: connected, topology in place. `blocked`: the queue accepts no messages now.
 
-    `needed`: it has consumed before, and clients of a relayed identity server can read their keys from it.
+    `needed`: it has consumed before, and clients of a relayed identity server can read their keys from it, or its spool
+    can keep sign-outs.
     `problem` is the reason if it is not ready or blocked, or names a queue that refuses messages for long.
     """
 
@@ -42,7 +43,7 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """True if the worker operates now, or is needed without its queue: if all left, sign-ins would fail.
+        """True if the worker operates now, or is needed without its queue, for sign-ins or by senders that send once.
 
         A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers at
         once. If they were unready, all would leave their Service, so that `POST /v1/events` could not explain its 503,

@@ -94,7 +94,7 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
     if dead_letter.delivery is not None:
         return _readmit_delivery(dead_letter.delivery, rules, now)
     if dead_letter.event is not None:
-        return _readmit_event(dead_letter.event, now)
+        return _readmit_event(dead_letter.event, now, rules)
     message = to_message(dead_letter, Lane.EVENTS)
     if message is None:
         return KeptDeadLetter(
@@ -112,7 +112,7 @@ def readmit(dead_letter: DeadLetter, rules: ReplayRules, now: float) -> Readmiss
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=wrong_entries)
     except MalformedEvent as malformed:
         return _keep_unproven() if _is_own_form(message) else _keep_malformed(str(malformed))
-    return _readmit_event(event, now)
+    return _readmit_event(event, now, rules)
 
 
 def _readmit_source_message(
@@ -171,11 +171,15 @@ def _start_of(delivery: Delivery) -> float | None:
     return min(moments, default=None)
 
 
-def _readmit_event(event: SessionEnded, now: float) -> Readmission | KeptDeadLetter:
-    """Replay the event with the same ID, unless it has expired."""
+def _readmit_event(event: SessionEnded, now: float, rules: ReplayRules) -> Readmission | KeptDeadLetter:
+    """Replay the event with the same ID, unless it has expired, or may end newer sessions: it waited in a spool."""
     if (expired := _keep_expired(event.not_after, now)) is not None:
         return expired
-    body = dump_event(EventDocument(event=replace(event, id_given=True)))
+    if event.received_at is not None and event.sid is None and not rules.end_newer_sessions:
+        policy = RetryPolicy() if rules.registry is None else rules.registry.default_of(event.iss).retry
+        if (age := now - event.received_at) > policy.sub_only_max_age:
+            return _keep_stale(f"it names no session, and was received {age:.0f} s ago", policy.sub_only_max_age)
+    body = dump_event(EventDocument(event=replace(event, id_given=True, received_at=None)))
     return Readmission(queue=Lane.EVENTS, outgoing=MessageDraft(kind=Kind.EVENT, body=body, message_id=event.id))
 
 

@@ -10,13 +10,14 @@ import aiohttp
 from aiohttp import web
 
 from notifier.features.upstreams.seen_tokens import SeenTokens
-from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, MAX_PUBLISHED_TOKENS, LogoutTokenRoute
+from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute
 from notifier.features.upstreams.upstream_token import UpstreamResult, VerifiedLogout
 from notifier.model.message import Kind, Lane, MessageDraft
 from notifier.model.record import record
 from notifier.network.listeners.listener import listen
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.network.listeners.web_app import web_app
+from notifier.publishing.route_steps import MAX_PUBLISHED_AT_ONCE, DirectPublisher
 from tests.system.waiting import until
 
 
@@ -75,7 +76,9 @@ class Place:
 async def answering(slots: RequestSlots | None = None) -> AsyncIterator[Place]:
     """Run the route."""
     place = Place()
-    route = LogoutTokenRoute(lambda name: Sender(name=name), place.publish, place.count, SeenTokens(), slots)
+    route = LogoutTokenRoute(
+        lambda name: Sender(name=name), DirectPublisher(place.publish), place.count, SeenTokens(), slots
+    )
     app = web_app([web.post(BACK_CHANNEL_PATH, route.post_logout)], requests=1000)
     listener = await listen(app, "127.0.0.1", 0, key="web.listen")
     place.url = listener.url
@@ -87,11 +90,13 @@ async def answering(slots: RequestSlots | None = None) -> AsyncIterator[Place]:
 
 
 async def test_a_sender_that_sends_many_tokens_delays_no_other() -> None:
-    """Beyond MAX_PUBLISHED_TOKENS they wait for each other, not in the line of the queue before others' tokens."""
-    count = 2 * MAX_PUBLISHED_TOKENS
+    """Beyond MAX_PUBLISHED_AT_ONCE they wait for each other, not in the line of the queue before others' tokens."""
+    count = 2 * MAX_PUBLISHED_AT_ONCE
     async with answering() as place, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         many = [asyncio.create_task(place.send(session, "a", nth)) for nth in range(count)]
-        await until(lambda: asyncio.sleep(0, len(place.published)), lambda published: published == MAX_PUBLISHED_TOKENS)
+        await until(
+            lambda: asyncio.sleep(0, len(place.published)), lambda published: published == MAX_PUBLISHED_AT_ONCE
+        )
         other = asyncio.create_task(place.send(session, "b", 1))
         await until(lambda: asyncio.sleep(0, place.published[-1]), lambda last: last == "b-1")
         place.confirming.set()

@@ -1,0 +1,283 @@
+"""Publishes the sign-outs of senders that send once, and keeps them in files while the queue does not confirm them.
+
+The decisions are those of `spool_state`. The original publish of an entry continues after the entry is written: its
+late confirm removes the entry, and until it ends the entry is not published a second time.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from notifier.delivery.facts import Observer
+from notifier.features.spool.spool_entries import SpoolEntry, load_entry, make_entry, to_dead_letter, to_outgoing
+from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
+from notifier.features.spool.spool_folder import LocksMissingError, SpoolFolder
+from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState
+from notifier.model.client import RetryPolicy
+from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable, describe_error
+from notifier.model.message import Lane, MessageDraft, QueueStatus
+from notifier.model.moment import Clock, wait_for_event
+from notifier.model.outcome import DeadReason
+from notifier.model.printable import counted
+from notifier.model.trouble import Trouble, TroubleKind
+from notifier.publishing.route_steps import SenderTurns
+from notifier.settings.file_owners import UnusableFileError
+from notifier.telemetry.families import gauge, labelled_family
+
+CONFIRM_SECONDS = 1.0  # for which a sender waits for the queue before its entry is written
+WRITE_SECONDS = 1.0  # of a sender's deadline, left for the file
+LOOK_SECONDS = 60.0  # between looks for files that ended workers left
+OPEN_SECONDS = 5.0  # for the folder at the start
+MAX_PER_SECOND = 500  # published from the files
+MAX_BATCH = 16  # published together while the queue takes them: so many may come twice if a connection is lost
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0  # while the queue takes nothing
+_RESULTS = ("written", "full", "failed", "published", "late_confirm", "expired", "refused")
+
+
+class SpoolQueue(Protocol):
+    """The queue as the spool uses it: see `queue_port`."""
+
+    def status(self) -> QueueStatus: ...
+    async def publish(self, queue: str, message: MessageDraft) -> None: ...
+    async def wait_until_available(self) -> None: ...
+
+
+class Spool:
+    """The spool of one worker in the folder `root`. `policy` returns the maximum ages of entries."""
+
+    def __init__(
+        self,
+        root: Path,
+        queue: SpoolQueue,
+        policy: Callable[[], RetryPolicy],
+        observe: Observer = lambda _: None,
+        clock: Clock = time.time,
+    ) -> None:
+        self._folder = SpoolFolder(root)
+        self._queue = queue
+        self._turns = SenderTurns(queue.publish)
+        self._policy = policy
+        self._observe = observe
+        self._clock = clock
+        self._state = SpoolState()
+        self._files = SpoolFiles(self._folder, self._state, clock)
+        self._lists: list[Callable[[], Collection[str]]] = []
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._counts = dict.fromkeys(_RESULTS, 0)
+
+    # ── what a sender sees ──
+
+    def add_senders(self, list_names: Callable[[], Collection[str]]) -> None:
+        """Let more senders share the folder. `list_names` returns the names of those that are configured."""
+        self._lists.append(list_names)
+
+    def has_room(self) -> bool:
+        """Return whether there are senders, and a sign-out of theirs can be kept."""
+        return bool(self._sender_count()) and self._files.fault is None and self._folder.used < MAX_FOLDER_BYTES
+
+    async def publish(self, sender: str, event_id: str, lane: Lane, message: MessageDraft, deadline: float) -> None:
+        """Return once the message is durable, in the queue or in a file. Raises QueueUnavailable.
+
+        A copy of an entry is not published. `deadline`: of the sender, by the clock of the event loop.
+        """
+        received_at = self._clock()
+        if self._state.is_known(event_id, received_at):
+            return
+        publishing = asyncio.create_task(self._turns.publish(sender, lane, message))
+        self._publishing.add(publishing)
+        publishing.add_done_callback(partial(self._on_publish_end, event_id))
+        left = deadline - WRITE_SECONDS - asyncio.get_running_loop().time()
+        await asyncio.wait({publishing}, timeout=max(0.0, min(CONFIRM_SECONDS, left)))
+        if _has_succeeded(publishing):
+            return
+        entry = make_entry(event_id, sender, received_at, lane, message)
+        if entry is None:
+            raise QueueUnavailable("the queue is unavailable, and the spool cannot hold this message")
+        if not self._state.has_room(sender, len(message.body), self._sender_count()):
+            self._counts["full"] += 1
+            raise QueueUnavailable(f"the queue is unavailable, and the share of {sender} in the spool is full")
+        try:
+            await self._files.write(entry, lambda: not publishing.done())
+        except QueueUnavailable:
+            self._counts["failed"] += 1
+            raise
+        self._counts["written"] += 1
+        if _has_succeeded(publishing):
+            self._on_done(event_id, "late_confirm")
+        self._wake.set()
+
+    def _sender_count(self) -> int:
+        return sum(len(list_names()) for list_names in self._lists)
+
+    def _on_publish_end(self, event_id: str, publishing: asyncio.Task[None]) -> None:
+        """Remove the entry of an original publish that succeeded; let that of another be published."""
+        self._publishing.discard(publishing)
+        if _has_succeeded(publishing):
+            self._state.on_taken(self._clock())
+            self._on_done(event_id, "late_confirm")
+        else:
+            self._state.release(event_id)
+            self._wake.set()
+
+    def _on_done(self, entry_id: str, result: str) -> None:
+        """Record that an entry left the folder, if it is there."""
+        place = self._state.place_of(entry_id)
+        if place is not None:
+            self._state.on_done(entry_id, self._clock())
+            self._counts[result] += 1
+            self._files.note(place)
+
+    # ── draining ──
+
+    @asynccontextmanager
+    async def running(self, draining: asyncio.Event, grace: float) -> AsyncIterator[None]:
+        """Publish entries while entered, and then for up to `grace` seconds since `draining` was set.
+
+        Raises ConfigurationError if the folder must not be used.
+        """
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await self._files.open()
+        except (UnusableFileError, LocksMissingError) as error:
+            text = f"{self._folder.root}: {error}; name a folder of this user, on a file system with locks"
+            raise ConfigurationError([InputIssue("spool.folder", text)]) from None
+        except (OSError, TimeoutError) as error:
+            self._files.on_fault(describe_error(error))
+        drain, stopping = asyncio.create_task(self._drain()), asyncio.create_task(_note_moment(draining))
+        try:
+            yield
+            await self._end(stopping.result() if stopping.done() else time.monotonic(), grace)
+        finally:
+            for task in (drain, stopping, *self._publishing):
+                task.cancel()
+            await asyncio.wait({drain, stopping})
+            if left := self._state.count():
+                structlog.get_logger().warning("spool_left", entries=left, folder=str(self._folder.root))
+            with suppress(TimeoutError, *FOLDER_ERRORS):
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await self._files.close()
+
+    async def _end(self, stopped_at: float, grace: float) -> None:
+        """Wait until all is published, but no longer than the grace, and only while the queue takes messages."""
+        status, former = self._queue.status(), -1
+        while status.connected and not status.blocked and former != (former := self._state.count()) != 0:
+            if time.monotonic() - stopped_at >= grace:
+                return
+            await asyncio.sleep(min(CONFIRM_SECONDS, grace))
+            status = self._queue.status()
+
+    async def _drain(self) -> None:
+        """Publish entries until cancelled."""
+        look_at, size, pause = float("-inf"), 1, 0.0
+        while True:
+            began_at = time.monotonic()
+            try:
+                if began_at >= look_at:
+                    look_at = began_at + LOOK_SECONDS
+                    await self._files.look(take_over=True)
+                    self._files.on_fault(None)
+                batch = self._state.next_batch(size, self._clock())
+                if not batch:
+                    self._wake.clear()
+                    await self._files.write_notes()
+                    await wait_for_event(self._wake, CONFIRM_SECONDS)
+                    continue
+                done = await self._publish_batch(batch)
+                size = min(2 * size, MAX_BATCH) if done == len(batch) else 1
+                pause = 0.0 if done else min(max(2 * pause, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
+            except FOLDER_ERRORS as error:
+                self._files.on_fault(describe_error(error))
+                pause = CONFIRM_SECONDS
+            await asyncio.sleep(max(pause, began_at + size / MAX_PER_SECOND - time.monotonic()))
+
+    async def _publish_batch(self, batch: list[Place]) -> int:
+        """Publish the entries together, in their order. Return how many were published."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._queue.wait_until_available()
+        except TimeoutError:
+            return 0
+        now, entries = self._clock(), list[SpoolEntry]()
+        for place, line in zip(batch, await self._files.read(batch), strict=True):
+            entry = load_entry(line)
+            if entry is None or entry.id != place.entry.id:
+                await self._files.reread(place.file)
+                return 0
+            entries.append(entry)
+        messages = [to_outgoing(entry, self._policy(), now) for entry in entries]
+        publishes = (self._queue.publish(outgoing.queue, outgoing.message) for outgoing in messages)
+        results = await asyncio.gather(*publishes, return_exceptions=True)
+        done = 0
+        for entry, outgoing, result in zip(entries, messages, results, strict=True):
+            if isinstance(result, QueueError):
+                if self._state.on_refused(entry.id, self._clock()):
+                    done += await self._give_up(entry, str(result))
+            elif result is not None:
+                raise result
+            else:
+                done += 1
+                self._on_done(entry.id, "published" if outgoing.fact is None else "expired")
+                if outgoing.fact is not None:
+                    self._observe(outgoing.fact)
+        await self._files.write_notes()
+        return done
+
+    async def _give_up(self, entry: SpoolEntry, reason: str) -> bool:
+        """Publish the dead letter of an entry that the queue refuses for good. Return False if it is refused, too."""
+        text = f"kept in the spool, since the queue refuses it, but takes other messages: {reason}"
+        outgoing = to_dead_letter(entry, DeadReason.QUEUE_REFUSED, text, self._clock())
+        try:
+            await self._queue.publish(outgoing.queue, outgoing.message)
+        except QueueError:
+            return False
+        self._on_done(entry.id, "refused")
+        if outgoing.fact is not None:
+            self._observe(outgoing.fact)
+        return True
+
+    # ── what operators see ──
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Yield the problems of the folder, and that sign-outs wait in it."""
+        if self._files.fault is not None:
+            text = f"{self._folder.root} cannot be used, and without the queue senders that send once get 503"
+            yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=f"{text}: {self._files.fault}")
+        for fault in self._files.file_faults:
+            name = fault.text.partition(" ")[0]
+            text = f"{self._folder.root}: {fault.text}"
+            yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=text, subject=name)
+        if count := self._state.count():
+            text = f"{counted(count, 'sign-out')} in {self._folder.root}: published once the queue takes them"
+            yield Trouble(kind=TroubleKind.SPOOL_WAITING, text=text, since=self._state.oldest_at())
+
+    def families(self) -> Iterator[Metric]:
+        """Return the metrics for a scrape."""
+        names = {name: 0 for list_names in self._lists for name in list_names()}
+        text = "Sign-outs in the files of this worker that are not published yet."
+        yield labelled_family(GaugeMetricFamily, "spool_entries", text, ("sender",), {**names, **self._state.counts()})
+        oldest_at = self._state.oldest_at()
+        age = 0.0 if oldest_at is None else max(0.0, self._clock() - oldest_at)
+        yield gauge("spool_oldest_seconds", "Age of the oldest of them.", age)
+        yield gauge("spool_bytes", "Bytes of all files in the folder.", self._folder.used)
+        faults = len(self._files.file_faults) + (self._files.fault is not None)
+        yield gauge("spool_faults", "Problems of the folder and of its files.", faults)
+        text = "Sign-outs that the queue did not confirm in time, by what happened."
+        yield labelled_family(CounterMetricFamily, "spool_events_total", text, ("result",), self._counts)
+
+
+def _has_succeeded(publishing: asyncio.Task[None]) -> bool:
+    return publishing.done() and not publishing.cancelled() and publishing.exception() is None
+
+
+async def _note_moment(event: asyncio.Event) -> float:
+    await event.wait()
+    return time.monotonic()

@@ -1,0 +1,296 @@
+"""Defines the format of the spool's files. Pure.
+
+A file begins with the line `notifier-spool 1`. Each further line is a checksum, a blank, and JSON of a closed schema:
+
+    {"id": …, "sender": …, "at": …, "lane": …, "event": {"iss": …, "sub": …, "sid": …, "clients": …, "ended_at": …}}
+    {"id": …, "sender": …, "at": …, "lane": …, "sourced": {…}}     a message of a source or upstream, not yet read
+    {"done": …, "at": …}                                           the entry with this id is published
+
+No member holds a client's address, so whoever writes a file cannot direct a token. `at`: epoch seconds; of an entry
+the receipt, from which its ages count.
+
+The last line may lack its end, or be zeros: a crash interrupted the write, and the sender got no 200 for it. Any other
+invalid line means that the file is damaged.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Literal, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import to_json
+from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
+
+from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
+from notifier.messages.replacements import to_event_message
+from notifier.model.client import RetryPolicy
+from notifier.model.documents import dead_letter, documents
+from notifier.model.documents.sourced import Header, to_received, to_sourced
+from notifier.model.durations import format_duration
+from notifier.model.errors import NotifierError
+from notifier.model.message import Kind, Lane, Message, MessageDraft
+from notifier.model.outcome import DeadReason
+from notifier.model.record import copy_record, record
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+_NAME = b"notifier-spool "
+HEADING = _NAME + b"1\n"
+MAX_LINE_BYTES = 512 * 1024  # the body of an event has 128 KiB at most, here in base64
+READ_BYTES = 2 * MAX_LINE_BYTES
+_CHECKSUM_BYTES = 8
+_CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@with_config(_CLOSED)
+class _Event(TypedDict):
+    iss: str
+    sub: str | None
+    sid: str | None
+    clients: list[tuple[str, str | None]] | Literal["*"]
+    ended_at: float | None
+    publisher: str
+
+
+@with_config(_CLOSED)
+class _Sourced(TypedDict):
+    source: str
+    message_id: str
+    body: str
+    content_type: str
+    timestamp: float
+    headers: dict[str, Header]
+
+
+@with_config(_CLOSED)
+class _Line(TypedDict):
+    id: NotRequired[str]
+    sender: NotRequired[str]
+    lane: NotRequired[Lane]
+    event: NotRequired[_Event]
+    sourced: NotRequired[_Sourced]
+    done: NotRequired[str]
+    at: float
+
+
+_LINE = TypeAdapter(_Line)
+_ENTRY_MEMBERS = {"id", "sender", "lane", "at"}
+
+
+@record
+class SpoolEntry:
+    """A sign-out that was received at `at`. `id` identifies copies. `sender` is a relay, an upstream or a source."""
+
+    id: str
+    sender: str
+    at: float
+    lane: Lane
+    content: SessionEnded | Message
+    message_id: str
+
+    def to_draft(self) -> MessageDraft:
+        """Return the message to publish. It has the time of the receipt."""
+        content = copy_record(self.content, received_at=self.at)
+        if isinstance(content, Message):
+            return to_sourced(content, self.message_id)
+        return to_event_message(content, bulk=self.lane is Lane.BULK)
+
+
+@record
+class DoneNote:
+    """The entry with this id was published at `at`."""
+
+    id: str
+    at: float
+
+
+@record
+class ScannedEntry:
+    """The place of an entry in its file, and what orders and identifies it."""
+
+    id: str
+    sender: str
+    at: float
+    offset: int
+    size: int
+
+
+@record
+class Scan:
+    """The lines of a piece of a file. `end`: the offset behind the last whole one. `damaged`: that of a bad one."""
+
+    items: tuple[ScannedEntry | DoneNote, ...]
+    end: int
+    damaged: int | None
+
+
+def make_entry(entry_id: str, sender: str, at: float, lane: Lane, draft: MessageDraft) -> SpoolEntry | None:
+    """Return the entry of a message; None if the schema cannot hold the message, such as one with an address."""
+    content: SessionEnded | Message
+    try:
+        if draft.kind is Kind.EVENT:
+            content = documents.load_event(draft.body).event
+        else:
+            message = Message(
+                lane=lane, body=draft.body, tag=None, kind=Kind.SOURCED, content_type=draft.content_type,
+                headers=draft.headers,
+            )  # fmt: skip
+            content = copy_record(to_received(message), timestamp=at)
+    except NotifierError:
+        return None
+    entry = SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=draft.message_id)
+    return entry if load_entry(dump_entry(entry)) == entry else None
+
+
+def dump_entry(entry: SpoolEntry) -> bytes:
+    """Return the line of an entry."""
+    document = {"id": entry.id, "sender": entry.sender, "at": entry.at, "lane": entry.lane}
+    content = entry.content
+    if isinstance(content, Message):
+        sourced = {
+            "source": content.source, "message_id": entry.message_id, "body": base64.b64encode(content.body).decode(),
+            "content_type": content.content_type or "", "timestamp": content.timestamp, "headers": content.headers,
+        }  # fmt: skip
+        return _to_line({**document, "sourced": sourced})
+    clients = content.clients
+    listed = clients if clients == "*" else [_to_pair(entry) for entry in clients]
+    event = {
+        "iss": content.iss, "sub": content.sub, "sid": content.sid, "clients": listed, "ended_at": content.ended_at,
+        "publisher": content.publisher or "",
+    }  # fmt: skip
+    return _to_line({**document, "event": event})
+
+
+def dump_done(entry_id: str, at: float) -> bytes:
+    """Return the line which notes that the entry with this id is published."""
+    return _to_line({"done": entry_id, "at": at})
+
+
+def load_entry(line: bytes) -> SpoolEntry | None:
+    """Return the entry of a line; None if it is not the valid line of an entry."""
+    document = _parse_line(line.removesuffix(b"\n"))
+    if document is None or "done" in document:
+        return None
+    entry_id, sender, at, lane = document["id"], document["sender"], document["at"], document["lane"]
+    if "sourced" in document:
+        sourced = document["sourced"]
+        try:
+            body = base64.b64decode(sourced["body"], validate=True)
+        except ValueError:
+            return None
+        message = Message(
+            lane=lane, body=body, tag=None, content_type=sourced["content_type"], headers=sourced["headers"],
+            timestamp=sourced["timestamp"], user_id=sender.rpartition("/")[2], source=sourced["source"],
+        )  # fmt: skip
+        return SpoolEntry(
+            id=entry_id, sender=sender, at=at, lane=lane, content=message, message_id=sourced["message_id"]
+        )
+    event, listed = document["event"], document["event"]["clients"]
+    content = SessionEnded(
+        id=entry_id, id_given=True, iss=event["iss"], sub=event["sub"], sid=event["sid"],
+        clients="*" if listed == "*" else tuple(ClientEntry(client_id=name, sub=sub) for name, sub in listed),
+        ended_at=event["ended_at"], publisher=event["publisher"],
+    )  # fmt: skip
+    return SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=entry_id)
+
+
+def to_outgoing(entry: SpoolEntry, policy: RetryPolicy, now: float) -> OutgoingMessage:
+    """Return the message of an entry; its dead letter if it is too old."""
+    limit, why = policy.max_age, "max_age"
+    content = entry.content
+    if isinstance(content, Message):
+        is_sub_only = False  # a worker reads it, and its deliveries expire
+    else:
+        clients = () if content.clients == "*" else content.clients
+        is_sub_only = content.sid is None and all(isinstance(each, str) or each.sid is None for each in clients)
+    if is_sub_only and policy.sub_only_max_age < limit:
+        limit, why = policy.sub_only_max_age, "sub_only_max_age"
+    if now - entry.at <= limit:
+        return OutgoingMessage(queue=entry.lane, message=entry.to_draft())
+    text = (
+        f"kept in the spool for {now - entry.at:.0f} s, since the queue was unreachable: older than"
+        f" {why} ({format_duration(limit)})"
+    )
+    return to_dead_letter(entry, DeadReason.EXPIRED, text, now)
+
+
+def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float) -> OutgoingMessage:
+    """Return the dead letter of an entry."""
+    content = copy_record(entry.content, received_at=entry.at)
+    if isinstance(content, Message):
+        return to_dead_letter_message(dead_letter.dead_letter_unread(content, reason, text, now), None)
+    return to_dead_letter_message(dead_letter.dead_letter_event(content, reason, text, now), None)
+
+
+def scan(data: bytes, offset: int) -> Scan:
+    """Return the entries and notes of the whole lines in `data`, which begins at this offset of its file."""
+    items: list[ScannedEntry | DoneNote] = []
+    begin = 0
+    damaged = None
+    while (end := data.find(b"\n", begin)) >= 0:
+        document = _parse_line(data[begin:end])
+        if document is None:
+            damaged = offset + begin if damaged is None else damaged
+        elif "done" in document:
+            items.append(DoneNote(id=document["done"], at=document["at"]))
+        else:
+            place = offset + begin
+            items.append(
+                ScannedEntry(
+                    id=document["id"], sender=document["sender"], at=document["at"], offset=place,
+                    size=end + 1 - begin,
+                )
+            )  # fmt: skip
+        begin = end + 1
+    if len(data) - begin > MAX_LINE_BYTES and data[begin:].strip(b"\0"):
+        damaged = offset + begin if damaged is None else damaged
+    return Scan(items=tuple(items), end=offset + begin, damaged=damaged)
+
+
+def scan_file(read: Callable[[int], bytes], offset: int) -> Scan:
+    """Return the lines of a file from this offset on. `read` returns READ_BYTES at an offset, or what there is."""
+    items: list[ScannedEntry | DoneNote] = []
+    damaged = None
+    while data := read(offset):
+        found = scan(data, offset)
+        items += found.items
+        damaged = found.damaged if damaged is None else damaged
+        if found.end == offset:
+            break
+        offset = found.end
+    return Scan(items=tuple(items), end=offset, damaged=damaged)
+
+
+def judge_heading(data: bytes) -> str | None:
+    """Return what is wrong with the beginning of a file: `newer`, `damaged`; None if nothing is, or if it is torn."""
+    if HEADING.startswith(data[: len(HEADING)]) or not data.strip(b"\0"):
+        return None
+    version = data.partition(b"\n")[0].removeprefix(_NAME)
+    return "newer" if data.startswith(_NAME) and version.isdigit() and int(version) > 1 else "damaged"
+
+
+def _to_pair(entry: str | ClientEntry) -> tuple[str, str | None]:
+    return (entry, None) if isinstance(entry, str) else (entry.client_id, entry.sub)
+
+
+def _to_line(document: dict[str, object]) -> bytes:
+    text = to_json(document)
+    return _checksum(text) + b" " + text + b"\n"
+
+
+def _parse_line(line: bytes) -> _Line | None:
+    """Return the document of a line without its end; None if it is invalid."""
+    checksum, _, text = line.partition(b" ")
+    if checksum != _checksum(text):
+        return None
+    try:
+        document = _LINE.validate_json(text)
+    except ValidationError:
+        return None
+    is_entry = ("event" in document) != ("sourced" in document) and document.keys() >= _ENTRY_MEMBERS
+    is_note = document.keys() == {"done", "at"}
+    return document if is_note or (is_entry and "done" not in document) else None
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=_CHECKSUM_BYTES).hexdigest().encode()

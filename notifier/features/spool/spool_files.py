@@ -1,0 +1,178 @@
+"""Runs the work on the spool's files in a thread, one call at a time, and records its results in the state.
+
+A file system that hangs delays neither the event loop nor a sender beyond its deadline. Entries that arrive during a
+write share the next one.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+
+from notifier.features.spool.spool_entries import DoneNote, ScannedEntry, SpoolEntry, dump_entry
+from notifier.features.spool.spool_folder import SpoolFolder
+from notifier.features.spool.spool_state import FolderFault, Place, SpoolState
+from notifier.model.errors import QueueUnavailable, describe_error
+from notifier.model.moment import Clock
+from notifier.model.own_thread import run_in_thread
+from notifier.model.record import record
+from notifier.model.shared_resources import shared_lock
+from notifier.settings.file_owners import UnusableFileError
+
+T = TypeVar("T")
+MAX_WRITTEN_TOGETHER = 256
+PATIENCE_SECONDS = 2.0  # with the file system, before that is a problem
+FOLDER_ERRORS = (OSError, UnusableFileError)
+_HELP = "notifier explain NotifierSpoolFailing"
+
+
+@record
+class _Write:
+    entry: SpoolEntry
+    line: bytes
+    is_held: Callable[[], bool]
+    written: asyncio.Future[None]
+
+
+class SpoolFiles:
+    """The files of a spool, and what is wrong with them: `fault` with the folder, `file_faults` with single files."""
+
+    def __init__(self, folder: SpoolFolder, state: SpoolState, clock: Clock) -> None:
+        self._folder = folder
+        self._state = state
+        self._clock = clock
+        self._writes: list[_Write] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._lock = shared_lock()  # so that the state has what the files have, before other work begins
+        self._work: asyncio.Future[Any] | None = None
+        self._notes: list[tuple[str, DoneNote]] = []
+        self.fault: str | None = None
+        self.file_faults: tuple[FolderFault, ...] = ()
+
+    async def open(self) -> None:
+        """Open the folder. Raises what `SpoolFolder.own_file` raises."""
+        async with self._lock:
+            await self._run(self._folder.own_file)
+
+    async def close(self) -> None:
+        """Release the files."""
+        async with self._lock:
+            await self._write_notes()
+            await self._run(self._folder.close)
+
+    async def write(self, entry: SpoolEntry, is_held: Callable[[], bool]) -> None:
+        """Return once the entry is durable. Raises QueueUnavailable.
+
+        `is_held` returns whether its original publish is still under way.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._writes.append(_Write(entry=entry, line=dump_entry(entry), is_held=is_held, written=written))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all())
+        await written
+
+    async def _write_all(self) -> None:
+        try:
+            while self._writes:
+                batch = [write for write in self._writes[:MAX_WRITTEN_TOGETHER] if not write.written.done()]
+                del self._writes[:MAX_WRITTEN_TOGETHER]
+                if batch:
+                    async with self._lock:
+                        await self._write(batch)
+        finally:
+            self._writer = None
+
+    async def _write(self, batch: Sequence[_Write]) -> None:
+        try:
+            await self._look(take_over=False)
+            file, offsets = await self._run(partial(self._folder.append, [write.line for write in batch]))
+        except Exception as error:  # noqa: BLE001  each sender gets its 503
+            self.on_fault(describe_error(error))
+            for write in batch:
+                if not write.written.done():
+                    write.written.set_exception(QueueUnavailable(f"the spool cannot be written: {self.fault}"))
+            return
+        self.on_fault(None)
+        for write, offset in zip(batch, offsets, strict=True):
+            entry = write.entry
+            scanned = ScannedEntry(id=entry.id, sender=entry.sender, at=entry.at, offset=offset, size=len(write.line))
+            place = Place(entry=scanned, file=file, is_ours=True, is_held=write.is_held())
+            self._state.add(place, self._clock())
+            if not write.written.done():
+                write.written.set_result(None)
+
+    async def look(self, *, take_over: bool) -> None:
+        """Read what others wrote. With `take_over` also the files of ended workers; then drop what is published.
+
+        Raises FOLDER_ERRORS.
+        """
+        async with self._lock:
+            await self._look(take_over=take_over)
+
+    async def _look(self, *, take_over: bool) -> None:
+        look = await self._run(partial(self._folder.look, take_over=take_over))
+        now = self._clock()
+        self._state.on_look(look, now)
+        for fault in look.faults:
+            if fault not in self.file_faults:
+                structlog.get_logger().error("spool_file_fault", reason=fault.text, help=_HELP)
+        # A file that was set aside stays a fault until the worker ends: nobody looks at it again.
+        kept = [each for each in self.file_faults if not take_over or each.kind == "damaged"]
+        self.file_faults = (*kept, *(fault for fault in look.faults if fault not in kept))
+        if take_over:
+            await self._write_notes()
+            tidy = partial(self._folder.tidy, self._state.busy_files(), self._state.notes(now))
+            self._state.on_notes_moved(await self._run(tidy))
+
+    async def read(self, places: Sequence[Place]) -> list[bytes]:
+        """Return the lines of entries. Raises FOLDER_ERRORS."""
+
+        def read_all() -> list[bytes]:
+            return [self._folder.read(each.file, each.entry.offset, each.entry.size) for each in places]
+
+        async with self._lock:
+            return await self._run(read_all)
+
+    async def reread(self, file: str) -> None:
+        """Read a file again, since a line of it is damaged: its other entries move. Raises FOLDER_ERRORS."""
+        async with self._lock:
+            self._folder.reread(file)
+            await self._look(take_over=False)
+
+    def note(self, place: Place) -> None:
+        """Note with the next `write_notes` that the entry is published."""
+        self._notes.append((place.file, DoneNote(id=place.entry.id, at=self._clock())))
+
+    async def write_notes(self) -> None:
+        """Write the notes so far. Raises FOLDER_ERRORS."""
+        if self._notes:
+            async with self._lock:
+                await self._write_notes()
+
+    async def _write_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        if notes:
+            await self._run(partial(self._folder.note, notes))
+
+    def on_fault(self, fault: str | None) -> None:
+        """Record and log that the folder cannot be used; None: that it can."""
+        if fault == self.fault:
+            return
+        log = structlog.get_logger()
+        if fault is None:
+            log.info("spool_usable")
+        else:
+            log.error("spool_failing", reason=fault, help=_HELP)
+        self.fault = fault
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Return the result of work in a thread, after work whose caller has left. The lock is held meanwhile."""
+        while self._work is not None and not self._work.done():
+            await asyncio.wait({self._work})
+        running = run_in_thread(work, "spool")
+        self._work = running
+        if not (await asyncio.wait({running}, timeout=PATIENCE_SECONDS))[0]:
+            self.on_fault(f"its file system does not answer within {PATIENCE_SECONDS:g} s")
+        return await asyncio.shield(running)

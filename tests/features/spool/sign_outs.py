@@ -1,0 +1,72 @@
+"""Sign-outs as routes publish them, and the entries of a folder."""
+
+from pathlib import Path
+
+from notifier.features.spool.spool_entries import SpoolEntry, dump_entry, make_entry
+from notifier.features.spool.spool_folder import SpoolFolder
+from notifier.features.spool.spool_state import FolderLook, SpoolState
+from notifier.messages.replacements import to_event_message
+from notifier.model.documents.sourced import to_sourced
+from notifier.model.message import Lane, Message, MessageDraft
+from notifier.model.session_ended import ClientEntry, SessionEnded
+
+ISS = "https://id.example.com"
+NOW = 1_800_000_000.0
+
+
+def event(event_id: str = "e1", sender: str = "op", sid: str | None = "s1") -> SessionEnded:
+    """The event of a relay's token."""
+    clients = (ClientEntry(client_id="shop", sub="pairwise-1"),)
+    return SessionEnded(
+        id=event_id, id_given=True, iss=ISS, sub="alice", sid=sid, clients=clients, ended_at=NOW - 1, publisher=sender
+    )
+
+
+def draft(event_id: str = "e1", sender: str = "op", sid: str | None = "s1") -> MessageDraft:
+    """Its message."""
+    return to_event_message(event(event_id, sender, sid))
+
+
+def sourced(body: bytes = b'{"id": "x1", "sid": null}', source: str = "upstream/partner") -> MessageDraft:
+    """A message of an upstream that a worker must look up, or of a source."""
+    message = Message(
+        lane=Lane.EVENTS, body=body, tag=None, content_type="application/json", headers={"x-tenant": "a"},
+        timestamp=NOW, user_id=source.rpartition("/")[2], source=source,
+    )  # fmt: skip
+    return to_sourced(message, "m1")
+
+
+def entry(event_id: str = "e1", sender: str = "op", at: float = NOW, sid: str | None = "s1") -> SpoolEntry:
+    """An entry of a folder."""
+    made = make_entry(event_id, sender, at, Lane.EVENTS, draft(event_id, sender, sid))
+    assert made is not None
+    return made
+
+
+def line(event_id: str = "e1", sender: str = "op", at: float = NOW) -> bytes:
+    """The line of an entry."""
+    return dump_entry(entry(event_id, sender, at))
+
+
+def opened(root: Path) -> SpoolFolder:
+    """A folder as a worker has it."""
+    folder = SpoolFolder(root)
+    folder.own_file()
+    return folder
+
+
+def looked(folder: SpoolFolder, state: SpoolState, *, take_over: bool = True, now: float = NOW) -> FolderLook:
+    """Look into the folder, and record it."""
+    look = folder.look(take_over=take_over)
+    state.on_look(look, now)
+    return look
+
+
+def batch(state: SpoolState, most: int = 100, now: float = NOW) -> list[str]:
+    """The ids that are published next."""
+    return [place.entry.id for place in state.next_batch(most, now)]
+
+
+def tidied(folder: SpoolFolder, state: SpoolState, now: float = NOW) -> None:
+    """Drop what is published."""
+    state.on_notes_moved(folder.tidy(state.busy_files(), state.notes(now)))

@@ -1,0 +1,335 @@
+"""The spool at a queue that takes messages, refuses some, or does not answer."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from notifier.features.spool import spool as spool_module
+from notifier.features.spool.spool import Spool
+from notifier.features.spool.spool_state import MAX_REFUSALS
+from notifier.model.client import RetryPolicy
+from notifier.model.errors import ConfigurationError, QueueUnavailable
+from notifier.model.message import DEAD, Lane, MessageDraft, QueueStatus
+from notifier.model.trouble import TroubleKind
+from tests.features.spool.sign_outs import draft
+
+
+async def holds(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so, for 10 s at most."""
+    async with asyncio.timeout(10.0):
+        while not is_so():  # noqa: ASYNC110  what has no event is looked at
+            await asyncio.sleep(0.01)
+
+
+class Queue:
+    """A queue in memory. `answers`: it confirms; otherwise publishes hang. `up`: it is connected."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, MessageDraft]] = []
+        self.up = True
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.refused: set[str] = set()
+        self.publish_count = 0
+
+    def status(self) -> QueueStatus:
+        return QueueStatus(connected=self.up, consuming=self.up)
+
+    async def publish(self, queue: str, message: MessageDraft) -> None:
+        self.publish_count += 1
+        if not self.up:
+            raise QueueUnavailable("not connected")
+        await self.answering.wait()
+        if not self.up:
+            raise QueueUnavailable("connection lost before the confirm")
+        if message.message_id in self.refused:
+            raise QueueUnavailable("the broker closed the channel")
+        self.taken.append((queue, message))
+
+    async def wait_until_available(self) -> None:
+        while not self.up:  # noqa: ASYNC110  as the real one
+            await asyncio.sleep(0.01)
+
+    @property
+    def ids(self) -> list[str]:
+        return [message.message_id for _, message in self.taken]
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+def names(root: Path, suffix: str = ".spool") -> list[str]:
+    """The names of the files of this kind."""
+    return sorted(path.name for path in root.iterdir() if path.suffix == suffix)
+
+
+class Rig:
+    """A running spool."""
+
+    def __init__(self, root: Path, queue: Queue, policy: RetryPolicy, clock: Callable[[], float]) -> None:
+        self.spool = Spool(root, queue, lambda: policy, clock=clock)
+        self.spool.add_senders(lambda: ["op", "other"])
+        self.draining = asyncio.Event()
+
+    async def send(self, *ids: str, sender: str = "op", within: float = 4.5) -> list[bool]:
+        """Send sign-outs together. Return which were accepted."""
+
+        async def publish(event_id: str) -> bool:
+            deadline = asyncio.get_running_loop().time() + within
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.spool.publish(sender, event_id, Lane.EVENTS, draft(event_id, sender), deadline)
+            except (QueueUnavailable, TimeoutError):
+                return False
+            return True
+
+        return await asyncio.gather(*map(publish, ids))
+
+    def counts(self) -> dict[str, float]:
+        """The counters by result, without those at zero."""
+        samples = next(family for family in self.spool.families() if family.name.endswith("spool_events")).samples
+        return {each.labels["result"]: each.value for each in samples if each.value and "result" in each.labels}
+
+    def troubles(self) -> list[str]:
+        return [trouble.kind for trouble in self.spool.troubles()]
+
+
+@asynccontextmanager
+async def running(
+    root: Path,
+    queue: Queue,
+    policy: RetryPolicy | None = None,
+    clock: Callable[[], float] = time.time,
+    grace: float = 0.0,
+) -> AsyncIterator[Rig]:
+    rig = Rig(root, queue, policy or RetryPolicy(), clock)
+    async with rig.spool.running(rig.draining, grace):
+        yield rig
+
+
+async def test_nothing_is_written_while_the_queue_confirms(tmp_path: Path, queue: Queue) -> None:
+    """The file has its heading only, and goes with the worker."""
+    async with running(tmp_path, queue) as rig:
+        assert await rig.send("e1", "e2") == [True, True]
+        assert (queue.ids, rig.counts(), rig.troubles(), rig.spool.has_room()) == (["e1", "e2"], {}, [], True)
+    assert names(tmp_path) == []
+
+
+async def test_what_an_absent_queue_does_not_take_is_published_in_order_later(tmp_path: Path, queue: Queue) -> None:
+    """Each is accepted at once, and visible meanwhile."""
+    ids = [f"e{nth}" for nth in range(100)]
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        began_at = time.monotonic()
+        for event_id in ids:
+            assert await rig.send(event_id) == [True]
+        assert time.monotonic() - began_at < 0.9 * len(ids)  # no second for each
+        assert rig.troubles() == [TroubleKind.SPOOL_WAITING]
+        queue.up = True
+        await holds(lambda: len(queue.ids) == 100)
+        await holds(lambda: rig.troubles() == [])
+        assert (queue.ids, rig.counts()) == (ids, {"written": 100, "published": 100})
+        assert all(b'"received_at":' in message.body for _, message in queue.taken)
+
+
+async def test_a_queue_that_does_not_answer_delays_a_sender_by_a_second(tmp_path: Path, queue: Queue) -> None:
+    """Its late confirms remove the entries: nothing is published twice."""
+    async with running(tmp_path, queue) as rig:
+        queue.answering.clear()
+        began_at = time.monotonic()
+        assert await rig.send(*(f"e{nth}" for nth in range(20))) == [True] * 20
+        assert 1.0 <= time.monotonic() - began_at < 1.5
+        assert await rig.send("e3") == [True]  # a copy
+        queue.answering.set()
+        await holds(lambda: rig.troubles() == [])
+        assert (len(queue.ids), queue.publish_count) == (20, 20)
+        assert rig.counts() == {"written": 20, "late_confirm": 20}
+        assert await rig.send("e3") == [True]
+        assert queue.publish_count == 20
+
+
+async def test_a_lost_confirm_is_published_again(tmp_path: Path, queue: Queue) -> None:
+    """Once the original publish has failed."""
+    async with running(tmp_path, queue) as rig:
+        queue.answering.clear()
+        assert await rig.send("e1") == [True]
+        queue.up = False
+        queue.answering.set()
+        await asyncio.sleep(0)
+        queue.up = True
+        await holds(lambda: queue.ids == ["e1"])
+
+
+async def test_entries_outlive_the_worker_and_are_recognised_after_it(tmp_path: Path, queue: Queue) -> None:
+    """Also those that it had published already."""
+    queue.up = False
+    with capture_logs() as logs:
+        async with running(tmp_path, queue) as rig:
+            await rig.send("e1", "e2")
+    assert [line["entries"] for line in logs if line["event"] == "spool_left"] == [2]
+    queue.up = True
+    async with running(tmp_path, queue) as rig:
+        await holds(lambda: len(queue.ids) == 2)
+    async with running(tmp_path, queue) as rig:
+        await holds(lambda: bool(names(tmp_path)))
+        await asyncio.sleep(0.05)  # the first look at what is left
+        assert await rig.send("e1", "e2", "e3") == [True] * 3
+        assert sorted(queue.ids) == ["e1", "e2", "e3"]
+
+
+async def test_a_stopping_worker_publishes_what_it_can(tmp_path: Path, queue: Queue) -> None:
+    """Within the grace; without a queue it does not wait."""
+    queue.up = False
+    async with running(tmp_path, queue, grace=20.0) as rig:
+        await rig.send(*(f"e{nth}" for nth in range(40)))
+        rig.draining.set()
+        queue.up = True
+    assert len(queue.ids) == 40
+    queue.up = False
+    began_at = time.monotonic()
+    async with running(tmp_path, queue, grace=20.0) as rig:
+        await rig.send("e40")
+        rig.draining.set()
+    assert time.monotonic() - began_at < 5.0
+
+
+async def test_an_entry_that_the_queue_refuses_for_good_becomes_a_dead_letter(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its sender are published meanwhile."""
+    monkeypatch.setattr("notifier.features.spool.spool_state.MAX_REFUSAL_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(spool_module, "MAX_PAUSE_SECONDS", 0.01)
+    queue.refused.add("bad")
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        await rig.send("bad")
+        await rig.send("e1")
+        queue.up = True
+        await holds(lambda: queue.ids == ["e1"])
+        tries, nth = MAX_REFUSALS + 1, 2
+        while DEAD not in [name for name, _ in queue.taken]:
+            assert nth < 10 * tries
+            count = queue.publish_count
+            await holds(lambda count=count: queue.publish_count > count)  # type: ignore[misc]
+            await rig.send(f"e{nth}")
+            nth += 1
+        [letter] = [message for name, message in queue.taken if name == DEAD]
+        assert letter.headers["reason"] == "queue_refused"
+        assert rig.counts()["refused"] == 1
+        assert rig.troubles() == []
+
+
+async def test_an_old_entry_becomes_a_dead_letter(tmp_path: Path, queue: Queue) -> None:
+    """It ends no session."""
+    now = [1_000_000.0]
+    async with running(tmp_path, queue, RetryPolicy(max_age=3600.0), lambda: now[0]) as rig:
+        queue.up = False
+        await rig.send("e1")
+        now[0] += 3601
+        queue.up = True
+        await holds(lambda: len(queue.taken) == 1)
+        [(name, letter)] = queue.taken
+        assert (name, letter.headers["reason"], rig.counts()) == (DEAD, "expired", {"written": 1, "expired": 1})
+
+
+async def test_a_full_share_is_refused_while_others_have_theirs(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 as without a spool."""
+    monkeypatch.setattr("notifier.features.spool.spool_state.MAX_FOLDER_BYTES", 8192)
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        assert [await rig.send(each) for each in ("e1", "e2", "e3")] == [[True], [True], [False]]
+        assert await rig.send("o1", sender="other") == [True]
+        assert rig.counts() == {"written": 3, "full": 1}
+
+
+async def test_a_folder_that_cannot_be_written_is_a_problem_and_not_the_end(tmp_path: Path, queue: Queue) -> None:
+    """Senders get their 503, and the queue's messages go on; it is used again once it is right."""
+    root = tmp_path / "spool"
+    async with running(root, queue) as rig:
+        for file in root.iterdir():
+            file.unlink()
+        root.rmdir()
+        root.write_text("a file is in the way")
+        queue.up = False
+        assert await rig.send("e1") == [False]
+        assert (rig.troubles(), rig.spool.has_room()) == ([TroubleKind.SPOOL_FAILING], False)
+        queue.up = True
+        assert await rig.send("e1") == [True]
+        queue.up = False
+        root.unlink()
+        assert await rig.send("e2") == [True]
+        assert rig.spool.has_room()
+
+
+async def test_a_file_system_that_hangs_holds_a_sender_until_its_deadline(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the event loop, and not those that the queue confirms."""
+    monkeypatch.setattr("notifier.features.spool.spool_files.PATIENCE_SECONDS", 0.2)
+    async with running(tmp_path, queue) as rig:
+        await holds(lambda: bool(names(tmp_path)))
+        await asyncio.sleep(0.1)
+        pipe, other_end = os.pipe()
+        monkeypatch.setattr(os, "fsync", lambda _file: os.read(pipe, 1))
+        queue.up = False
+        assert await rig.send("e1", "e2", within=1.5) == [False, False]
+        assert rig.troubles() == [TroubleKind.SPOOL_FAILING]
+        queue.up = True
+        assert await rig.send("e3") == [True]
+        monkeypatch.undo()
+        os.write(other_end, b"xx")
+        await holds(lambda: TroubleKind.SPOOL_FAILING not in rig.troubles())
+        await holds(lambda: sorted(queue.ids) == ["e1", "e2", "e3"])  # durable after all
+        os.close(pipe)
+        os.close(other_end)
+
+
+async def test_a_damaged_line_is_found_when_it_is_published(tmp_path: Path, queue: Queue) -> None:
+    """The others are, and the file is kept."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        await rig.send("e1")
+        await rig.send("e2")
+        [name] = names(tmp_path)
+        file = tmp_path / name
+        file.write_bytes(file.read_bytes().replace(b'"id":"e1"', b'"id":"f1"'))
+        queue.up = True
+        await holds(lambda: queue.ids == ["e2"])
+        assert rig.troubles() == [TroubleKind.SPOOL_FAILING]
+        assert len(names(tmp_path, ".corrupt")) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+async def test_a_worker_does_not_start_with_the_folder_of_another_user(tmp_path: Path, queue: Queue) -> None:
+    """The error names the setting, the owner and the remedy."""
+    for folder in (tmp_path / "spool", tmp_path / "spool" / "notifier"):
+        folder.mkdir()
+        os.chown(folder, 12345, 12345)
+    with pytest.raises(ConfigurationError, match=r"spool\.folder: .* belongs to another user \(12345"):
+        async with running(tmp_path / "spool", queue):
+            pass
+
+
+async def test_a_worker_does_not_start_on_a_file_system_without_locks(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers would publish the same entries."""
+    monkeypatch.setattr("fcntl.flock", lambda _file, _how: None)  # as a file system that ignores them
+    with pytest.raises(ConfigurationError, match="excludes nobody"):
+        async with running(tmp_path, queue):
+            pass
+
+
+def test_the_rate_of_publishing_is_bounded() -> None:
+    """500 a second beside fresh events; a batch is smaller than the window of one queue."""
+    assert (spool_module.MAX_PER_SECOND, spool_module.MAX_BATCH < 32) == (500, True)

@@ -1,0 +1,158 @@
+"""The lines of the spool: what they hold, and what they refuse."""
+
+from typing import Any
+
+import pytest
+
+from notifier.features.spool import spool_entries
+from notifier.features.spool.spool_entries import (
+    HEADING,
+    DoneNote,
+    dump_done,
+    dump_entry,
+    judge_heading,
+    load_entry,
+    make_entry,
+    scan,
+    to_outgoing,
+)
+from notifier.messages.replacements import to_event_message
+from notifier.model.client import RetryPolicy
+from notifier.model.documents.dead_letter import load_dead_letter
+from notifier.model.documents.documents import load_event
+from notifier.model.documents.sourced import to_received
+from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft
+from notifier.model.record import copy_record
+from notifier.model.session_ended import ClientEntry
+from tests.features.spool.sign_outs import NOW, draft, entry, event, line, sourced
+
+POLICY = RetryPolicy(max_age=3600.0, sub_only_max_age=600.0)
+
+
+def received(message: MessageDraft) -> Message:
+    """The message as a worker takes it."""
+    return Message(
+        lane=Lane.EVENTS, body=message.body, tag=None, kind=message.kind, content_type=message.content_type,
+        headers=message.headers,
+    )  # fmt: skip
+
+
+def test_an_event_comes_back_with_the_time_of_its_receipt() -> None:
+    """From which its ages count. All else is as it was."""
+    kept = load_entry(line())
+    assert kept == entry()
+    assert kept is not None
+    published = kept.to_draft()
+    assert (published.kind, published.message_id) == (Kind.EVENT, "e1")
+    assert load_event(published.body).event == copy_record(load_event(draft().body).event, received_at=NOW)
+
+
+def test_a_message_of_a_source_comes_back_whole() -> None:
+    """Byte for byte, with its source, publisher and headers."""
+    body = bytes(range(256))
+    kept = make_entry("e1", "source/shop", NOW, Lane.BULK, sourced(body, "shop"))
+    assert kept is not None
+    read = load_entry(dump_entry(kept))
+    assert read == kept
+    message = to_received(received(read.to_draft()))
+    original = to_received(received(sourced(body, "shop")))
+    assert message == copy_record(original, received_at=NOW)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"clients": (ClientEntry(client_id="shop", backchannel_logout_uri="https://evil.example"),)},
+        {"clients": (ClientEntry(client_id="shop", frontchannel_logout_uri="https://evil.example"),)},
+        {"email": "a@example.com"},
+        {"vouched": True},
+        {"source": "urn:x"},
+    ],
+)
+def test_an_event_with_members_beyond_the_schema_is_not_kept(member: dict[str, Any]) -> None:
+    """Above all no address."""
+    message = to_event_message(copy_record(event(), **member))
+    assert make_entry("e1", "op", NOW, Lane.EVENTS, message) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backchannel_logout_uri": "https://evil.example"},
+        {"event": {"iss": "i", "sub": None, "sid": "s", "clients": [["shop", None, "uri"]], "ended_at": None,
+                   "publisher": "op"}},
+        {"done": "e2"},
+        {"sourced": {}},
+        {"at": "now"},
+        {"lane": "dead"},
+    ],
+)  # fmt: skip
+def test_a_line_with_other_members_is_damaged(change: dict[str, Any]) -> None:
+    """Even with a valid checksum: the schema is closed."""
+    document = {
+        "id": "e1", "sender": "op", "at": NOW, "lane": "events",
+        "event": {"iss": "i", "sub": None, "sid": "s", "clients": "*", "ended_at": None, "publisher": "op"},
+    }  # fmt: skip
+    assert load_entry(spool_entries._to_line(document)) is not None
+    changed = spool_entries._to_line({**document, **change})
+    assert (load_entry(changed), scan(changed, 7).damaged) == (None, 7)
+
+
+def test_each_changed_byte_is_found() -> None:
+    """By the checksum."""
+    whole = line()
+    for place in range(len(whole) - 1):
+        changed = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        found = scan(changed, 0)
+        assert found.damaged == 0 or not found.items, place
+
+
+def test_a_scan_ends_behind_the_last_whole_line() -> None:
+    """What follows is written later, or torn."""
+    lines = [line("e1"), dump_done("e1", NOW), line("e2")]
+    data = b"".join(lines)
+    found = scan(data[:-1], 100)
+    first, note = found.items
+    assert not isinstance(first, DoneNote)
+    assert (first.id, first.offset, first.size, note) == ("e1", 100, len(lines[0]), DoneNote(id="e1", at=NOW))
+    assert (found.end, found.damaged) == (100 + len(lines[0]) + len(lines[1]), None)
+
+
+@pytest.mark.parametrize(
+    ("heading", "judged"),
+    [
+        (HEADING, None),
+        (b"", None),
+        (HEADING[:5], None),
+        (b"\0" * 64, None),
+        (b"notifier-spool 2\nx", "newer"),
+        (b"notifier-spool 0\n", "damaged"),
+        (b"else\n", "damaged"),
+    ],
+)
+def test_the_heading_names_the_format(heading: bytes, judged: str | None) -> None:
+    """An empty or torn one is that of a worker that was killed at its start."""
+    assert judge_heading(heading) == judged
+
+
+@pytest.mark.parametrize(
+    ("sid", "age", "named"),
+    [
+        ("s1", 3599.0, None),
+        ("s1", 3601.0, "max_age (1h)"),
+        (None, 599.0, None),
+        (None, 601.0, "sub_only_max_age (10m)"),
+    ],
+)
+def test_an_old_entry_becomes_a_dead_letter_that_names_the_cause(
+    sid: str | None, age: float, named: str | None
+) -> None:
+    """`sub_only_max_age` for a token without `sid`, which would end newer sessions."""
+    outgoing = to_outgoing(entry(sid=sid), POLICY, NOW + age)
+    if named is None:
+        assert (outgoing.queue, outgoing.message) == (Lane.EVENTS, entry(sid=sid).to_draft())
+        return
+    assert outgoing.queue == DEAD
+    letter = load_dead_letter(received(outgoing.message))
+    assert (letter.reason, letter.event) == ("expired", copy_record(event(sid=sid), received_at=NOW))
+    assert letter.text == f"kept in the spool for {age:.0f} s, since the queue was unreachable: older than {named}"

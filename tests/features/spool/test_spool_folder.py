@@ -1,0 +1,283 @@
+"""The files of the spool: who has them, what a crash leaves, and what is wrong with them."""
+
+import errno
+import os
+import resource
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from notifier.features.spool.spool_entries import HEADING, DoneNote, dump_done, load_entry
+from notifier.features.spool.spool_folder import SpoolFolder
+from notifier.features.spool.spool_state import Place, SpoolState
+from notifier.settings.file_owners import UnusableFileError
+from tests.features.spool.sign_outs import NOW, batch, line, looked, opened, tidied
+from tests.support.small_disk import filled, small_disk
+
+
+def files(root: Path, suffix: str = ".spool") -> list[Path]:
+    """The files of this kind."""
+    return sorted(root.glob(f"*{suffix}"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder that does not exist yet."""
+    return tmp_path / "spool"
+
+
+def left(root: Path, *ids: str) -> Path:
+    """Return the file that a worker left behind when it ended."""
+    before = set(files(root))
+    folder = opened(root)
+    folder.append([line(entry_id) for entry_id in ids])
+    folder.close()
+    return next(iter(set(files(root)) - before))
+
+
+def test_only_the_user_reads_the_folder_and_its_files(root: Path) -> None:
+    """Folder 0700, file 0600, of one name that nobody can guess; an empty file goes with its worker."""
+    folder = opened(root)
+    [file] = files(root)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len(file.stem) == 16
+    folder.close()
+    assert files(root) == []
+
+
+def test_a_folder_that_others_may_write_to_gets_a_subfolder(root: Path) -> None:
+    """As a Kubernetes `emptyDir` has mode 0777. A subfolder of another user is refused."""
+    root.mkdir()
+    root.chmod(0o777)
+    folder = opened(root)
+    assert files(root / "notifier")
+    folder.close()
+    (root / "notifier").chmod(0o777)
+    with pytest.raises(UnusableFileError, match="may be written to by others"):
+        opened(root)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_belongs_to_another_user_is_not_read(root: Path, what: str) -> None:
+    """It could end sessions."""
+    file = left(root, "e1")
+    if what == "folder":
+        os.chown(root, 12345, 12345)
+        (root / "notifier").mkdir()
+        os.chown(root / "notifier", 12345, 12345)
+        with pytest.raises(UnusableFileError, match="belongs to another user"):
+            opened(root)
+        return
+    os.chown(file, 12345, 12345)
+    state, folder = SpoolState(), opened(root)
+    [fault] = looked(folder, state).faults
+    assert (fault.kind, batch(state)) == ("foreign", [])
+
+
+@pytest.mark.parametrize("what", ["link", "second name", "pipe"])
+def test_only_a_regular_file_with_one_name_is_read(root: Path, tmp_path: Path, what: str) -> None:
+    """Neither a link, which may lead elsewhere, nor a pipe, which would hang."""
+    file = left(root, "e1")
+    if what == "second name":
+        os.link(file, tmp_path / "other")
+    elif what == "link":
+        file.rename(tmp_path / "other")
+        file.symlink_to(tmp_path / "other")
+    else:
+        file.unlink()
+        os.mkfifo(file)
+    state, folder = SpoolState(), opened(root)
+    look = looked(folder, state)
+    assert (len(look.faults), batch(state)) == (1, [])
+
+
+def test_a_living_worker_keeps_its_file_and_another_recognises_its_entries(root: Path) -> None:
+    """Its copies are not written a second time, and it publishes them itself."""
+    mine, others = opened(root), opened(root)
+    state = SpoolState()
+    others.append([line("e1")])
+    looked(mine, state)
+    assert (batch(state), state.is_known("e1", NOW)) == ([], True)
+    others.append([line("e2")])
+    others.note([(files_of(others), DoneNote(id="e1", at=NOW))])
+    looked(mine, state, take_over=False)
+    assert (state.is_known("e2", NOW), state.is_known("e1", NOW + 601)) == (True, False)
+    others.close()
+    looked(mine, state)
+    assert batch(state) == ["e2"]
+
+
+def files_of(folder: SpoolFolder) -> str:
+    """The name of the file that the folder's worker has."""
+    name, _ = folder.append([])
+    return name
+
+
+def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
+    """With what it had published noted; the second worker gets nothing."""
+    file = left(root, "e1", "e2", "e3")
+    with file.open("ab") as spool:
+        spool.write(dump_done("e2", NOW))
+    first, second = opened(root), opened(root)
+    mine, theirs = SpoolState(), SpoolState()
+    looked(first, mine)
+    looked(second, theirs)
+    assert (batch(mine), batch(theirs)) == (["e1", "e3"], [])
+    assert mine.is_known("e2", NOW)
+    place = mine.place_of("e3")
+    assert place is not None
+    read = load_entry(first.read(place.file, place.entry.offset, place.entry.size))
+    assert read is not None
+    assert read.id == "e3"
+
+
+def test_a_file_without_entries_leaves_its_notes_and_goes(root: Path) -> None:
+    """So copies are recognised for ten minutes, also after a restart; then nothing is left of it."""
+    left(root, "e1")
+    folder, state = opened(root), SpoolState()
+    looked(folder, state)
+    state.on_done("e1", NOW)
+    folder.append([line("e2")])
+    tidied(folder, state)
+    [own] = files(root)
+    folder.close()
+    again, state = opened(root), SpoolState()
+    looked(again, state)
+    assert (state.is_known("e1", NOW + 599), state.is_known("e1", NOW + 601), batch(state)) == (True, False, [])
+    tidied(again, state, NOW + 700)
+    assert own not in files(root)
+
+
+@pytest.mark.parametrize("torn", [b"", line("e2")[:-9], b"\0" * 5000, HEADING[:4]])
+def test_a_torn_end_is_normal(root: Path, torn: bytes) -> None:
+    """A crash interrupted the write, and its sender got no 200. The next line begins after the last whole one."""
+    file = left(root, "e1")
+    if torn == HEADING[:4]:
+        file.write_bytes(torn)
+    else:
+        with file.open("ab") as spool:
+            spool.write(torn)
+    folder, state = opened(root), SpoolState()
+    look = looked(folder, state)
+    assert look.faults == ()
+    ids = batch(state)
+    assert ids == ([] if torn == HEADING[:4] else ["e1"])
+    folder.note((file.name, DoneNote(id=entry_id, at=NOW)) for entry_id in ids)
+    folder.close()
+    again = SpoolState()
+    assert looked(opened(root), again).faults == ()
+    assert batch(again) == []
+
+
+def test_a_damaged_file_is_kept_and_its_other_entries_are_published(root: Path) -> None:
+    """Under the name `*.corrupt`, for the operator; each start names only new ones."""
+    file = left(root, "e1", "e2", "e3")
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b'"sid":"s1"', b'"sid":"s2"', 1) + dump_done("e3", NOW))
+    folder, state = opened(root), SpoolState()
+    [fault] = looked(folder, state).faults
+    assert fault.kind == "damaged"
+    [kept] = files(root, ".corrupt")
+    assert (kept.stem, batch(state)) == (file.stem, ["e2"])
+    assert b'"sid":"s2"' in kept.read_bytes()
+
+
+def test_a_line_that_is_damaged_while_the_worker_lives_is_found(root: Path) -> None:
+    """`reread` moves the other entries to another file."""
+    folder, state = opened(root), SpoolState()
+    name, offsets = folder.append([line("e1"), line("e2")])
+    folder.reread(name)
+    looked(folder, state)
+    assert batch(state) == ["e1", "e2"]
+    with (root / name).open("r+b") as spool:
+        spool.seek(offsets[0] + 3)
+        spool.write(b"?")
+    folder.reread(name)
+    assert [fault.kind for fault in looked(folder, state).faults] == ["damaged"]
+    assert batch(state) == ["e2"]
+
+
+def test_a_file_of_a_newer_release_is_left_alone_and_named(root: Path) -> None:
+    """So a rollback loses nothing."""
+    file = left(root, "e1")
+    content = file.read_bytes().replace(b"notifier-spool 1\n", b"notifier-spool 2\n")
+    file.write_bytes(content)
+    folder, state = opened(root), SpoolState()
+    [fault] = looked(folder, state).faults
+    assert (fault.kind, file.name in fault.text, batch(state), file.read_bytes()) == ("newer", True, [], content)
+    assert looked(opened(root), SpoolState()).faults == (fault,)  # it was not locked
+
+
+def test_a_full_disk_refuses_an_entry_and_leaves_the_file_whole(tmp_path: Path) -> None:
+    """ENOSPC: later entries are kept again once there is room."""
+    with small_disk(tmp_path / "disk", 1) as root:
+        folder = opened(root)
+        folder.append([line("e1")])
+        with filled(root), pytest.raises(OSError, match="No space left") as full:
+            folder.append([line(f"x{nth}") for nth in range(5000)])
+        assert full.value.errno == errno.ENOSPC
+        folder.append([line("e2")])
+        folder.close()
+        state = SpoolState()
+        assert looked(opened(root), state).faults == ()
+        assert batch(state) == ["e1", "e2"]
+
+
+@contextmanager
+def limited_file_size(size: int) -> Iterator[None]:
+    """Make writes beyond this size fail."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_write_that_fails_midway_leaves_no_part(root: Path) -> None:
+    """Of a batch that does not fit, nothing stays."""
+    folder = opened(root)
+    name, _ = folder.append([line("e1")])
+    size = (root / name).stat().st_size
+    with limited_file_size(size + 100), pytest.raises(OSError, match="File too large"):
+        folder.append([line("e2"), line("e3")])
+    assert (root / name).stat().st_size == size
+    folder.append([line("e4")])
+    state = SpoolState()
+    folder.reread(name)
+    looked(folder, state)
+    assert batch(state) == ["e1", "e4"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_somebody_removes_is_made_again(root: Path, what: str) -> None:
+    """The next entry is durable again."""
+    folder, state = opened(root), SpoolState()
+    name, [offset] = folder.append([line("e1")])
+    state.add(looked_place(folder, name, offset), NOW)
+    (root / name).unlink()
+    if what == "folder":
+        root.rmdir()
+    look = looked(folder, state)
+    assert (look.gone, batch(state)) == ((name,), [])
+    other, _ = folder.append([line("e2")])
+    assert other != name
+    assert (root / other).exists()
+
+
+def looked_place(folder: SpoolFolder, name: str, offset: int) -> Place:
+    """The place of a line that this worker has written."""
+    folder.reread(name)
+    [lines] = folder.look(take_over=False).lines
+    [item] = lines.items
+    assert not isinstance(item, DoneNote)
+    assert item.offset == offset
+    return Place(entry=item, file=name, is_ours=True)

@@ -1,0 +1,119 @@
+"""The entries of the spool: the order in which they are published, shares, copies, and refusals."""
+
+from notifier.features.spool.spool_entries import DoneNote, ScannedEntry
+from notifier.features.spool.spool_state import (
+    MAX_FOLDER_BYTES,
+    MAX_REFUSALS,
+    MIN_COUNTED_BYTES,
+    FileLines,
+    FolderLook,
+    Place,
+    SpoolState,
+)
+from tests.features.spool.sign_outs import NOW, batch
+
+
+def add(state: SpoolState, entry_id: str, sender: str = "op", at: float = 0.0, size: int = 500, **how: bool) -> bool:
+    """Add an entry of this worker's file."""
+    scanned = ScannedEntry(id=entry_id, sender=sender, at=NOW + at, offset=0, size=size)
+    return state.add(
+        Place(entry=scanned, file="own", is_ours=how.get("ours", True), is_held=how.get("held", False)), NOW
+    )
+
+
+def test_senders_take_turns_each_in_the_order_of_receipt() -> None:
+    """Also entries that were taken over later and received earlier. The next batch begins with the next sender."""
+    state = SpoolState()
+    for entry_id, sender, at in (("a2", "a", 2), ("a3", "a", 3), ("b1", "b", 9), ("a1", "a", 1), ("c1", "c", 0)):
+        add(state, entry_id, sender, at)
+    assert batch(state, 4) == ["a1", "b1", "c1", "a2"]
+    assert batch(state, 4) == ["b1", "c1", "a1", "a2"]
+    assert batch(state, 2) == ["c1", "a1"]
+
+
+def test_an_entry_waits_for_its_original_publish() -> None:
+    """Otherwise it would be published twice."""
+    state = SpoolState()
+    add(state, "e1", held=True)
+    add(state, "e2", at=1)
+    assert batch(state) == ["e2"]
+    state.release("e1")
+    assert batch(state) == ["e1", "e2"]
+    state.release("unknown")
+
+
+def test_a_copy_is_known_until_ten_minutes_after_its_publication() -> None:
+    """It is neither written nor published again."""
+    state = SpoolState()
+    assert add(state, "e1")
+    assert not add(state, "e1")
+    state.on_done("e1", NOW)
+    assert (state.is_known("e1", NOW + 599), state.is_known("e1", NOW + 601), batch(state)) == (True, False, [])
+    assert not add(state, "e1")
+
+
+def test_each_sender_has_its_share() -> None:
+    """One that fills its own leaves the others theirs, and gets room again. Each entry counts 2 KiB at least."""
+    state = SpoolState()
+    share = MAX_FOLDER_BYTES // 2
+    add(state, "e1", "a", size=share - MIN_COUNTED_BYTES)
+    assert (state.has_room("a", 1, 2), state.has_room("a", MIN_COUNTED_BYTES + 1, 2)) == (True, False)
+    add(state, "e2", "a", size=1)
+    assert (state.has_room("a", 1, 2), state.has_room("b", share, 2), state.has_room("b", share + 1, 2)) == (
+        False, True, False,
+    )  # fmt: skip
+    state.on_done("e1", NOW)
+    assert state.has_room("a", 1, 2)
+    add(state, "e3", "former", size=share, ours=False)
+    assert not state.has_room("b", share, 2)  # what others wrote counts
+
+
+def refuse(state: SpoolState, times: int, *, others: bool, now: float = NOW) -> list[bool]:
+    """Refuse an entry so often; others are taken in between, or not."""
+    results = []
+    for _ in range(times):
+        now += 100
+        results.append(state.on_refused("e1", now))
+        if others:
+            state.on_taken(now + 1)
+    return results
+
+
+def test_an_entry_is_refused_for_good_only_while_others_are_taken() -> None:
+    """While the queue takes nothing, all entries stay, however long that lasts."""
+    state = SpoolState()
+    add(state, "e1")
+    assert not any(refuse(state, 1000, others=False))
+    assert batch(state, now=NOW + 200_000) == ["e1"]
+    assert refuse(state, MAX_REFUSALS, others=True, now=NOW + 200_000)[-1]
+
+
+def test_a_refused_entry_blocks_no_other() -> None:
+    """It is tried again later than those behind it."""
+    state = SpoolState()
+    add(state, "e1")
+    add(state, "e2", at=1)
+    state.on_refused("e1", NOW)
+    assert batch(state) == ["e2", "e1"]
+    state.on_done("e2", NOW + 1)
+    add(state, "e3", at=2)
+    assert not state.on_refused("e1", NOW + 2)
+    state.on_taken(NOW + 3)
+    assert (batch(state, now=NOW + 3), batch(state, now=NOW + 7)) == (["e3"], ["e1", "e3"])
+    state.on_taken(NOW + 3)
+    assert batch(state, now=NOW - 3600) == ["e1", "e3"]  # the clock was set back
+
+
+def test_a_file_that_is_read_again_replaces_its_entries() -> None:
+    """Entries whose original publish is under way stay held, and those of a file that is gone are forgotten."""
+    state = SpoolState()
+    add(state, "e1", held=True)
+    add(state, "e2")
+    items = [ScannedEntry(id=each, sender="op", at=NOW, offset=9, size=1) for each in ("e1", "e3")]
+    lines = FileLines(file="own", is_ours=True, is_new_look=True, items=(*items, DoneNote(id="e4", at=NOW)))
+    state.on_look(FolderLook(lines=(lines,), gone=(), faults=()), NOW)
+    assert (batch(state), state.is_known("e1", NOW), state.is_known("e4", NOW)) == (["e3"], True, True)
+    state.on_look(FolderLook(lines=(), gone=("own",), faults=()), NOW)
+    assert (state.count(), state.oldest_at(), state.notes(NOW)) == (
+        0, None, {"own": [DoneNote(id="e4", at=NOW)]},
+    )  # fmt: skip
