@@ -198,6 +198,25 @@ WRONG_TOGETHER = [  # refused by the templates
     ),
     (
         """
+        replicaCount: 2
+        spool: {claim: notifier-spool}
+        """,
+        ["spool.claim is ReadWriteOnce, and pods on other nodes", "no effect without config.spool.folder"],
+    ),
+    (
+        """
+        replicaCount: 1
+        autoscaling: {kind: hpa}
+        spool: {claim: notifier-spool}
+        config: {spool: {folder: spool}}
+        """,
+        [
+            "spool.claim is ReadWriteOnce, and pods on other nodes",
+            'config.spool.folder is "spool"; give an absolute path',
+        ],
+    ),
+    (
+        """
         relayRoute: {enabled: true}
         config: {relays: {dex: {jwks_uri: "https://dex.example.com/keys"}}}
         """,

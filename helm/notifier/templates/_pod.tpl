@@ -87,3 +87,20 @@ securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}
+
+{{/* "true" if the chart mounts the folder of the spool: it is set, and no value mounts it. */}}
+{{- define "notifier.mountsSpool" -}}
+{{- $folder := dig "spool" "folder" "" .Values.config -}}
+{{- $mounted := list -}}
+{{- range .Values.extraVolumeMounts -}}{{- $mounted = append $mounted .mountPath -}}{{- end -}}
+{{- if and $folder (not (has $folder $mounted)) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "notifier.spoolVolume" -}}
+- name: spool
+  {{- if .Values.spool.claim }}
+  persistentVolumeClaim: {claimName: {{ .Values.spool.claim | quote }}}
+  {{- else }}
+  emptyDir: {sizeLimit: {{ .Values.spool.sizeLimit }}}
+  {{- end }}
+{{- end -}}

@@ -356,6 +356,17 @@
 
 {{- define "notifier.refuseScaling" -}}
 {{- $values := .root.Values -}}
+{{- $several := or (ne $values.autoscaling.kind "none") (gt (int $values.replicaCount) 1) -}}
+{{- if and $values.spool.claim (eq $values.spool.accessMode "ReadWriteOnce") $several -}}
+{{- include "notifier.note" (dict "in" .in "text" "spool.claim is ReadWriteOnce, and pods on other nodes would not start: give a claim with ReadWriteMany and set spool.accessMode, leave spool.claim out (each pod then has an emptyDir), or set replicaCount to 1") -}}
+{{- end -}}
+{{- $folder := dig "spool" "folder" "" $values.config -}}
+{{- if and $values.spool.claim (not $folder) -}}
+{{- include "notifier.note" (dict "in" .in "text" "spool.claim has no effect without config.spool.folder, where it is mounted") -}}
+{{- end -}}
+{{- if and $folder (not (hasPrefix "/" $folder)) -}}
+{{- include "notifier.note" (dict "in" .in "text" (printf "config.spool.folder is %q; give an absolute path, such as /var/lib/notifier/spool, where the chart mounts a volume" $folder)) -}}
+{{- end -}}
 {{- $scaling := $values.autoscaling -}}
 {{- if and (ne $scaling.kind "none") (lt (int $scaling.maxReplicas) (int $scaling.minReplicas)) -}}
 {{- include "notifier.note" (dict "in" .in "text" "autoscaling.maxReplicas is less than autoscaling.minReplicas") -}}
