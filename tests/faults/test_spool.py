@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Record
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Clients, Hit
+from tests.system.ledger import Account
 from tests.system.loopback import LoopbackServer
 from tests.system.site import Site, client
 from tests.system.test_relays import IdentityServer, installation, send, token
@@ -22,18 +24,20 @@ from tests.system.worker_process import WorkerProcess, worker
 
 MANY = 20  # sign-outs during an outage
 ANSWER_SECONDS = 1.5
+GROUP = "sign-outs of a sender that does not retry"
 pytestmark = pytest.mark.full
 
 
 class Signer:
-    """Sends tokens as an identity server does, once each, to the workers by turns."""
+    """Sends tokens as an identity server does, once each, to workers that are ready, as a Service does, by turns."""
 
     def __init__(self) -> None:
         self.sids: list[str] = []
         self.slowest = 0.0
 
-    async def sign_out(self, workers: Sequence[WorkerProcess], count: int = MANY) -> None:
+    async def sign_out(self, running: Sequence[WorkerProcess], count: int = MANY) -> None:
         """Sign users out at a time. Each token is accepted."""
+        workers = [each for each in running if (await each.get("/readyz"))[0] == 200]
 
         async def one(nth: int) -> tuple[int, str]:
             sid = f"s{len(self.sids)}"
@@ -55,13 +59,18 @@ class Installed:
         self.workers = [first, second]
         self.signer = Signer()
 
-    async def until_all_ended(self) -> None:
-        """Each session, once."""
+    async def until_all_ended(self) -> Account:
+        """Wait until each session has ended, by another `jti`. Return the account."""
         await self.clients.until(lambda: {*self.clients.notified("shop")} >= {*self.signer.sids})
         hits: Sequence[Hit] = self.clients.at("shop")
         assert max(Counter(hit.claims["jti"] for hit in hits).values()) == 1
         for running in self.workers:
             await running.until_metric(0, "spool_entries", sender="op")
+        count = len(self.signer.sids)
+        again = {"a confirm of the broker was lost": len(hits) - count} if len(hits) > count else {}
+        return Account(
+            events=count, deliveries=count, delivered=count, waiting={}, dead={}, duplicates=again, missing=(), wrong=()
+        )
 
 
 @asynccontextmanager
@@ -84,7 +93,10 @@ async def installed(folder: Path, node: RabbitmqNode, prefix: str) -> AsyncItera
         yield made
 
 
-async def test_the_broker_is_killed_during_sign_outs(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> None:
+@pytest.mark.fault(GROUP, "broker killed by SIGKILL during sign-outs, and a worker meanwhile")
+async def test_the_broker_is_killed_during_sign_outs(
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
+) -> None:
     """The workers stay ready, and a worker that was killed meanwhile loses nothing: the other takes its file over."""
     async with installed(tmp_path, own_node, queues) as made:
         await asyncio.to_thread(own_node.kill)
@@ -99,10 +111,13 @@ async def test_the_broker_is_killed_during_sign_outs(tmp_path: Path, own_node: R
         async with worker(made.site, ready=False) as third:
             made.workers = [left, third]
             await asyncio.to_thread(own_node.start)
-            await made.until_all_ended()
+            record(await made.until_all_ended())
 
 
-async def test_the_broker_is_frozen_during_sign_outs(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> None:
+@pytest.mark.fault(GROUP, "broker frozen by SIGSTOP during sign-outs, then continued")
+async def test_the_broker_is_frozen_during_sign_outs(
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
+) -> None:
     """Each is answered after the second for which the broker may confirm."""
     async with installed(tmp_path, own_node, queues) as made:
         await asyncio.to_thread(own_node.freeze)
@@ -113,10 +128,13 @@ async def test_the_broker_is_frozen_during_sign_outs(tmp_path: Path, own_node: R
             await made.signer.sign_out(made.workers)
         finally:
             await asyncio.to_thread(own_node.thaw)
-        await made.until_all_ended()
+        record(await made.until_all_ended())
 
 
-async def test_all_workers_are_stopped_with_entries(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> None:
+@pytest.mark.fault(GROUP, "broker killed by SIGKILL during sign-outs, then all workers stopped")
+async def test_all_workers_are_stopped_with_entries(
+    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
+) -> None:
     """A stop does not wait for the broker, reports what remains, and the next worker publishes it."""
     async with installed(tmp_path, own_node, queues) as made:
         await asyncio.to_thread(own_node.kill)
@@ -128,4 +146,4 @@ async def test_all_workers_are_stopped_with_entries(tmp_path: Path, own_node: Ra
         await asyncio.to_thread(own_node.start)
         async with worker(made.site) as third:
             made.workers = [third]
-            await made.until_all_ended()
+            record(await made.until_all_ended())

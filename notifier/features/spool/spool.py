@@ -194,7 +194,7 @@ class Spool:
                 done = await self._publish_batch(batch)
                 size = min(2 * size, MAX_BATCH) if done == len(batch) else 1
                 pause = 0.0 if done else min(max(2 * pause, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
-            except FOLDER_ERRORS as error:
+            except Exception as error:  # noqa: BLE001  whatever one entry or the disk does, the drain goes on
                 self._files.on_fault(describe_error(error))
                 pause = CONFIRM_SECONDS
             await asyncio.sleep(max(pause, began_at + size / MAX_PER_SECOND - time.monotonic()))

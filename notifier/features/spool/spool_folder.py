@@ -106,9 +106,11 @@ class SpoolFolder:
     def tidy(self, busy: Collection[str], notes: Mapping[str, Sequence[DoneNote]]) -> str:
         """Empty or remove the files of this worker without entries. Return the file that has their notes now.
 
-        `busy`: the files with entries. `notes`: the recent ones, by file.
+        `busy`: the files with entries. `notes`: the recent ones, by file. Raises OSError, also if the disk is full.
         """
         own, own_file = self.own_file()
+        os.posix_fallocate(own_file.descriptor, own_file.end, READ_BYTES)
+        os.ftruncate(own_file.descriptor, own_file.end)
         for name in sorted(self._files, key=lambda each: each != own):
             if name in busy or not self._files[name].is_ours:
                 continue

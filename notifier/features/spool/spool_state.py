@@ -85,6 +85,7 @@ class SpoolState:
         self._places: dict[str, dict[str, Place]] = {}  # by sender, then by id, in the order of receipt
         self._senders: dict[str, str] = {}  # by the id of an entry
         self._bytes: dict[str, int] = {}  # by sender
+        self._counts: dict[str, int] = {}  # of entries in the files of this worker, by sender
         self._live: dict[str, int] = {}  # entries by file
         self._recent: OrderedDict[str, tuple[float, str]] = OrderedDict()  # when it was published, and the file
         self._refusals: dict[str, _Refusals] = {}
@@ -106,12 +107,12 @@ class SpoolState:
         return self._bytes.get(sender, 0) + counted <= share and total + counted <= MAX_FOLDER_BYTES
 
     def counts(self) -> Mapping[str, int]:
-        """Return the number of entries of each sender in the files of this worker, with those of former senders."""
-        return {sender: sum(place.is_ours for place in places.values()) for sender, places in self._places.items()}
+        """Return the number of entries of each sender in the files of this worker."""
+        return self._counts
 
     def count(self) -> int:
         """Return the number of entries in the files of this worker."""
-        return sum(self.counts().values())
+        return sum(self._counts.values())
 
     def oldest_at(self) -> float | None:
         """Return when the oldest entry in the files of this worker was received; None without one."""
@@ -137,8 +138,8 @@ class SpoolState:
 
     def next_batch(self, most: int, now: float) -> list[Place]:
         """Return entries to publish now: the oldest of each sender, by turns, without those that wait."""
-        self._turns = [*self._turns[1:], *self._turns[:1]] if self._turns else []
-        self._turns += [sender for sender in self._places if sender not in self._turns]
+        turns = [sender for sender in (*self._turns[1:], *self._turns[:1]) if sender in self._places]
+        self._turns = [*turns, *(sender for sender in self._places if sender not in turns)]
         ready = [self._ready(sender, now) for sender in self._turns]
         batch: list[Place] = []
         while ready and len(batch) < most:
@@ -176,6 +177,7 @@ class SpoolState:
         places[entry.id] = place
         self._senders[entry.id] = entry.sender
         self._bytes[entry.sender] = self._bytes.get(entry.sender, 0) + max(entry.size, MIN_COUNTED_BYTES)
+        self._counts[entry.sender] = self._counts.get(entry.sender, 0) + place.is_ours
         self._live[place.file] = self._live.get(place.file, 0) + 1
         if not is_last:
             self._places[entry.sender] = dict(sorted(places.items(), key=lambda item: item[1].entry.at))
@@ -257,6 +259,7 @@ class SpoolState:
             return
         place = self._places[sender].pop(entry_id)
         self._bytes[sender] -= max(place.entry.size, MIN_COUNTED_BYTES)
+        self._counts[sender] -= place.is_ours
         self._live[place.file] -= 1
         if not self._places[sender]:
-            del self._places[sender], self._bytes[sender]
+            del self._places[sender], self._bytes[sender], self._counts[sender]

@@ -221,3 +221,10 @@ async def test_keys_of_a_transmitter_outlive_a_reload_and_its_absence(folder: Pa
     assert live.reload(requested=False)
     assert isinstance(await verify(token), KeysUnavailable)  # of other settings: nothing is known before it is read
     await sources.aclose()
+
+
+def test_only_sources_whose_server_sends_once_are_kept_in_a_spool(folder: Path) -> None:
+    """Those presets whose server gives up within seconds, unless their events have addresses."""
+    clients = {"clients": "[].{client_id: id, backchannel_logout_uri: uri}"}
+    live = running(folder, okta=OKTA, addressed={**OKTA, "event": clients}, own={**MAPPED, "http": OKTA["http"]})
+    assert HttpSources(live, publish).list_once() == ["source/okta"]

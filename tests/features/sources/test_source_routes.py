@@ -6,7 +6,7 @@ import contextlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -654,3 +654,28 @@ def test_answers_of_sources_match_their_description() -> None:
         "OPTIONS /v1/events/{source}",
         "POST /v1/events/{source}",
     ]
+
+
+async def test_a_document_of_a_sender_that_sends_once_goes_another_way() -> None:
+    """Equal documents have one id, so that a spool recognises copies; others go straight to the queue."""
+    queue, given = Queue(), list[tuple[str, str, Lane]]()
+
+    class Once:
+        def add_senders(self, list_names: Callable[[], Collection[str]]) -> None: ...
+
+        async def publish(self, sender: str, event_id: str, lane: Lane, message: MessageDraft, deadline: float) -> None:
+            assert deadline > asyncio.get_running_loop().time()
+            assert message.body == BODY
+            given.append((sender, event_id, lane))
+
+    proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
+    plain = HttpSource(compiled=Source(name="plain", members={}), proof=proof)
+    sources = {"plain": plain, "once": replace(plain, compiled=Source(name="once", members={}), sends_once=True)}
+    routes = SourceRoutes(sources.get, queue.publish, LIMITS, once=Once())
+    app = build_api_app(EventRequests(accept, sources_of(lambda: (token("idp"),))), routes.routes())
+    async with serving(app) as listener, aiohttp.ClientSession() as http:
+        api = Api(queue, listener.url, http, sources, routes)
+        for name in ("once", "once", "plain"):
+            assert (await api.ask(name, {"Authorization": "Bearer idp-secret"}))[0] == 202
+    assert (len(given), len(set(given)), given[0][0], given[0][2]) == (2, 1, "source/once", Lane.EVENTS)
+    assert len(queue.taken) == 1

@@ -36,6 +36,7 @@ class Queue:
         self.answering = asyncio.Event()
         self.answering.set()
         self.refused: set[str] = set()
+        self.broken = False
         self.publish_count = 0
 
     def status(self) -> QueueStatus:
@@ -45,6 +46,8 @@ class Queue:
         self.publish_count += 1
         if not self.up:
             raise QueueUnavailable("not connected")
+        if self.broken:
+            raise ValueError("a mistake of notifier's own")
         await self.answering.wait()
         if not self.up:
             raise QueueUnavailable("connection lost before the confirm")
@@ -225,6 +228,18 @@ async def test_an_entry_that_the_queue_refuses_for_good_becomes_a_dead_letter(
         assert letter.headers["reason"] == "queue_refused"
         assert rig.counts()["refused"] == 1
         assert rig.troubles() == []
+
+
+async def test_an_error_of_notifiers_own_does_not_end_the_draining(tmp_path: Path, queue: Queue) -> None:
+    """It is a problem until the next try."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        await rig.send("e1")
+        queue.broken = True
+        queue.up = True
+        await holds(lambda: TroubleKind.SPOOL_FAILING in rig.troubles())
+        queue.broken = False
+        await holds(lambda: queue.ids == ["e1"])
 
 
 async def test_an_old_entry_becomes_a_dead_letter(tmp_path: Path, queue: Queue) -> None:

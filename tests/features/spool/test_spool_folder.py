@@ -222,6 +222,8 @@ def test_a_full_disk_refuses_an_entry_and_leaves_the_file_whole(tmp_path: Path) 
         with filled(root), pytest.raises(OSError, match="No space left") as full:
             folder.append([line(f"x{nth}") for nth in range(5000)])
         assert full.value.errno == errno.ENOSPC
+        with filled(root), pytest.raises(OSError, match="No space left"):
+            tidied(folder, SpoolState())  # so the problem lasts until there is room, without sign-outs too
         folder.append([line("e2")])
         folder.close()
         state = SpoolState()

@@ -29,6 +29,8 @@ def test_senders_take_turns_each_in_the_order_of_receipt() -> None:
     assert batch(state, 4) == ["a1", "b1", "c1", "a2"]
     assert batch(state, 4) == ["b1", "c1", "a1", "a2"]
     assert batch(state, 2) == ["c1", "a1"]
+    state.on_done("c1", NOW)  # its sender has no other
+    assert batch(state, 2) == ["a1", "b1"]
 
 
 def test_an_entry_waits_for_its_original_publish() -> None:
