@@ -31,10 +31,10 @@ from notifier.model.client import (
     SubjectMode,
 )
 from notifier.model.errors import ConfigurationError
+from notifier.model.logout_token import RESERVED_CLAIMS, is_identifying_claim
 from notifier.model.nearest import suggest
 from notifier.model.presets import PRESETS
 from notifier.model.printable import stray_character
-from notifier.model.token_claims import RESERVED_CLAIMS, is_identifying_claim
 from notifier.settings.file_paths import find_absence, refuse_file, resolve_file
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.secret_text import read_secret

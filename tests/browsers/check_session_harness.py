@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from playwright.async_api import Page
 
-from notifier.features.browsers.check_session import (
+from notifier.features.browsers.web_pages import (
     CheckSessionRoutes,
     read_check_session_script,
 )

@@ -15,9 +15,16 @@ from notifier.model.client import (
     TokenProfile,
 )
 from notifier.model.delivery import Delivery
-from notifier.model.logout_token import LOGOUT_EVENT, Claims, Subject, build_claims, has_session, subject_of
+from notifier.model.logout_token import (
+    LOGOUT_EVENT,
+    RESERVED_CLAIMS,
+    Claims,
+    Subject,
+    build_claims,
+    has_session,
+    subject_of,
+)
 from notifier.model.outcome import DeadReason
-from notifier.model.token_claims import RESERVED_CLAIMS
 
 ISS = "https://id.example.com"
 NOW = 1_750_000_000.9

@@ -10,22 +10,47 @@ An event with more than 200 plain names has version 2, which contains a client a
 objects only, `{"client_id":"shop"}`, which can make an event of short names five times as large.
 """
 
-from typing import Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    WrapSerializer,
+    with_config,
+)
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
 from notifier.model.delivery import Delivery
 from notifier.model.documents.cloudevents import MAX_ID_BYTES
-from notifier.model.documents.stored_delivery import NESTED_PATH, STORED_PATH, StoredDelivery
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.message import Kind, MessageDraft
 from notifier.model.printable import excerpt
-from notifier.model.progress import StoredCount
+from notifier.model.progress import Progress, StoredCount
 from notifier.model.record import copy_record, record
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.model.validation import to_issues
+
+STORED_PATH, NESTED_PATH = "delivery.", "delivery.progress."  # of a member of the progress, in JSON and for pydantic
+_SERIALIZER = TypeAdapter(Progress).serializer
+
+
+def _nest_progress(members: object) -> object:
+    """Return the members in the form of the classes. Each class ignores members that it lacks, so both get all."""
+    return {**members, "progress": members} if isinstance(members, dict) else members
+
+
+def _flatten_progress(delivery: Delivery, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    """Return the members of the delivery and then those of its progress."""
+    progress: dict[str, Any] = _SERIALIZER.to_python(delivery.progress, mode="json", exclude_defaults=True)
+    return {**dump(delivery), **progress}
+
+
+StoredDelivery = Annotated[Delivery, BeforeValidator(_nest_progress), WrapSerializer(_flatten_progress)]
+
 
 VERSION: Literal[1] = 1
 NAMES_VERSION: Literal[2] = 2

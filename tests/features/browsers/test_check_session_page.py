@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from pydantic import ValidationError
 
-from notifier.features.browsers.check_session import (
+from notifier.features.browsers.web_pages import (
     CheckSessionRoutes,
     read_check_session_script,
 )

@@ -11,7 +11,7 @@ from aiohttp import web
 from notifier.configuration.loading import LoadedConfiguration, load
 from notifier.features import FEATURES
 from notifier.features.upstreams.configured_relays import read_relay_keys
-from notifier.features.upstreams.doctor_relays import examine_public_set, examine_relay
+from notifier.features.upstreams.doctor_upstreams import examine_public_set, examine_relay
 from notifier.features.upstreams.joined_keys import RELAY_MEMBER
 from notifier.features.upstreams.relay_settings import relays_of
 from notifier.model.errors import ConfigurationError
