@@ -43,7 +43,9 @@ OF_ONE_TASK = {  # modules whose events and futures one task waits for, or for a
     "queues/rabbitmq/wire/publish.py": 3, "queues/sqlite/queue.py": 4, "service/deferral_release.py": 1,
     "service/peer_reports.py": 1, "service/run_command.py": 1, "service/watches.py": 2, "telemetry/log_stream.py": 2,
 }  # fmt: skip
-SHIELDED_OF_ONE = {"service/doctor_checks.py"}  # the checks of one run of the doctor wait for it
+SHIELDED_OF_ONE = {  # the holder of the spool's lock waits for it; the checks of one run of the doctor
+    "features/spool/spool_files.py", "service/doctor_checks.py",
+}  # fmt: skip
 OF_ONE = {  # limits of one connection, document, search or commit, which nobody else waits for
     "MAX_HEAD_BYTES", "LARGE_BYTES", "_NUMBER_CUT", "_MAX_SHOWN_NAMES", "HEAD", "MAX_CACHED_TEXTS",
 }  # fmt: skip

@@ -20,10 +20,7 @@ class Publisher(Protocol):
     """Publishes messages durably."""
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        """Return once the message is durable in `queue` (name without prefix).
-
-        Raises QueueUnavailable, or OneQueueUnavailable if only the queue of dead letters takes nothing.
-        """
+        """Return once it is durable in `queue` (without prefix). Raises QueueUnavailable; at `dead` OneQueueUnavailable."""
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.
@@ -191,7 +188,7 @@ class SideChannel(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Return the number of replies and answers that this process dropped, and of malformed requests and answers."""
+        """Return the number of replies and answers that this process dropped, and of malformed messages."""
 
     def on_malformed(self) -> None:
         """Count a request or answer of another process that is dropped, since it is malformed."""
@@ -203,10 +200,7 @@ class SideChannel(Protocol):
         """
 
     def handle_requests(self, handle: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Set the callback that handles operators' requests (`Queue.request`), before the queue is opened.
-
-        `handle` receives the request as a document, returns the answer as a document, and never raises.
-        """
+        """Set the callback for operators' requests (`Queue.request`), before `open`. It never raises."""
 
     def share_updates(
         self, next_update: Callable[[], Awaitable[bytes]], on_update: Callable[[bytes], None], kind: str = "news"
@@ -214,7 +208,6 @@ class SideChannel(Protocol):
         """Publish the updates of `next_update` to other workers; pass theirs to `on_update`. Call it before `open`.
 
         `kind`: the name of these updates. Older workers ignore those of an unknown kind.
-
         `next_update` waits for an update; its calls per second are bounded. `on_update` must not block. Neither raises.
         A queue that permits only one worker calls neither.
         """

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from joserfc.jwk import RSAKey
 from notifier.model.client import Algorithm
 from tests.relay.lab import CLIENTS, SECRET, Kind, Lab, relay_lab
 from tests.relay.tokens import FORGED, hostile_tokens, logout_token, new_key
+from tests.support.rabbitmq_node import rabbitmq_node
 from tests.system.loopback import LoopbackServer
 from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
+from tests.system.worker_process import worker
 
 pytestmark = pytest.mark.timeout(400)  # the first run installs the packages
 PROVIDER = Kind(
@@ -30,6 +33,8 @@ PROVIDER = Kind(
 )
 OUTAGE_SECONDS = 60.0
 BOTH = range(2)
+SIGN_OUTS = 20  # during an outage of the broker
+RESTART_SECONDS = 60.0
 
 
 async def run_provider(lab: Lab, *keys: RSAKey) -> None:
@@ -55,12 +60,18 @@ def registration(lab: Lab, name: str) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def everything(
-    folder: Path, queue: tuple[str, str], key: RSAKey, through: int | None = None
+    folder: Path, queue: tuple[str, str], key: RSAKey, through: int | None = None, *, spool: bool = False
 ) -> AsyncIterator[Lab]:
-    """Run the server with this key, both workers and both clients. `through`: see `Lab.nginx_block`."""
+    """Run the server with this key, both workers and both clients.
+
+    `through`: see `Lab.nginx_block`. `spool`: each worker has one.
+    """
     async with relay_lab(folder, PROVIDER, through) as lab:
         await run_provider(lab, key)
         lab.write_sites(queue, lab.registry(pairwise=("mail",)), jwks_uri=lab.reader.url)
+        for site in lab.sites if spool else ():
+            site.config["spool"] = {"folder": "spool"}
+            site.write()
         async with lab.running_workers():
             for name in CLIENTS:
                 await lab.run_client(name)
@@ -225,3 +236,35 @@ async def sign_in_and_out(lab: Lab) -> None:
         await lab.sign_in(alice, *CLIENTS)
         await lab.sign_out(alice, "shop")
         await lab.until_signed_out(alice, *CLIENTS)
+
+
+@pytest.mark.parametrize("outage", ["killed", "frozen"])
+async def test_sign_outs_during_an_outage_of_the_broker_end_all_sessions(tmp_path: Path, outage: str) -> None:
+    """Workers with a spool stay ready, so nginx reaches them, and answer in time. One is killed before the broker is
+    back; a worker with its folder publishes what it had.
+    """
+    with rabbitmq_node() as node:
+        async with AsyncExitStack() as stack:
+            lab = await stack.enter_async_context(
+                everything(tmp_path, (node.url, "notifier"), new_key("server-1"), spool=True)
+            )
+            users = [await stack.enter_async_context(lab.browser()) for _ in range(SIGN_OUTS)]
+            for user in users:
+                await lab.sign_in(user, *CLIENTS)
+            await asyncio.to_thread(node.kill if outage == "killed" else node.freeze)
+            began_at = asyncio.get_running_loop().time()
+            try:
+                await asyncio.gather(*(lab.sign_out(user, "shop") for user in users))
+                for running in lab.workers:
+                    assert (await running.get("/readyz"))[0] == 200
+                await until(later_than(began_at + RESTART_SECONDS), bool)
+            finally:
+                await asyncio.to_thread(node.start if outage == "killed" else node.thaw)
+            lab.workers[0].send(signal.SIGKILL)
+            await lab.workers[0].ended()
+            lab.workers[0] = await stack.enter_async_context(worker(lab.sites[0], ready=False))
+            for user in users:
+                await lab.until_signed_out(user, *CLIENTS)
+            assert "refused" not in lab.log("server")
+            accepted = [line["jti"] for line in lab.attempts(outcome="delivered")]
+            assert len(accepted) == len({*accepted})

@@ -3,8 +3,7 @@
 A dead letter is JSON that is readable in any RabbitMQ tool. The message's headers have `reason`, `iss`, `client_id`
 and `event_id`. An unreadable message keeps its form, and the JSON is a header: see `unreadable`. A letter holds at most
 4 KiB more than the original: long values are written once, and texts are limited. A message that the broker itself
-moved to the dead letters (it has `x-death`) is also read as a letter, with reason `delivery_limit` and a text with the
-broker's action. Its `type` is ignored, since its author is unknown.
+moved to the dead letters (it has `x-death`) is read as a letter, too, without its `type`: its author is unknown.
 """
 
 import hashlib
