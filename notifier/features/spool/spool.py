@@ -168,12 +168,13 @@ class Spool:
 
     async def _end(self, stopped_at: float, grace: float) -> None:
         """Wait until all is published, but no longer than the grace, and only while the queue takes messages."""
-        status, former = self._queue.status(), -1
-        while status.connected and not status.blocked and former != (former := self._state.count()) != 0:
-            if time.monotonic() - stopped_at >= grace:
-                return
-            await asyncio.sleep(min(CONFIRM_SECONDS, grace))
+        former = -1
+        while (count := self._state.count()) not in (0, former) and time.monotonic() - stopped_at < grace:
             status = self._queue.status()
+            if not status.connected or status.blocked:
+                return
+            former = count
+            await asyncio.sleep(CONFIRM_SECONDS)
 
     async def _drain(self) -> None:
         """Publish entries until cancelled."""
