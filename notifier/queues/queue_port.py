@@ -20,7 +20,7 @@ class Publisher(Protocol):
     """Publishes messages durably."""
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
-        """Return once it is durable in `queue` (without prefix). Raises QueueUnavailable; at `dead` OneQueueUnavailable."""
+        """Return once it is durable in `queue` (without prefix). Raises QueueUnavailable, OneQueueUnavailable."""
 
     async def publish_later(self, message: MessageDraft, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable. It is consumed as a retry when it is due, after at least 1 s.
