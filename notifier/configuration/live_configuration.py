@@ -36,7 +36,7 @@ REFUSED_ADVICE = "the old configuration is kept. Correct the files, or accept th
 
 @dataclass(frozen=True, slots=True)
 class RouteChanges:
-    """The `client_id` of clients, by issuer: those that are new or have another address, and those with another route.
+    """The `client_id` of clients, by issuer: new ones, ones with another address, and ones with another route.
 
     It refers to no client: an old registry would take 72 MiB if a list of 200,000 clients changes again meanwhile.
     """

@@ -13,7 +13,7 @@ many yield, they are set aside, since they must not use up the prefetch; probes 
 *Events*: after its first ten deliveries a fresh event *continues* in another queue, in turns of ten, and so do all
 parts of an event of more than a hundred clients. That queue comes after the fresh events and before retries, and each
 round of the event loop starts one delivery of it at most. So a fresh logout waits for one delivery of large events,
-however many there are. Of the messages that are parts of one event, only one is queued at a time. If all alternated,
+however many there are. Of the messages that are parts of one event, only a single one waits in the queue. If all alternated,
 none would be acked before the last of them ends, and a crash would repeat the whole event.
 
 *Suspects*: a message that was redelivered three times or more may be what crashes the process. When a process
@@ -60,7 +60,7 @@ DELIVERIES_IN_A_ROW = 10
 # fresh logout is delayed by a millisecond in each round while thousands of others are due.
 ROUND_EFFORT = 8
 FRESH_EFFORT, OTHER_EFFORT = 1, 4
-POSTPONE_EFFORT = 1  # of moving a message to those that yield
+POSTPONE_EFFORT = 1  # of moving a message to the yielding ones
 MANY_FAILING = 64  # clients with an open circuit; with so many, deliveries for untried clients yield, too
 MAX_YIELDING_SHARE = shared_bound(1 / 8)  # of a lane's prefetch is for messages that yield; further ones are set aside
 _MESSAGES = attrgetter("messages")

@@ -70,7 +70,7 @@ def run_in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Start `work` in a thread of this name. Returns a future of the running loop with its result or exception.
 
     The traceback of an exception keeps no values: in cycles of references, which an exception that passes `asyncio.run`
-    always has, they would stay until a garbage collection; for ever if they are frozen before.
+    always has, they would stay until a garbage collection; without end if they are frozen before.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

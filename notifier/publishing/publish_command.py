@@ -78,7 +78,7 @@ def publish(
         notifier publish -c n.yaml event.json
         # an event from stdin; with the broker's URL no configuration is needed
         echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/
-        # one event, and its result at each client; exit status 3 if one is not final yet
+        # one event, and its result at each client; exit status 3 if a result is not final yet
         notifier publish -c n.yaml --wait 5s event.json
         # a mass logout: JSON Lines, delivered after users who have just signed out
         notifier publish --lane bulk all.jsonl

@@ -38,7 +38,7 @@ class OncePublisher(Protocol):
     """Publishes the sign-outs of senders that do not send again."""
 
     def add_senders(self, list_names: Callable[[], Collection[str]]) -> None:
-        """Let more senders share the means. `list_names` returns the names of those that are configured."""
+        """Let more senders share the means. `list_names` returns the configured names."""
 
     async def publish(self, sender: str, event_id: str, lane: Lane, message: MessageDraft, deadline: float) -> None:
         """Return once the message is durable. Raises QueueError. `event_id`: the same for copies.
@@ -48,7 +48,7 @@ class OncePublisher(Protocol):
 
 
 class SenderTurns:
-    """Publishes messages. Beyond MAX_PUBLISHED_AT_ONCE, one waits for those of its sender, and delays no others."""
+    """Publishes messages. Beyond MAX_PUBLISHED_AT_ONCE a message waits for others of its sender."""
 
     def __init__(self, publish: Callable[[Lane, MessageDraft], Awaitable[None]]) -> None:
         self._publish = publish

@@ -346,7 +346,7 @@ def test_the_cause_is_the_rate_only_if_the_registered_one_is_used_up() -> None:
 
 
 def test_deliveries_in_memory_start_by_turns_when_many_attempts_end_at_once() -> None:
-    """Each turn, in a round of the event loop of its own, starts few, so that others are not delayed by all of them."""
+    """Each turn, in a separate round of the event loop, starts few, so that others are not delayed by all of them."""
     names = tuple(f"c{number}" for number in range(40))
     harness = SchedulerHarness(proven=names, max_concurrent=1)
     for name in names:

@@ -37,7 +37,7 @@ async def request(pid: int, port: int, path: str) -> float:
 
 
 def computed(pid: int) -> float:
-    """Return the seconds of processor time that all threads of a process have used, also those that ended."""
+    """Return the seconds of processor time that all threads of a process have used, also ended ones."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -77,11 +77,11 @@ class Spool:
     # ── what a sender sees ──
 
     def add_senders(self, list_names: Callable[[], Collection[str]]) -> None:
-        """Let more senders share the folder. `list_names` returns the names of those that are configured."""
+        """Let more senders share the folder. `list_names` returns the configured names."""
         self._lists.append(list_names)
 
     def has_room(self) -> bool:
-        """Return whether there are senders, and a sign-out of theirs can be kept."""
+        """Return whether there are senders, and one of their sign-outs can be kept."""
         return bool(self._sender_count()) and self._files.fault is None and self._folder.used < MAX_FOLDER_BYTES
 
     async def publish(self, sender: str, event_id: str, lane: Lane, message: MessageDraft, deadline: float) -> None:

@@ -104,7 +104,7 @@ class SpoolFiles:
                 write.written.set_result(None)
 
     async def look(self, *, take_over: bool) -> None:
-        """Read what others wrote. With `take_over` also the files of ended workers; then drop what is published.
+        """Read the entries of other workers. With `take_over` also the files of ended workers; then drop what is published.
 
         Raises FOLDER_ERRORS.
         """

@@ -137,7 +137,7 @@ class SpoolState:
         return notes
 
     def next_batch(self, most: int, now: float) -> list[Place]:
-        """Return entries to publish now: the oldest of each sender, by turns, without those that wait."""
+        """Return entries to publish now: the oldest of each sender, by turns, without the waiting ones."""
         turns = [sender for sender in (*self._turns[1:], *self._turns[:1]) if sender in self._places]
         self._turns = [*turns, *(sender for sender in self._places if sender not in turns)]
         ready = [self._ready(sender, now) for sender in self._turns]
@@ -168,7 +168,7 @@ class SpoolState:
     # ── events ──
 
     def add(self, place: Place, now: float) -> bool:
-        """Record an entry. Return False for a copy of one that is known, which must not be published again."""
+        """Record an entry. Return False for a copy of a known one, which must not be published again."""
         entry = place.entry
         if self.is_known(entry.id, now):
             return False
@@ -220,7 +220,7 @@ class SpoolState:
         return count >= MAX_REFUSALS
 
     def drop_file(self, file: str) -> frozenset[str]:
-        """Forget the entries of a file, which is gone or was read again. Return the ids of those that were held."""
+        """Forget the entries of a file, which is gone or was read again. Return the ids of the held ones."""
         dropped = [place for places in self._places.values() for place in places.values() if place.file == file]
         for place in dropped:
             self._remove(place.entry.id)

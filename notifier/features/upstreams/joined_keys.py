@@ -66,7 +66,7 @@ def read_server_set(document: object) -> ServerSet | str:
     """
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list):
-        return 'is no JWK Set: it must be a JSON object with a list "keys"'
+        return 'is not a JWK Set: it must be a JSON object with a list "keys"'
     if len(keys) > MAX_KEYS:
         return f"has more than {MAX_KEYS} keys"
     lost = next((key for key in keys if isinstance(key, OutOfBounds)), None)

@@ -25,7 +25,7 @@ class RelaySettings(Section):
     jwks_uri: PublicAddress | None = None
     """The server's own address of its keys, where no proxy leads back here. Left out: from its discovery."""
     allow_http: bool = False
-    """Read them over http:// from another machine: whoever is in between can sign in as any user."""
+    """Read them over http:// from another machine: an attacker in between can sign in as any user."""
 
     @model_validator(mode="after")
     def _check_transport(self) -> Self:

@@ -117,7 +117,7 @@ class Relay:
     def id_of(self, logout: VerifiedLogout) -> str:
         """Return the id of the event. It is the same at all workers.
 
-        It does not depend on `iat`: a server that sends a token again may sign it anew (Zitadel).
+        It does not depend on `iat`: a server that sends a token again may sign it a second time (Zitadel).
         """
         return derive_session_end_id(self.name, logout.iss, logout.jti, logout.sub, logout.sid, *logout.audiences)
 

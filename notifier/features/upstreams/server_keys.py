@@ -190,7 +190,7 @@ class ServerKeys:
             self._reading = None
 
     def _store(self, document: IssuerDocument | DocumentIssue, began_at: float) -> str | None:
-        """Hold the set of the document, or drop the one that is held. Return the reason, or a fault of the new set."""
+        """Hold the set of the document, or drop the held one. Return the reason, or a fault of the new set."""
         if isinstance(document, DocumentIssue):
             is_held = document.is_outage and self._held is not None
             self._held = copy_record(self._held, max_age=0, is_fresh=False) if is_held else None

@@ -44,7 +44,7 @@ class DocumentIssue:
     def is_outage(self) -> bool:
         """Return whether the server is unreachable or fails, so that nothing is known about the document.
 
-        508 is no outage: the address leads back to the reader (RFC 5842 §7.2).
+        508 is not an outage: the address leads back to the reader (RFC 5842 §7.2).
         """
         return self.status == 0 or (self.status is not None and self.status >= 500 and self.status != LOOP_STATUS)
 

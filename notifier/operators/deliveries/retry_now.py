@@ -73,7 +73,7 @@ class RetryResult:
 
     @property
     def waited(self) -> int:
-        """Return the number of deliveries that this result is about, including those that a worker held at first."""
+        """Return the number of deliveries that this result is about, including the ones held by a worker at first."""
         return max(sum(self.pending_before.values()), self.account.finished + sum(self.pending_after.values()))
 
     @property

@@ -1,7 +1,7 @@
 """Carries out retries at a worker: it counts the client's results, and probes the client at once.
 
 A retry first opens its account at all workers and only then counts the pending deliveries, so that a result which
-arrives meanwhile is in one of the two. Each retry has an account of its own, since two may concern one client.
+arrives meanwhile is in one of the two. Each retry has a separate account, since two may concern one client.
 """
 
 from collections import Counter
@@ -198,7 +198,7 @@ class RetryRequest:
     def to_worker(self, **step: bool) -> WorkerRequest:
         """Return the request to workers for the results so far.
 
-        `step`: `follow` opens the account, `begin` probes the client. `all` says that the sender makes all delayed
+        `step`: `follow` opens the account, `begin` probes the client. `all`: the sender makes all delayed
         deliveries of the client due, so workers need not count them any more.
         """
         iss, client_id = self.key
