@@ -13,7 +13,7 @@ many yield, they are set aside, since they must not use up the prefetch; probes 
 *Events*: after its first ten deliveries a fresh event *continues* in another queue, in turns of ten, and so do all
 parts of an event of more than a hundred clients. That queue comes after the fresh events and before retries, and each
 round of the event loop starts one delivery of it at most. So a fresh logout waits for one delivery of large events,
-however many there are. Of the messages that are parts of one event, only a single one waits in the queue. If all alternated,
+however many there are. Of the messages that are parts of one event, only one waits in the queue. If all alternated,
 none would be acked before the last of them ends, and a crash would repeat the whole event.
 
 *Suspects*: a message that was redelivered three times or more may be what crashes the process. When a process

@@ -104,7 +104,7 @@ class SpoolFiles:
                 write.written.set_result(None)
 
     async def look(self, *, take_over: bool) -> None:
-        """Read the entries of other workers. With `take_over` also the files of ended workers; then drop what is published.
+        """Read other workers' entries. With `take_over` also the files of ended workers; then drop published ones.
 
         Raises FOLDER_ERRORS.
         """
