@@ -131,7 +131,10 @@ def find_relayed_addresses(iss: str, settings: Settings, registry: Registry) -> 
     """
     paths = {back_channel_path(name): name for name in relays_of(settings)}
     for client in registry.clients_of(iss).values():
-        path = unquote(urlsplit(client.backchannel_logout_uri or "").path)
+        uri = client.backchannel_logout_uri or ""
+        if "/relays/" not in uri and "%" not in uri:  # parsing 100,000 addresses takes 0.3 s
+            continue
+        path = unquote(urlsplit(uri).path)
         name = next((name for end, name in paths.items() if path.endswith(end)), None)
         if name is not None:
             text = (
