@@ -78,6 +78,9 @@ class Upstream:
         )  # fmt: skip
         return to_sourced(message, self.new_message_id())
 
+    def on_unpublished(self, token_id: str) -> None:
+        """Do nothing: the tokens of an upstream are not counted."""
+
     async def look_up(self, upstream_session: UpstreamSession) -> LocalSessions | SessionsUnavailable:
         """Return the matching local sessions, for a message of the queue. Never raises."""
         return await self._look_up(self.lookups, upstream_session)

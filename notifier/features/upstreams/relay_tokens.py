@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from notifier.features.upstreams.relay_settings import JTI_PREFIX, RelaySettings
 from notifier.features.upstreams.server_keys import ServerKeys
 from notifier.features.upstreams.upstream import derive_session_end_id
+from notifier.features.upstreams.upstream_routes import TokenVerifier
 from notifier.features.upstreams.upstream_token import (
     TOKEN_TYPES,
     LogoutTokenVerifier,
@@ -87,19 +88,23 @@ class DeadLetterBudget:
 
     def __init__(self, monotonic: Clock) -> None:
         self._monotonic = monotonic
-        self._unknown: list[tuple[float, str]] = []
+        self._unknown: list[tuple[float, str, str]] = []  # with the token's id and the client's
 
-    def take_if_allowed(self, unknown: Sequence[str], is_known: Callable[[str], bool]) -> bool:
-        """Count clients that the registry does not have, unless that would be too many within an hour.
+    def take_if_allowed(self, token_id: str, unknown: Sequence[str], is_known: Callable[[str], bool]) -> bool:
+        """Count a token's clients that the registry does not have, unless that would be too many within an hour.
 
         Clients that the registry has got since do not count.
         """
         now = self._monotonic()
-        self._unknown = [(at, name) for at, name in self._unknown if now - at < 3600.0 and not is_known(name)]
+        self._unknown = [each for each in self._unknown if now - each[0] < 3600.0 and not is_known(each[2])]
         if len(self._unknown) + len(unknown) > MAX_DEAD_LETTERS_PER_HOUR:
             return False
-        self._unknown += [(now, name) for name in unknown]
+        self._unknown += [(now, token_id, name) for name in unknown]
         return True
+
+    def give_back(self, token_id: str) -> None:
+        """Count the clients of a token no longer."""
+        self._unknown = [each for each in self._unknown if each[1] != token_id]
 
 
 @record
@@ -109,7 +114,7 @@ class Relay:
     name: str
     settings: RelaySettings
     iss: str
-    verifier: RelayVerifier
+    verifier: TokenVerifier
     keys: ServerKeys
     dead_letters: DeadLetterBudget
     registry: CurrentRegistry
@@ -129,7 +134,7 @@ class Relay:
             return registry.resolve(self.iss, client_id, None) is not None  # without an address, it is skipped
 
         unknown = [name for name in logout.audiences if not is_known(name)]
-        if unknown and not self.dead_letters.take_if_allowed(unknown, is_known):
+        if unknown and not self.dead_letters.take_if_allowed(self.id_of(logout), unknown, is_known):
             text = f"too many clients are unknown: {MAX_DEAD_LETTERS_PER_HOUR} in an hour may become dead letters"
             return UnacceptedLogout(result=UpstreamResult.DEAD_LETTERS, description=text)
         entries = (ClientEntry(client_id=name, sub=logout.sub) for name in logout.audiences)
@@ -138,3 +143,7 @@ class Relay:
             clients=tuple(entries), ended_at=logout.iat, publisher=self.name,
         )  # fmt: skip
         return to_event_message(event)
+
+    def on_unpublished(self, token_id: str) -> None:
+        """Count no dead letters for the token: none can follow."""
+        self.dead_letters.give_back(token_id)

@@ -41,17 +41,10 @@ RecordResult: TypeAlias = Callable[[str, UpstreamResult, str], None]
 """Counts a request of an upstream by result, and logs failures."""
 
 
-async def publish_all(
-    publish: PublishOutgoing, messages: Iterable[MessageDraft], deadline: float | None = None
-) -> bool:
-    """Publish the messages durably. Return False if the queue is unavailable.
-
-    `deadline`: by the clock of the event loop. None: in ANSWER_TIMEOUT_SECONDS.
-    """
-    if deadline is None:
-        deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
+async def publish_all(publish: PublishOutgoing, messages: Iterable[MessageDraft]) -> bool:
+    """Publish the messages durably. Return False if the queue is unavailable."""
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             for message in messages:
                 await publish(Lane.EVENTS, message)
     except (QueueError, TimeoutError):
@@ -79,6 +72,9 @@ class TokenSender(Protocol):
 
     def to_message(self, logout: VerifiedLogout) -> MessageDraft | UnacceptedLogout:
         """Return the message to publish for a new token, or why none may be published now."""
+
+    def on_unpublished(self, token_id: str) -> None:
+        """Forget the message of a token: it could not be published."""
 
 
 class LogoutTokenRoute:
@@ -158,9 +154,7 @@ class LogoutTokenRoute:
             message = sender.to_message(logout)
             if isinstance(message, UnacceptedLogout):
                 return message.result, message.description
-            publishing = asyncio.create_task(
-                self._publish_until(message, sender.name, token_id, logout.until, deadline)
-            )
+            publishing = asyncio.create_task(self._publish_until(message, sender, token_id, logout.until, deadline))
             self._publishing[token_id] = publishing
         left = deadline - asyncio.get_running_loop().time()
         done, _ = await asyncio.wait({publishing}, timeout=left)
@@ -169,18 +163,18 @@ class LogoutTokenRoute:
         return UpstreamResult.ACCEPTED, ""
 
     async def _publish_until(
-        self, message: MessageDraft, sender: str, token_id: str, expires_at: float, deadline: float
+        self, message: MessageDraft, sender: TokenSender, token_id: str, expires_at: float, deadline: float
     ) -> bool:
-        async def publish(lane: Lane, message: MessageDraft) -> None:
-            await self._once.publish(sender, token_id, lane, message, deadline)
-
         try:
-            is_durable = await publish_all(publish, [message], deadline)
-            if is_durable:
-                self._seen.add(token_id, expires_at)
-            return is_durable
+            async with asyncio.timeout_at(deadline):
+                await self._once.publish(sender.name, token_id, Lane.EVENTS, message, deadline)
+            self._seen.add(token_id, expires_at)
+        except (QueueError, TimeoutError):
+            sender.on_unpublished(token_id)
+            return False
         finally:
             del self._publishing[token_id]
+        return True
 
 
 def to_logout_response(result: UpstreamResult, text: str) -> web.Response:

@@ -3,17 +3,24 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
 
+from notifier.features.upstreams.joined_keys import join_keys
+from notifier.features.upstreams.relay_settings import RelaySettings
+from notifier.features.upstreams.relay_tokens import MAX_DEAD_LETTERS_PER_HOUR, DeadLetterBudget, Relay
 from notifier.features.upstreams.seen_tokens import SeenTokens
-from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute
+from notifier.features.upstreams.server_keys import ServerKeys
+from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute, TokenSender
 from notifier.features.upstreams.upstream_token import UpstreamResult, VerifiedLogout
+from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, MessageDraft
 from notifier.model.record import record
+from notifier.model.registry import Registry
+from notifier.network.http.issuer_document import DocumentIssue
 from notifier.network.listeners.listener import listen
 from notifier.network.listeners.throttle import RequestSlots
 from notifier.network.listeners.web_app import web_app
@@ -46,6 +53,9 @@ class Sender:
         """Return its message."""
         return MessageDraft(kind=Kind.EVENT, body=b"{}", message_id=self.id_of(logout))
 
+    def on_unpublished(self, token_id: str) -> None:
+        """Count nothing."""
+
 
 class Place:
     """The route, and a queue that confirms nothing until `confirming` is set."""
@@ -54,10 +64,13 @@ class Place:
         self.published = list[str | None]()
         self.confirming = asyncio.Event()
         self.counts = Counter[tuple[str, UpstreamResult]]()
+        self.is_away = False
         self.url = ""
 
     async def publish(self, _lane: Lane, message: MessageDraft) -> None:
         """Publish a message."""
+        if self.is_away:
+            raise QueueUnavailable
         self.published.append(message.message_id)
         await self.confirming.wait()
 
@@ -73,12 +86,12 @@ class Place:
 
 
 @asynccontextmanager
-async def answering(slots: RequestSlots | None = None) -> AsyncIterator[Place]:
+async def answering(
+    slots: RequestSlots | None = None, find: Callable[[str], TokenSender] = lambda name: Sender(name=name)
+) -> AsyncIterator[Place]:
     """Run the route."""
     place = Place()
-    route = LogoutTokenRoute(
-        lambda name: Sender(name=name), DirectPublisher(place.publish), place.count, SeenTokens(), slots
-    )
+    route = LogoutTokenRoute(find, DirectPublisher(place.publish), place.count, SeenTokens(), slots)
     app = web_app([web.post(BACK_CHANNEL_PATH, route.post_logout)], requests=1000)
     listener = await listen(app, "127.0.0.1", 0, key="web.listen")
     place.url = listener.url
@@ -114,3 +127,33 @@ async def test_tokens_beyond_the_slots_of_a_sender_are_to_be_sent_again() -> Non
         await until(lambda: asyncio.sleep(0, len(place.published)), lambda published: published == 4)
         place.confirming.set()
         assert sorted(await asyncio.gather(*many, other)) == [200] * 4 + [503] * 2
+
+
+def relay() -> Relay:
+    """A relay whose registry has no client."""
+
+    async def unread() -> DocumentIssue:
+        """Nothing is read."""
+        return DocumentIssue(text="")
+
+    keys = ServerKeys("a", unread, lambda server: join_keys(server, []), time.monotonic)
+    return Relay(
+        name="a", settings=RelaySettings(), iss="i", verifier=Sender(name="a"), keys=keys,
+        dead_letters=DeadLetterBudget(time.monotonic), registry=Registry,
+    )  # fmt: skip
+
+
+async def test_tokens_that_could_not_be_published_are_no_dead_letters() -> None:
+    """While the broker is unreachable, they do not use up the dead letters of an hour. Those in publication count."""
+    unknowing = relay()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with answering(find=lambda _name: unknowing) as place, aiohttp.ClientSession(connector=connector) as session:
+        place.is_away = True
+        for nth in range(MAX_DEAD_LETTERS_PER_HOUR + 1):
+            assert await place.send(session, "a", nth) == 503
+        assert place.counts == {("a", UpstreamResult.QUEUE_AWAY): MAX_DEAD_LETTERS_PER_HOUR + 1}
+        place.is_away = False
+        sent = [asyncio.create_task(place.send(session, "a", nth)) for nth in range(MAX_DEAD_LETTERS_PER_HOUR + 1)]
+        await until(lambda: asyncio.sleep(0, place.counts["a", UpstreamResult.DEAD_LETTERS]), lambda count: count == 1)
+        place.confirming.set()
+        assert sorted(await asyncio.gather(*sent)) == [200] * MAX_DEAD_LETTERS_PER_HOUR + [503]
