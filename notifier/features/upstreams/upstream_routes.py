@@ -10,7 +10,7 @@ worker stops: Keycloak then logs `NoHttpResponseException`, and the logout is lo
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeAlias, assert_never
+from typing import Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -100,18 +100,15 @@ class LogoutTokenRoute:
 
     async def post_logout(self, request: web.Request) -> web.Response:
         """Accept one logout token. The response follows Back-Channel Logout 1.0 §2.8."""
-        answer = await self._handle_logout(request)
-        answer.force_close()
-        return answer
-
-    async def _handle_logout(self, request: web.Request) -> web.Response:
-        """Process a logout token, record the result, and return the response for the result."""
         sender = self._find_sender(request.match_info["upstream"])
         if sender is None:
-            return problem_response(404, "There is no such address")
-        result, text = await self._accept_token(request, sender)
-        self._record(sender.name, result, text)
-        return to_logout_response(result, text)
+            answer = problem_response(404, "There is no such address")
+        else:
+            result, text = await self._accept_token(request, sender)
+            self._record(sender.name, result, text)
+            answer = to_logout_response(result, text)
+        answer.force_close()
+        return answer
 
     async def _accept_token(self, request: web.Request, sender: TokenSender) -> tuple[UpstreamResult, str]:
         """Verify and publish the token of a request. Return the result and the error text."""
@@ -125,19 +122,15 @@ class LogoutTokenRoute:
                 logout = await sender.verifier.verify(token)
         except TimeoutError:
             return UpstreamResult.KEYS_AWAY, "the keys of the issuer cannot be read in time; send the token again"
-        match logout:
-            case UnacceptedLogout():
-                return logout.result, logout.description
-            case KeysUnavailable():
-                return UpstreamResult.KEYS_AWAY, logout.text
-            case VerifiedLogout():
-                try:
-                    with self._slots.hold_slot(sender.name):
-                        return await self._accept_logout(sender, logout, deadline)
-                except Refusal:
-                    return UpstreamResult.BUSY, "too many tokens at a time; send the token again"
-            case _:
-                assert_never(logout)
+        if isinstance(logout, UnacceptedLogout):
+            return logout.result, logout.description
+        if isinstance(logout, KeysUnavailable):
+            return UpstreamResult.KEYS_AWAY, logout.text
+        try:
+            with self._slots.hold_slot(sender.name):
+                return await self._accept_logout(sender, logout, deadline)
+        except Refusal:
+            return UpstreamResult.BUSY, "too many tokens at a time; send the token again"
 
     async def _accept_logout(
         self, sender: TokenSender, logout: VerifiedLogout, deadline: float
