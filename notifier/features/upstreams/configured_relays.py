@@ -2,22 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, join_keys
-from notifier.features.upstreams.relay_settings import RelaySettings, relayed_issuer, relays_of
+from notifier.features.upstreams.relay_settings import RelaySettings, relayed_issuers, relays_of
 from notifier.features.upstreams.relay_tokens import DeadLetterBudget, Relay, RelayRules, RelayVerifier
-from notifier.features.upstreams.server_keys import KEEP_INTERVAL_SECONDS, ServerKeys
+from notifier.features.upstreams.server_keys import KEEP_INTERVAL_SECONDS, ServerKeys, result_of
 from notifier.features.upstreams.upstream_record import UpstreamRecord
 from notifier.features.upstreams.upstream_token import LogoutTokenVerifier
 from notifier.model.client import TlsFiles
 from notifier.model.egress import HTTP_SETTING
-from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, issuer_egress, metadata_uri
+from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument, metadata_uri
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
 from notifier.operators.status.service_status import RelayState
 from notifier.settings.service_settings import Settings
@@ -26,7 +24,6 @@ LOOP_NAME = "notifier"
 LOOP_HEADERS = {"CDN-Loop": LOOP_NAME}  # RFC 8586
 DOCUMENT_TIMEOUT_SECONDS = 1.5  # a token may need metadata and keys, and servers wait 5 s for the answer
 KEYS_TIMEOUT_SECONDS = 3.0  # of `jwks_uri`: Hydra makes its keys when they are first read, in 2 to 5 s
-MAX_AGE_SECONDS = 600.0  # of a token, by its `iat`
 
 
 class ConfiguredRelays:
@@ -50,10 +47,9 @@ class ConfiguredRelays:
 
     def states(self) -> list[RelayState]:
         """Return the states of the relays, for operators."""
+        last_at = self._record.last_accepted_at
         return [
-            RelayState(
-                relay=name, iss=relay.iss, keys=relay.keys.result.value, last_token=self._record.last_accepted_at(name)
-            )
+            RelayState(relay=name, iss=relay.iss, keys=result_of(relay.keys.held), last_token=last_at(name))
             for name, relay in self._current_relays().items()
         ]
 
@@ -73,7 +69,7 @@ class ConfiguredRelays:
             with suppress(asyncio.CancelledError):
                 await keeping
             for relay in self._relays.values():
-                await relay.keys.close()
+                relay.keys.cancel()
             await self._reader.close()
 
     async def _keep(self) -> None:
@@ -89,35 +85,30 @@ class ConfiguredRelays:
             self._loaded = current
             self._record.create_relay_series(configured)
             self._relays = {
-                name: self._build(name, relay, relayed_issuer(relay, current.settings), previous.get(name))
-                for name, relay in configured.items()
+                name: self._build(name, configured[name], iss, previous.get(name))
+                for name, iss in relayed_issuers(current.settings).items()
             }
             for name, relay in previous.items():
                 if self._relays.get(name) is not relay:
                     relay.keys.cancel()
         return self._relays
 
-    def _build(self, name: str, settings: RelaySettings, iss: str | None, previous: Relay | None) -> Relay:
-        assert iss is not None, "`check_relays` refuses a configuration without it"
+    def _build(self, name: str, settings: RelaySettings, iss: str, previous: Relay | None) -> Relay:
         if previous is not None and previous.settings == settings and previous.iss == iss:
             return previous
-        keys = ServerKeys(name, partial(self._read_keys, settings, iss), partial(self._join, iss), time.monotonic)
-        server = LogoutTokenVerifier(keys, RelayRules(issuer=iss, max_age=MAX_AGE_SECONDS), time.time)
+
+        def read_keys() -> Awaitable[IssuerDocument | DocumentIssue]:
+            return read_relay_keys(settings, iss, self._live.current.settings, self._reader)
+
+        def get_own_jwks() -> Sequence[Mapping[str, str]]:
+            return self._live.current.keys.jwks(iss)["keys"]
+
+        keys = ServerKeys(name, read_keys, get_own_jwks, time.monotonic)
+        server = LogoutTokenVerifier(keys, RelayRules(issuer=iss), time.time)
         return Relay(
-            name=name,
-            settings=settings,
-            iss=iss,
-            verifier=RelayVerifier(server, lambda: self._live.current.keys.jwks(iss)["keys"]),
-            keys=keys,
-            dead_letters=DeadLetterBudget(time.monotonic),
-            registry=self._live.registry,
-        )
-
-    async def _read_keys(self, settings: RelaySettings, iss: str) -> IssuerDocument | DocumentIssue:
-        return await read_relay_keys(settings, iss, self._live.current.settings, self._reader)
-
-    def _join(self, iss: str, server: ServerSet) -> JoinedSet:
-        return join_keys(server, self._live.current.keys.jwks(iss)["keys"])
+            name=name, settings=settings, iss=iss, verifier=RelayVerifier(server, get_own_jwks), keys=keys,
+            dead_letters=DeadLetterBudget(time.monotonic), registry=self._live.registry,
+        )  # fmt: skip
 
 
 async def read_relay_keys(
@@ -129,11 +120,12 @@ async def read_relay_keys(
     the relay's `allow_http` does.
     """
     egress, issuer = settings.template().route.egress, settings.issuers.get(iss)
-    tls = TlsFiles() if issuer is None or issuer.tls is None else issuer.tls.files()
+    tls = None if issuer is None else issuer.tls
     if relay.jwks_uri is not None:
-        policy = replace(issuer_egress(egress), allow_http=True)  # `RelaySettings` refuses http unless it is allowed
-        return await reader.read(relay.jwks_uri, egress=policy, tls=tls, within=KEYS_TIMEOUT_SECONDS)
-    discovery = Discovery(issuer=iss, metadata=metadata_uri(iss), tls=tls, within=DOCUMENT_TIMEOUT_SECONDS)
+        policy = replace(egress, allow_http=True)  # `RelaySettings` refuses http unless it is allowed
+        return await reader.read_configured(relay.jwks_uri, policy, tls, KEYS_TIMEOUT_SECONDS)
+    files = TlsFiles() if tls is None else tls.files()
+    discovery = Discovery(issuer=iss, metadata=metadata_uri(iss), tls=files, within=DOCUMENT_TIMEOUT_SECONDS)
     document = await discovery.read_keys(reader, replace(egress, allow_http=relay.allow_http))
     if isinstance(document, DocumentIssue):
         return replace(document, text=document.text.replace(HTTP_SETTING, "allow_http of the relay"))

@@ -6,11 +6,7 @@ from functools import partial
 from itertools import chain
 
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.features.upstreams.configured_relays import (
-    KEYS_TIMEOUT_SECONDS,
-    LOOP_HEADERS,
-    read_relay_keys,
-)
+from notifier.features.upstreams.configured_relays import KEYS_TIMEOUT_SECONDS, LOOP_HEADERS, read_relay_keys
 from notifier.features.upstreams.configured_upstreams import (
     DOCUMENT_TIMEOUT_SECONDS,
     create_session_lookups,
@@ -21,7 +17,7 @@ from notifier.features.upstreams.relay_settings import (
     RelaySettings,
     find_relayed_addresses,
     jwks_path,
-    relayed_issuer,
+    relayed_issuers,
     relays_of,
 )
 from notifier.features.upstreams.upstream import SessionsUnavailable, UpstreamSession
@@ -109,10 +105,8 @@ async def examine_sessions(setting: str, upstream: UpstreamSettings) -> Sequence
 def relay_checks(loaded: LoadedConfiguration, reader: DocumentReader) -> Iterator[Check]:
     """Yield two checks of each relay: what notifier reads, and what clients get."""
     timeout = 2 * KEYS_TIMEOUT_SECONDS + 2
-    for name, relay in relays_of(loaded.settings).items():
-        iss = relayed_issuer(relay, loaded.settings)
-        assert iss is not None, "`check_relays` refuses a configuration without it"
-        run = partial(examine_relay, name, relay, iss, loaded)
+    for name, iss in relayed_issuers(loaded.settings).items():
+        run = partial(examine_relay, name, relays_of(loaded.settings)[name], iss, loaded)
         yield Check(area=Area.KEYS, subject=f"relays.{name}", timeout=timeout, run=run)
         examine = partial(examine_public_set, name, iss, loaded, reader)
         yield Check(area=Area.KEYS, subject=f"relays.{name} jwks", timeout=timeout, run=examine)
@@ -128,10 +122,7 @@ async def examine_relay(name: str, relay: RelaySettings, iss: str, loaded: Loade
         document = await read_relay_keys(relay, iss, settings, reader)
     finally:
         await reader.close()
-    if isinstance(document, IssuerDocument) and not is_joined_set(document.content):
-        server = read_server_set(document.content)
-    else:
-        server = document.text if isinstance(document, DocumentIssue) else "lead to the joined set"
+    server = document.text if isinstance(document, DocumentIssue) else read_server_set(document.content)
     if isinstance(server, str):
         advice = "set jwks_uri to the server's own address; meanwhile its tokens and its JWK Set are answered 503"
         return [*findings, failure(Area.KEYS, setting, f"the server's keys cannot be used: {server}", advice)]
@@ -157,8 +148,7 @@ async def examine_public_set(
     if issuer.jwks_uri is None:
         return []
     document = await reader.read_configured(issuer.jwks_uri, egress, issuer.tls, KEYS_TIMEOUT_SECONDS)
-    published = document.text if isinstance(document, DocumentIssue) else read_jwks(document.content)
-    if isinstance(document, DocumentIssue) or isinstance(published, str):
+    if isinstance(document, DocumentIssue) or isinstance(published := read_jwks(document.content), str):
         return []
     setting = f"relays.{name}"
     if is_joined_set(document.content):

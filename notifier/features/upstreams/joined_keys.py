@@ -6,14 +6,13 @@ served unless all of it can be: a set without one of the server's keys would bre
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from notifier.model.client import Algorithm, PublishedKey
 from notifier.model.record import record
 from notifier.network.http.json_parts import OutOfBounds
 from notifier.tokens.foreign_keys import (
-    MAX_KEYS,
     find_verifying_fault,
     list_verified_algorithms,
     read_jwks,
@@ -21,6 +20,7 @@ from notifier.tokens.foreign_keys import (
 )
 from notifier.tokens.published_keys import Signing, find_publication_faults
 
+LOOP_TEXT = "leads to notifier itself; it must be the server's own address"
 RELAY_MEMBER = {"relay": "notifier"}
 """The member of a joined set by which notifier recognises its own answer as that, and not the server's."""
 _PRIVATE_NAMES = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "seed"})  # RFC 7518 §6, and of AKP keys
@@ -28,6 +28,8 @@ _PRIVATE_PARTS = ("priv", "secret")  # as in `priv` (AKP) and `privateKey`
 _SYMMETRIC_TYPE = "oct"  # a key without a public half
 
 Jwk = Mapping[str, Any]
+GetOwnJwks = Callable[[], Sequence[Mapping[str, str]]]
+"""Returns notifier's public keys of the issuer."""
 
 
 @record
@@ -59,27 +61,26 @@ def is_joined_set(document: object) -> bool:
     return isinstance(document, Mapping) and document.get("relay") == RELAY_MEMBER["relay"]
 
 
-def read_server_set(document: object) -> ServerSet | str:
+def read_server_set(document: Any) -> ServerSet | str:
     """Return the public keys of a JWK Set, or why none of it may be served, as a text that begins with a verb.
 
-    Keys of unknown types are passed on, with all public members that are texts, lists of texts, booleans or integers.
+    The text is LOOP_TEXT for a joined set. Keys of unknown types are passed on, with all public members that are
+    texts, lists of texts, booleans or integers.
     """
-    keys = document.get("keys") if isinstance(document, Mapping) else None
-    if not isinstance(keys, list):
-        return 'is not a JWK Set: it must be a JSON object with a list "keys"'
-    if len(keys) > MAX_KEYS:
-        return f"has more than {MAX_KEYS} keys"
-    lost = next((key for key in keys if isinstance(key, OutOfBounds)), None)
-    if lost is not None:
-        return f"has a key that {lost.text}"
-    jwks = [key for key in keys if isinstance(key, dict)]
-    passed_on = tuple(_pass_on(jwk) for jwk in jwks if jwk.get("kty") != _SYMMETRIC_TYPE)
-    published = read_jwks({"keys": [jwk for jwk in jwks if jwk.get("kty") != _SYMMETRIC_TYPE]})
+    if is_joined_set(document):
+        return LOOP_TEXT
+    published = read_jwks(document)
     if isinstance(published, str):
         return published
+    lost = next((key for key in document["keys"] if isinstance(key, OutOfBounds)), None)
+    if lost is not None:
+        return f"has a key that {lost.text}"
+    jwks = [key for key in document["keys"] if isinstance(key, dict)]
+    passed_on = tuple(_pass_on(jwk) for jwk in jwks if jwk.get("kty") != _SYMMETRIC_TYPE)
     if not passed_on:
         return "has no public key"
-    return ServerSet(passed_on=passed_on, published=published, has_secrets=any(map(_has_secrets, jwks)))
+    verifying = tuple(key for key in published if key.kty != _SYMMETRIC_TYPE)
+    return ServerSet(passed_on=passed_on, published=verifying, has_secrets=any(map(_has_secrets, jwks)))
 
 
 def _is_private(name: str) -> bool:

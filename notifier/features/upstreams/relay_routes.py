@@ -20,7 +20,7 @@ from aiohttp import web
 from notifier.features.upstreams.configured_relays import LOOP_NAME
 from notifier.features.upstreams.relay_settings import back_channel_path, jwks_path
 from notifier.features.upstreams.relay_tokens import Relay
-from notifier.features.upstreams.server_keys import JwksResult
+from notifier.features.upstreams.server_keys import JwksResult, result_of
 from notifier.features.upstreams.upstream_routes import RETRY_AFTER_SECONDS, LogoutTokenRoute
 from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_document import LOOP_STATUS
@@ -33,26 +33,6 @@ MAX_UNREAD_BODIES = shared_bound(256)  # of all relays; a server sends the body 
 MAX_JWKS_REQUESTS = shared_bound(256)  # of one relay that wait for its keys; others get what is held
 _PUBLIC_HEADERS = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}  # for browsers
 _JSON = "application/json"
-
-
-class _UnreadBodies:
-    """The requests whose body has not arrived. Beyond MAX_UNREAD_BODIES the oldest is closed."""
-
-    def __init__(self) -> None:
-        self._requests: dict[web.RequestHandler, web.Request] = {}  # oldest first
-
-    async def read(self, request: web.Request) -> None:
-        """Read the body, which the request keeps. The next reader finds the fault of a broken one."""
-        if len(self._requests) >= MAX_UNREAD_BODIES:
-            oldest = self._requests.pop(next(iter(self._requests)))
-            if oldest.transport is not None:
-                oldest.transport.abort()
-        self._requests[request.protocol] = request
-        try:
-            with suppress(web.RequestPayloadError):
-                await request.read()
-        finally:
-            self._requests.pop(request.protocol, None)
 
 
 class RelayRoutes:
@@ -70,7 +50,7 @@ class RelayRoutes:
         self._find_relay = find_relay
         self._tokens = tokens
         self._record_jwks = record_jwks
-        self._unread = _UnreadBodies()
+        self._unread: dict[web.RequestHandler, web.Request] = {}  # requests whose body has not arrived, oldest first
         self._jwks_slots = RequestSlots(sys.maxsize, MAX_JWKS_REQUESTS, "")
 
     def routes(self) -> Iterator[web.RouteDef]:
@@ -81,8 +61,21 @@ class RelayRoutes:
     @with_own_slots
     async def post_logout(self, request: web.Request) -> web.Response:
         """Accept one logout token."""
-        await self._unread.read(request)
+        await self._read_body(request)
         return await self._tokens.post_logout(request)
+
+    async def _read_body(self, request: web.Request) -> None:
+        """Read the body, which the request keeps. The next reader finds the fault of a broken one."""
+        if len(self._unread) >= MAX_UNREAD_BODIES:
+            oldest = self._unread.pop(next(iter(self._unread)))
+            if oldest.transport is not None:
+                oldest.transport.abort()
+        self._unread[request.protocol] = request
+        try:
+            with suppress(web.RequestPayloadError):
+                await request.read()
+        finally:
+            self._unread.pop(request.protocol, None)
 
     @with_own_slots
     async def get_jwks(self, request: web.Request) -> web.Response:
@@ -98,13 +91,12 @@ class RelayRoutes:
                 held = await relay.keys.current()
         except Refusal:
             held = await relay.keys.current(0.0)  # without waiting
-        if held is None:
-            self._record_jwks(name, relay.keys.failure)
-            if relay.keys.failure is JwksResult.LOOP:  # another worker may read this answer
-                return _refuse_loop(name)
+        self._record_jwks(name, result_of(held))
+        if held is JwksResult.LOOP:  # another worker may read this answer
+            return _refuse_loop(name)
+        if isinstance(held, JwksResult):
             headers = {"Retry-After": RETRY_AFTER_SECONDS}
             return problem_response(503, "The keys of the identity server cannot be served now", headers=headers)
-        self._record_jwks(name, JwksResult.FRESH if held.is_fresh else JwksResult.HELD)
         caching = f"public, max-age={held.max_age}" if held.max_age else "no-cache"
         headers = {**_PUBLIC_HEADERS, "Cache-Control": caching}
         return web.Response(body=held.joined.body, content_type=_JSON, headers=headers)

@@ -42,15 +42,10 @@ def relays_of(settings: Settings) -> Mapping[str, RelaySettings]:
     return settings.sections("relays", RelaySettings)
 
 
-def relayed_issuer(relay: RelaySettings, settings: Settings) -> str | None:
-    """Return the issuer of the relay; None if none is chosen."""
-    return issuer_or_only(relay.issuer, settings)
-
-
 def relayed_issuers(settings: Settings) -> Mapping[str, str]:
-    """Return the name of the relay of each issuer that has one."""
-    issuers = ((relayed_issuer(relay, settings), name) for name, relay in relays_of(settings).items())
-    return {iss: name for iss, name in issuers if iss is not None}
+    """Return the issuer of each relay, by the relay's name. A relay for which none is chosen is refused."""
+    issuers = {name: issuer_or_only(relay.issuer, settings) for name, relay in relays_of(settings).items()}
+    return {name: iss for name, iss in issuers.items() if iss is not None}
 
 
 def back_channel_path(name: str) -> str:
@@ -65,9 +60,9 @@ def jwks_path(name: str) -> str:
 
 def check_relays(settings: Settings, invalid_sections: frozenset[str]) -> Iterator[InputIssue]:
     """Yield all errors. `invalid_sections`: settings sections with an error."""
-    relays = relays_of(settings)
-    for name, relay in relays.items():
-        setting, iss = f"relays.{name}", relayed_issuer(relay, settings)
+    issuers = relayed_issuers(settings)
+    for name, relay in relays_of(settings).items():
+        setting, iss = f"relays.{name}", issuers.get(name)
         if name in upstreams_of(settings):
             yield InputIssue(setting, "is also the name of an upstream, and metrics and logs would mix them: rename it")
         if "issuers" in invalid_sections:
@@ -101,7 +96,7 @@ def _check_doubles(name: str, relay: RelaySettings, iss: str, settings: Settings
     for other, each in relays_of(settings).items():
         if other == name:
             break
-        if relayed_issuer(each, settings) == iss:
+        if relayed_issuers(settings).get(other) == iss:
             yield InputIssue(f"relays.{name}", f"is for the same issuer as relays.{other}: keep one of them")
         elif relay.jwks_uri is not None and relay.jwks_uri == each.jwks_uri:
             text = f"is that of relays.{other}, so the server of each issuer could sign tokens of the other"
@@ -147,8 +142,8 @@ def find_relayed_addresses(iss: str, settings: Settings, registry: Registry) -> 
 def report_relays(settings: Settings) -> FeatureReport:
     """Return each relay's issuer and paths, for `notifier check`."""
     members, lines = {}, []
-    for name, relay in relays_of(settings).items():
-        iss, path, keys_path = relayed_issuer(relay, settings), back_channel_path(name), jwks_path(name)
+    for name, iss in relayed_issuers(settings).items():
+        path, keys_path = back_channel_path(name), jwks_path(name)
         members[name] = {"issuer": iss, "path": path, "jwks_path": keys_path}
         lines.append(f"relay {name}: {iss} posts its clients' tokens to {path}; clients read its keys at {keys_path}")
     return FeatureReport(members={"relays": members}, lines=lines)

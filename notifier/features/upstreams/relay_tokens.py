@@ -5,8 +5,9 @@ registry is the relay, and the token would return endlessly. `jti` marks such a 
 strangers cannot cause false reports of loops.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from notifier.features.upstreams.joined_keys import GetOwnJwks
 from notifier.features.upstreams.relay_settings import JTI_PREFIX, RelaySettings
 from notifier.features.upstreams.server_keys import ServerKeys
 from notifier.features.upstreams.upstream import derive_session_end_id
@@ -26,19 +27,17 @@ from notifier.model.record import record
 from notifier.model.registry import CurrentRegistry
 from notifier.model.session_ended import ClientEntry, SessionEnded
 from notifier.model.shared_resources import shared_bound
-from notifier.tokens.foreign_keys import read_jwks
+from notifier.tokens.foreign_keys import to_published_key
 from notifier.tokens.security_event_token import KeysUnavailable
 from notifier.tokens.signed_content import SignedClaims, SignedContent, read_unverified_claims
 from notifier.tokens.transmitter_keys import PublishedSet, VerifyingKey
 
+MAX_AGE_SECONDS = 600.0  # of a token, by its `iat`
 MAX_DEAD_LETTERS_PER_HOUR = shared_bound(100)  # of a relay: a server may name clients that the registry does not have
 _LOOP = UnacceptedLogout(
     result=UpstreamResult.LOOP,
     description="notifier sent this token: the client's address in the registry is this relay",
 )
-
-GetOwnJwks = Callable[[], Sequence[Mapping[str, str]]]
-"""Returns notifier's public keys of the issuer."""
 
 
 @record
@@ -46,25 +45,9 @@ class RelayRules:
     """The rules for tokens of a relay: for any client, by any algorithm."""
 
     issuer: str
-    max_age: float
+    max_age: float = MAX_AGE_SECONDS
     client_id: None = None
     algorithms: None = None
-
-
-class _OwnKeys:
-    """Finds notifier's keys."""
-
-    def __init__(self, get_jwks: GetOwnJwks) -> None:
-        self._get_jwks = get_jwks
-
-    async def matching_keys(
-        self, kid: str | None, alg: str, *, reread: bool = False, **_: object
-    ) -> tuple[VerifyingKey, ...] | KeysUnavailable:
-        """Return the keys that may verify a token with this header."""
-        published = () if reread else read_jwks({"keys": self._get_jwks()})
-        if isinstance(published, str):
-            return ()
-        return PublishedSet(published=published, began_at=0.0).matching_keys(kid, alg)
 
 
 class RelayVerifier:
@@ -72,7 +55,8 @@ class RelayVerifier:
 
     def __init__(self, server: LogoutTokenVerifier, get_own_jwks: GetOwnJwks) -> None:
         self._server = server
-        self._own = SignedContent(_OwnKeys(get_own_jwks), sorted(Algorithm), TOKEN_TYPES, "logout_token")
+        self._get_own_jwks = get_own_jwks
+        self._own = SignedContent(self, sorted(Algorithm), TOKEN_TYPES, "logout_token")
 
     async def verify(self, token: bytes) -> VerifiedLogout | UnacceptedLogout | KeysUnavailable:
         """Verify a token. Never raises."""
@@ -81,6 +65,13 @@ class RelayVerifier:
             return _LOOP
         logout = await self._server.verify(token)
         return _LOOP if is_marked and isinstance(logout, VerifiedLogout) else logout
+
+    async def matching_keys(
+        self, kid: str | None, alg: str, *, reread: bool = False, **_: object
+    ) -> tuple[VerifyingKey, ...]:
+        """Return notifier's keys that may verify a token with this header. They are tried once."""
+        published = () if reread else tuple(map(to_published_key, self._get_own_jwks()))
+        return PublishedSet(published=published, began_at=0.0).matching_keys(kid, alg)
 
 
 class DeadLetterBudget:

@@ -17,11 +17,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 
-from notifier.features.upstreams.joined_keys import JoinedSet, ServerSet, is_joined_set, read_server_set
+from notifier.features.upstreams.joined_keys import LOOP_TEXT, GetOwnJwks, JoinedSet, join_keys, read_server_set
 from notifier.model.errors import describe_error
+from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
 from notifier.model.shared_resources import shared_bound, shared_task
 from notifier.network.http.issuer_document import LOOP_STATUS, DocumentIssue, IssuerDocument
@@ -36,7 +38,6 @@ MAX_WAIT_SECONDS = 0.3  # for a reading, from its begin: some clients wait 0.5 s
 MAX_HELD_SECONDS = 300.0  # after which a set that cannot be read again is not used: a key may have been revoked
 MAX_CACHED_SECONDS = 300  # of Cache-Control; no longer than the server allows, so that no cache hides a new key
 KEEP_INTERVAL_SECONDS = 60.0  # between readings without a request, so that a set is held when the server fails
-_LOOP_TEXT = "leads to notifier itself; it must be the server's own address"
 
 
 class JwksResult(StrEnum):
@@ -51,7 +52,7 @@ class JwksResult(StrEnum):
 
 @record
 class HeldKeys:
-    """A set that was read. `max_age`: seconds for which a client may cache it. `is_fresh`: read just now.
+    """A set that was read. `max_age`: seconds for which a client may cache it. `result`: FRESH, or else HELD.
 
     The keys verify tokens. `joined`: what clients get.
     """
@@ -59,45 +60,49 @@ class HeldKeys:
     keys: PublishedSet
     joined: JoinedSet
     max_age: int
-    is_fresh: bool = True
+    result: JwksResult = JwksResult.FRESH
+
+    def as_held(self) -> "HeldKeys":
+        """Return the set as one that may be older than the server allows."""
+        return copy_record(self, max_age=0, result=JwksResult.HELD)
+
+
+KeysOrReason: TypeAlias = HeldKeys | JwksResult
+"""A set, or why there is none: AWAY, UNUSABLE or LOOP."""
+
+
+def result_of(held: KeysOrReason) -> JwksResult:
+    """Return the result of a request of the set."""
+    return held.result if isinstance(held, HeldKeys) else held
 
 
 class ServerKeys:
-    """The JWK Set of one server. It must be closed. `read` fetches it, `join` adds notifier's keys.
+    """The JWK Set of one server, which `read` fetches. Its reading must be cancelled at the end.
 
     `name`: of the relay. `monotonic`: a clock that never jumps.
     """
 
-    def __init__(
-        self, name: str, read: ReadKeySet, join: Callable[[ServerSet], JoinedSet], monotonic: Callable[[], float]
-    ) -> None:
+    def __init__(self, name: str, read: ReadKeySet, get_own_jwks: GetOwnJwks, monotonic: Clock) -> None:
         self._name = name
         self._read = read
-        self._join = join
+        self._get_own_jwks = get_own_jwks
         self._monotonic = monotonic
-        self._held: HeldKeys | None = None
+        self._held: KeysOrReason = JwksResult.AWAY
         self._began_at = self._due = float("-inf")
         self._reading: asyncio.Task[None] | None = None
         self._waiting = 0
         self._reason: str | None = None
-        self.failure = JwksResult.AWAY
-        """Why no set is held."""
 
     @property
-    def held(self) -> HeldKeys | None:
-        """The set, unless it was dropped or is too old."""
-        held = self._held
-        return None if held is None or self._monotonic() - held.keys.began_at > MAX_HELD_SECONDS else held
+    def held(self) -> KeysOrReason:
+        """The set, unless it was dropped or is too old. It is not read."""
+        is_old = isinstance(self._held, HeldKeys) and self._age_seconds(self._held) > MAX_HELD_SECONDS
+        return JwksResult.AWAY if is_old else self._held
 
-    @property
-    def result(self) -> JwksResult:
-        """The result of a request of the set, if it came now and caused no reading."""
-        held = self.held
-        if held is None:
-            return self.failure
-        return JwksResult.FRESH if held.is_fresh else JwksResult.HELD
+    def _age_seconds(self, held: HeldKeys) -> float:
+        return self._monotonic() - held.keys.began_at
 
-    async def current(self, within: float | None = MAX_WAIT_SECONDS) -> HeldKeys | None:
+    async def current(self, within: float | None = MAX_WAIT_SECONDS) -> KeysOrReason:
         """Return the set, read again if that is due; wait until `within` seconds after the reading began.
 
         None: until it ends.
@@ -108,9 +113,9 @@ class ServerKeys:
             left = None if within is None else max(self._began_at + within - self._monotonic(), 0.0)
             await asyncio.wait({self._reading}, timeout=left)
         held = self.held
-        if held is None or self._reading is None or self._monotonic() - held.keys.began_at <= FRESH_SECONDS:
+        if isinstance(held, JwksResult) or self._reading is None or self._age_seconds(held) <= FRESH_SECONDS:
             return held
-        return copy_record(held, max_age=0, is_fresh=False)  # read up to KEEP_INTERVAL_SECONDS ago
+        return held.as_held()  # read up to KEEP_INTERVAL_SECONDS ago
 
     async def matching_keys(
         self, kid: str | None, alg: str, *, reread: bool = False, may_wait: Callable[[], bool] = lambda: True
@@ -120,10 +125,10 @@ class ServerKeys:
         Without a set it waits for the whole reading, since the server may make its keys only then (Hydra).
         """
         arrived_at = self._monotonic()
-        if self.held is None:
+        if isinstance(self.held, JwksResult):
             await self._wait(partial(self.current, None))
-        held = None if self.held is None else await self.current()
-        if held is None:
+        held = self.held if isinstance(self.held, JwksResult) else await self.current()
+        if isinstance(held, JwksResult):
             return KeysUnavailable(text="The keys of the issuer cannot be read; send the token again")
         keys = held.keys.matching_keys(kid, alg)
         if keys and not reread:
@@ -131,21 +136,15 @@ class ServerKeys:
         if held.keys.began_at < arrived_at and may_wait():
             await self._wait(partial(self._read_after, arrived_at))
             held = self.held
-            if held is None or held.keys.began_at < arrived_at:
+            if isinstance(held, JwksResult) or held.keys.began_at < arrived_at:
                 return KeysUnavailable(text="The key of the token is not known yet; send the token again")
             return held.keys.matching_keys(kid, alg)
-        return () if reread else keys
+        return ()
 
     def cancel(self) -> None:
         """Cancel the reading."""
         if self._reading is not None:
             self._reading.cancel()
-
-    async def close(self) -> None:
-        """Cancel the reading, and wait for its end."""
-        if (reading := self._reading) is not None:
-            reading.cancel()
-            await asyncio.wait({reading})
 
     async def _wait(self, until_read: Callable[[], Awaitable[object]]) -> None:
         """Wait for a reading, unless too many tokens do."""
@@ -168,17 +167,14 @@ class ServerKeys:
 
     def _begin_reading(self) -> None:
         self._began_at = self._monotonic()
-        self._reading = shared_task(self._read_set(self._began_at))
+        self._reading = shared_task(self._read_set())
 
-    async def _read_set(self, began_at: float) -> None:
-        seconds = RETRY_SECONDS
+    async def _read_set(self) -> None:
         try:
             try:
-                reason = self._store(await self._read(), began_at)
+                reason = self._store(await self._read())
             except Exception as error:  # noqa: BLE001  in doubt nothing is served
-                self._held, self.failure, reason = None, JwksResult.UNUSABLE, describe_error(error)
-            if self._held is not None and self._held.is_fresh:
-                seconds = FRESH_SECONDS
+                self._held, reason = JwksResult.UNUSABLE, describe_error(error)
             if reason is not None and reason != self._reason:
                 structlog.get_logger().warning(
                     "relay_keys_fault", upstream=self._name, reason=reason,
@@ -186,27 +182,28 @@ class ServerKeys:
                 )  # fmt: skip
             self._reason = reason
         finally:
-            self._due = self._monotonic() + seconds
+            is_fresh = result_of(self._held) is JwksResult.FRESH
+            self._due = self._monotonic() + (FRESH_SECONDS if is_fresh else RETRY_SECONDS)
             self._reading = None
 
-    def _store(self, document: IssuerDocument | DocumentIssue, began_at: float) -> str | None:
+    def _store(self, document: IssuerDocument | DocumentIssue) -> str | None:
         """Hold the set of the document, or drop the held one. Return the reason, or a fault of the new set."""
         if isinstance(document, DocumentIssue):
-            is_held = document.is_outage and self._held is not None
-            self._held = copy_record(self._held, max_age=0, is_fresh=False) if is_held else None
-            self.failure = JwksResult.AWAY if document.is_outage else JwksResult.UNUSABLE
-            if document.status != LOOP_STATUS:
-                return document.text
-            self.failure = JwksResult.LOOP
-            return f"{document.text}: jwks_uri {_LOOP_TEXT}"
-        server = _LOOP_TEXT if is_joined_set(document.content) else read_server_set(document.content)
+            if document.status == LOOP_STATUS:
+                self._held = JwksResult.LOOP
+                return f"{document.text}: jwks_uri {LOOP_TEXT}"
+            if not document.is_outage:
+                self._held = JwksResult.UNUSABLE
+            else:
+                self._held = self._held.as_held() if isinstance(self._held, HeldKeys) else JwksResult.AWAY
+            return document.text
+        server = read_server_set(document.content)
         if isinstance(server, str):
-            self._held = None
-            self.failure = JwksResult.LOOP if server is _LOOP_TEXT else JwksResult.UNUSABLE
+            self._held = JwksResult.LOOP if server == LOOP_TEXT else JwksResult.UNUSABLE
             return f"the server's JWK Set {server}"
-        joined = self._join(server)
+        joined = join_keys(server, self._get_own_jwks())
         max_age = int(min(document.fresh_seconds or 0, MAX_CACHED_SECONDS))
-        keys = PublishedSet(published=server.published, began_at=began_at)
+        keys = PublishedSet(published=server.published, began_at=self._began_at)
         self._held = HeldKeys(keys=keys, joined=joined, max_age=max_age)
         if server.has_secrets:
             return "the server's JWK Set has private keys, which are not passed on: have them replaced"

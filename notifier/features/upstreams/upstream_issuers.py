@@ -31,7 +31,7 @@ def read_upstreams(settings: Settings, registry: Registry, invalid_sections: fro
     return FeaturePart(
         mistakes=[*check_upstreams(settings, invalid_sections), *check_relays(settings, invalid_sections)],
         warnings=[*upstream_warnings(settings), *relay_warnings(settings, registry)],
-        jti_prefixes=dict.fromkeys(relayed_issuers(settings), JTI_PREFIX),
+        jti_prefixes=dict.fromkeys(relayed_issuers(settings).values(), JTI_PREFIX),
     )
 
 

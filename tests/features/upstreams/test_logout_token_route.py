@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
-from notifier.features.upstreams.joined_keys import join_keys
 from notifier.features.upstreams.relay_settings import RelaySettings
 from notifier.features.upstreams.relay_tokens import MAX_DEAD_LETTERS_PER_HOUR, DeadLetterBudget, Relay
 from notifier.features.upstreams.seen_tokens import SeenTokens
@@ -136,7 +135,7 @@ def relay() -> Relay:
         """Nothing is read."""
         return DocumentIssue(text="")
 
-    keys = ServerKeys("a", unread, lambda server: join_keys(server, []), time.monotonic)
+    keys = ServerKeys("a", unread, tuple, time.monotonic)
     return Relay(
         name="a", settings=RelaySettings(), iss="i", verifier=Sender(name="a"), keys=keys,
         dead_letters=DeadLetterBudget(time.monotonic), registry=Registry,

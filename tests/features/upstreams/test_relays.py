@@ -191,7 +191,7 @@ async def test_the_doctor_joins_the_keys(tmp_path: Path) -> None:
         document["keys"] = []
         assert any("has no public key" in text for _, text in await examine(loaded))
         document |= RELAY_MEMBER
-        assert any("lead to the joined set" in text for _, text in await examine(loaded))
+        assert any("leads to notifier itself" in text for _, text in await examine(loaded))
         looped = loaded_from(tmp_path, {"jwks_uri": f"{server.base}/jwks"})
         assert any("cannot be used: answered 508" in text for _, text in await examine(looped))
 

@@ -1,20 +1,21 @@
 """How long the JWK Set of a relayed identity server is used, and when it is read again."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.features.upstreams.joined_keys import RELAY_MEMBER, JoinedSet, ServerSet, join_keys
+from notifier.features.upstreams.joined_keys import RELAY_MEMBER
 from notifier.features.upstreams.server_keys import (
     FRESH_SECONDS,
     MAX_CACHED_SECONDS,
     MAX_HELD_SECONDS,
     MAX_WAITING_TOKENS,
     UNKNOWN_INTERVAL_SECONDS,
+    HeldKeys,
     JwksResult,
     ServerKeys,
 )
@@ -45,7 +46,7 @@ class Server:
         self.readings = self.joins = 0
         self.answering = asyncio.Event()
         self.answering.set()
-        self.keys = ServerKeys("op", self.read, self.join, lambda: self.monotonic)
+        self.keys = ServerKeys("op", self.read, self.own_jwks, lambda: self.monotonic)
 
     def publish(self, *keys: Mapping[str, Any], **more: Any) -> None:
         """Publish these keys from now on."""
@@ -57,15 +58,15 @@ class Server:
         await self.answering.wait()
         return self.answer
 
-    def join(self, server: ServerSet) -> JoinedSet:
-        """Join it."""
+    def own_jwks(self) -> Sequence[Mapping[str, str]]:
+        """The keys of notifier, for a joined set."""
         self.joins += 1
-        return join_keys(server, [OWN])
+        return [OWN]
 
     async def kids(self) -> list[str | None]:
         """The `kid` of each key of the server that is used now."""
         held = await self.keys.current()
-        return [] if held is None else [jwk.kid for jwk in held.keys.published]
+        return [] if isinstance(held, JwksResult) else [jwk.kid for jwk in held.keys.published]
 
     async def verifying_kids(self, kid: str) -> list[str | None] | None:
         """The same for a token with this `kid`; None if it must be sent again."""
@@ -92,7 +93,7 @@ async def test_the_reading_fails_and_the_server_rotates_503_at_once(answer: Issu
     server.monotonic += FRESH_SECONDS
     assert (await server.kids(), await server.verifying_kids("s1")) == ([], None)
     looped = "508" in str(answer) or RELAY_MEMBER.items() <= getattr(answer, "content", {}).items()
-    assert server.keys.failure is (JwksResult.LOOP if looped else JwksResult.UNUSABLE)
+    assert server.keys.held is (JwksResult.LOOP if looped else JwksResult.UNUSABLE)
 
 
 @pytest.mark.parametrize("answer", UNREACHABLE)
@@ -104,12 +105,12 @@ async def test_held_only_while_the_server_is_unreachable_for_5_minutes(answer: D
     server.answer = answer
     server.monotonic += MAX_HELD_SECONDS
     held = await server.keys.current()
-    assert held is not None
-    assert (held.is_fresh, held.max_age, MAX_HELD_SECONDS) == (False, 0, 300.0)
+    assert isinstance(held, HeldKeys)
+    assert (held.result, held.max_age, MAX_HELD_SECONDS) == (JwksResult.HELD, 0, 300.0)
     assert await server.verifying_kids("s1") == ["s1"]
     server.monotonic += 1
     assert (await server.kids(), await server.verifying_kids("s1")) == ([], None)
-    assert server.keys.failure is JwksResult.AWAY
+    assert server.keys.held is JwksResult.AWAY
 
 
 async def test_all_keys_revoked_by_an_empty_set_or_one_spoofed_reading_and_then_none() -> None:
@@ -140,7 +141,7 @@ async def test_a_reading_is_awaited_until_0_3_s_after_it_began() -> None:
     server.answering.clear()
     assert await server.kids() == []
     server.answering.set()
-    assert await server.keys.current(None) is not None
+    assert isinstance(await server.keys.current(None), HeldKeys)
     server.answering.clear()
     server.monotonic += FRESH_SECONDS
     assert list(await asyncio.gather(*(server.kids() for _ in range(900)))) == [["s1"]] * 900
@@ -151,7 +152,7 @@ async def test_a_reading_is_awaited_until_0_3_s_after_it_began() -> None:
     server.monotonic += FRESH_SECONDS
     reading = asyncio.create_task(server.kids())
     await asyncio.sleep(0)
-    await server.keys.close()
+    server.keys.cancel()
     assert await reading == ["s2"]
 
 
@@ -164,11 +165,12 @@ async def test_a_set_of_a_slow_server_is_not_cached() -> None:
     for seconds in (FRESH_SECONDS, 60.0):
         server.monotonic += seconds
         held.append(await server.keys.current())
-    assert [(each.is_fresh, each.max_age) for each in held if each] == [(True, 60), (True, 60), (False, 0)]
+    results = [(each.result, each.max_age) for each in held if isinstance(each, HeldKeys)]
+    assert results == [(JwksResult.FRESH, 60), (JwksResult.FRESH, 60), (JwksResult.HELD, 0)]
     server.answering.set()
     held = [await server.keys.current()]
-    assert held[0] is not None
-    assert (held[0].is_fresh, held[0].max_age) == (True, 60)
+    assert isinstance(held[0], HeldKeys)
+    assert (held[0].result, held[0].max_age) == (JwksResult.FRESH, 60)
 
 
 async def test_200_tokens_with_invented_kids_do_not_delay_the_first_tokens_of_a_new_key() -> None:
@@ -218,7 +220,7 @@ async def test_an_error_in_notifier_drops_the_set() -> None:
     assert await server.kids() == ["s1"]
     server.answer = cast("IssuerDocument", None)
     server.monotonic += FRESH_SECONDS
-    assert (await server.kids(), server.keys.failure) == ([], JwksResult.UNUSABLE)
+    assert (await server.kids(), server.keys.held) == ([], JwksResult.UNUSABLE)
     server.publish(SERVER)
     server.monotonic += FRESH_SECONDS
     assert await server.kids() == ["s1"]
@@ -240,7 +242,7 @@ async def test_100_keys_with_notifiers_kid_are_joined_once_per_reading() -> None
     server = Server()
     server.publish(*[{**SERVER, "kid": "n1"}] * 100)
     held = [await server.keys.current() for _ in range(50)]
-    assert len({id(each and each.joined.body) for each in held}) == server.joins == 1
+    assert len({id(each.joined.body) for each in held if isinstance(each, HeldKeys)}) == server.joins == 1
 
 
 async def test_the_reading_side_logs_once() -> None:
@@ -265,5 +267,5 @@ async def test_no_cache_keeps_the_set_longer_than_the_server_allows(stated: floa
     server = Server()
     server.answer = replace(IssuerDocument(content={"keys": [SERVER]}), fresh_seconds=stated)
     held = await server.keys.current()
-    assert held is not None
+    assert isinstance(held, HeldKeys)
     assert held.max_age == passed_on
