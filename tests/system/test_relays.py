@@ -139,8 +139,8 @@ async def test_a_copy_at_another_worker_is_one_delivery(tmp_path: Path, amqp_url
                 await each.until_ready()
             clients.judge = lambda _hit: 503
             copy, later = token("shop", sid="s1"), token("shop", sid="s2")
-            for each in (copy, later):
-                assert await send(first, each) == (200, "")
+            for sent in (copy, later):
+                assert await send(first, sent) == (200, "")
 
             async def replayed() -> float:
                 assert await send(second, later) == (200, "")
