@@ -9,7 +9,7 @@ from typing import Protocol
 from aiohttp import web
 
 from notifier.model.defaults import MAX_EVENT
-from notifier.model.errors import DiskFull, InputIssue, QueueError
+from notifier.model.errors import DiskFull, InputIssue, QueueError, QueueUnavailable
 from notifier.model.message import Lane, MessageDraft
 from notifier.model.shared_resources import shared_bound, shared_slots
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
@@ -54,10 +54,21 @@ class SenderTurns:
         self._publish = publish
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: shared_slots(MAX_PUBLISHED_AT_ONCE))
 
-    async def publish(self, sender: str, lane: Lane, message: MessageDraft) -> None:
-        """Return once the message is durable in the queue. Raises QueueError."""
-        async with self._turns[sender]:
+    async def publish(self, sender: str, lane: Lane, message: MessageDraft, begin_by: float | None = None) -> None:
+        """Return once the message is durable in the queue. Raises QueueError.
+
+        `begin_by`: the moment, by the clock of the event loop, after which the message is not published any more.
+        """
+        turns = self._turns[sender]
+        try:
+            async with asyncio.timeout_at(begin_by):
+                await turns.acquire()
+        except TimeoutError:
+            raise QueueUnavailable(f"{MAX_PUBLISHED_AT_ONCE} messages of {sender} wait for the queue") from None
+        try:
             await self._publish(lane, message)
+        finally:
+            turns.release()
 
 
 class DirectPublisher:

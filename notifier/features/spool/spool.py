@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from notifier.delivery.facts import Observer
-from notifier.features.spool.spool_entries import SpoolEntry, load_entry, make_entry, to_dead_letter, to_outgoing
+from notifier.features.spool.spool_entries import load_entry, make_entry, to_dead_letter, to_outgoing
 from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
 from notifier.features.spool.spool_folder import LocksMissingError, SpoolFolder
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState
@@ -38,6 +38,7 @@ LOOK_SECONDS = 60.0  # between looks for files that ended workers left
 OPEN_SECONDS = 5.0  # for the folder at the start
 MAX_PER_SECOND = 500  # published from the files
 MAX_BATCH = 16  # published together while the queue takes them: so many may come twice if a connection is lost
+END_PAUSE_SECONDS = 0.2  # between looks whether all is published, while the worker stops
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0  # while the queue takes nothing
 _RESULTS = ("written", "full", "failed", "published", "late_confirm", "expired", "refused")
 
@@ -92,11 +93,13 @@ class Spool:
         received_at = self._clock()
         if self._state.is_known(event_id, received_at):
             return
-        publishing = asyncio.create_task(self._turns.publish(sender, lane, message))
+        now = asyncio.get_running_loop().time()
+        until = max(now, min(now + CONFIRM_SECONDS, deadline - WRITE_SECONDS))
+        publishing = asyncio.create_task(self._turns.publish(sender, lane, message, until))
         self._publishing.add(publishing)
-        publishing.add_done_callback(partial(self._on_publish_end, event_id))
-        left = deadline - WRITE_SECONDS - asyncio.get_running_loop().time()
-        await asyncio.wait({publishing}, timeout=max(0.0, min(CONFIRM_SECONDS, left)))
+        on_end = partial(self._on_publish_end, event_id)
+        publishing.add_done_callback(on_end)
+        await asyncio.wait({publishing}, timeout=until - now)
         if _has_succeeded(publishing):
             return
         entry = make_entry(event_id, sender, received_at, lane, message)
@@ -105,15 +108,17 @@ class Spool:
         if not self._state.has_room(sender, len(message.body), self._sender_count()):
             self._counts["full"] += 1
             raise QueueUnavailable(f"the queue is unavailable, and the share of {sender} in the spool is full")
+
+        def on_written() -> None:
+            self._counts["written"] += 1
+            if publishing.done():
+                on_end(publishing)
+
         try:
-            await self._files.write(entry, lambda: not publishing.done())
+            await self._files.write(entry, on_written)
         except QueueUnavailable:
             self._counts["failed"] += 1
             raise
-        self._counts["written"] += 1
-        if _has_succeeded(publishing):
-            self._on_done(event_id, "late_confirm")
-        self._wake.set()
 
     def _sender_count(self) -> int:
         return sum(len(list_names()) for list_names in self._lists)
@@ -168,13 +173,13 @@ class Spool:
 
     async def _end(self, stopped_at: float, grace: float) -> None:
         """Wait until all is published, but no longer than the grace, and only while the queue takes messages."""
-        former = -1
-        while (count := self._state.count()) not in (0, former) and time.monotonic() - stopped_at < grace:
-            status = self._queue.status()
-            if not status.connected or status.blocked:
-                return
-            former = count
-            await asyncio.sleep(CONFIRM_SECONDS)
+        end = stopped_at + grace
+        while self._state.count() and self._takes_messages() and time.monotonic() < end:  # noqa: ASYNC110  no event
+            await asyncio.sleep(END_PAUSE_SECONDS)
+
+    def _takes_messages(self) -> bool:
+        status = self._queue.status()
+        return status.connected and not status.blocked
 
     async def _drain(self) -> None:
         """Publish entries until cancelled."""
@@ -202,45 +207,45 @@ class Spool:
 
     async def _publish_batch(self, batch: list[Place]) -> int:
         """Publish the entries together, in their order. Return how many were published."""
+        if not self._takes_messages():
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._queue.wait_until_available()
+            except TimeoutError:
+                return 0
+        lines = await self._files.read(batch)
+        results = await asyncio.gather(*map(self._publish_entry, batch, lines), return_exceptions=True)
+        await self._files.write_notes()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results.count(True)
+
+    async def _publish_entry(self, place: Place, line: bytes | OSError) -> bool:
+        """Publish an entry, or its dead letter if it is too old or refused for good. Return whether that succeeded."""
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._queue.wait_until_available()
-        except TimeoutError:
-            return 0
-        now, entries = self._clock(), list[SpoolEntry]()
-        for place, line in zip(batch, await self._files.read(batch), strict=True):
+            if isinstance(line, OSError):
+                raise line  # noqa: TRY301  handled below
             entry = load_entry(line)
             if entry is None or entry.id != place.entry.id:
                 await self._files.reread(place.file)
-                return 0
-            entries.append(entry)
-        messages = [to_outgoing(entry, self._policy(), now) for entry in entries]
-        publishes = (self._queue.publish(outgoing.queue, outgoing.message) for outgoing in messages)
-        results = await asyncio.gather(*publishes, return_exceptions=True)
-        done = 0
-        for entry, outgoing, result in zip(entries, messages, results, strict=True):
-            if isinstance(result, QueueError):
-                if self._state.on_refused(entry.id, self._clock()):
-                    done += await self._give_up(entry, str(result))
-            elif result is not None:
-                raise result
-            else:
-                done += 1
-                self._on_done(entry.id, "published" if outgoing.fact is None else "expired")
-                if outgoing.fact is not None:
-                    self._observe(outgoing.fact)
-        await self._files.write_notes()
-        return done
-
-    async def _give_up(self, entry: SpoolEntry, reason: str) -> bool:
-        """Publish the dead letter of an entry that the queue refuses for good. Return False if it is refused, too."""
-        text = f"kept in the spool, since the queue refuses it, but takes other messages: {reason}"
-        outgoing = to_dead_letter(entry, DeadReason.QUEUE_REFUSED, text, self._clock())
-        try:
-            await self._queue.publish(outgoing.queue, outgoing.message)
+                return False
+            outgoing = to_outgoing(entry, self._policy(), self._clock())
+            result = "published" if outgoing.fact is None else "expired"
+            try:
+                await self._queue.publish(outgoing.queue, outgoing.message)
+            except QueueError as error:
+                if not self._state.on_refused(entry.id, self._clock()):
+                    return False
+                text = f"kept in the spool, since the queue refuses it, but takes other messages: {error}"
+                outgoing, result = to_dead_letter(entry, DeadReason.QUEUE_REFUSED, text, self._clock()), "refused"
+                await self._queue.publish(outgoing.queue, outgoing.message)
         except QueueError:
             return False
-        self._on_done(entry.id, "refused")
+        except Exception:
+            self._state.on_refused(place.entry.id, self._clock())  # so that it delays no other
+            raise
+        self._on_done(entry.id, result)
         if outgoing.fact is not None:
             self._observe(outgoing.fact)
         return True

@@ -32,7 +32,7 @@ _HELP = "notifier explain NotifierSpoolFailing"
 class _Write:
     entry: SpoolEntry
     line: bytes
-    is_held: Callable[[], bool]
+    on_written: Callable[[], None]
     written: asyncio.Future[None]
 
 
@@ -62,13 +62,13 @@ class SpoolFiles:
             await self._write_notes()
             await self._run(self._folder.close)
 
-    async def write(self, entry: SpoolEntry, is_held: Callable[[], bool]) -> None:
-        """Return once the entry is durable. Raises QueueUnavailable.
+    async def write(self, entry: SpoolEntry, on_written: Callable[[], None]) -> None:
+        """Return once the entry, or a copy, is durable. Raises QueueUnavailable.
 
-        `is_held` returns whether its original publish is still under way.
+        The entry is held. `on_written` is called once it is in the state, even if the caller has left.
         """
         written = asyncio.get_running_loop().create_future()
-        self._writes.append(_Write(entry=entry, line=dump_entry(entry), is_held=is_held, written=written))
+        self._writes.append(_Write(entry=entry, line=dump_entry(entry), on_written=on_written, written=written))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
         await written
@@ -87,7 +87,9 @@ class SpoolFiles:
     async def _write(self, batch: Sequence[_Write]) -> None:
         try:
             await self._look(take_over=False)
-            file, offsets = await self._run(partial(self._folder.append, [write.line for write in batch]))
+            known = partial(self._state.is_known, now=self._clock())
+            new = {write.entry.id: write for write in batch if not known(write.entry.id)}
+            file, offsets = await self._run(partial(self._folder.append, [write.line for write in new.values()]))
         except Exception as error:  # noqa: BLE001  each sender gets its 503
             self.on_fault(describe_error(error))
             for write in batch:
@@ -95,11 +97,12 @@ class SpoolFiles:
                     write.written.set_exception(QueueUnavailable(f"the spool cannot be written: {self.fault}"))
             return
         self.on_fault(None)
-        for write, offset in zip(batch, offsets, strict=True):
+        for (entry_id, write), offset in zip(new.items(), offsets, strict=True):
             entry = write.entry
-            scanned = ScannedEntry(id=entry.id, sender=entry.sender, at=entry.at, offset=offset, size=len(write.line))
-            place = Place(entry=scanned, file=file, is_ours=True, is_held=write.is_held())
-            self._state.add(place, self._clock())
+            scanned = ScannedEntry(id=entry_id, sender=entry.sender, at=entry.at, offset=offset, size=len(write.line))
+            self._state.add(Place(entry=scanned, file=file, is_ours=True, is_held=True), self._clock())
+            write.on_written()
+        for write in batch:
             if not write.written.done():
                 write.written.set_result(None)
 
@@ -125,11 +128,12 @@ class SpoolFiles:
             await self._write_notes()
             tidy = partial(self._folder.tidy, self._state.busy_files(), self._state.notes(now))
             self._state.on_notes_moved(await self._run(tidy))
+            await self._run(self._folder.check_room)
 
-    async def read(self, places: Sequence[Place]) -> list[bytes]:
-        """Return the lines of entries. Raises FOLDER_ERRORS."""
+    async def read(self, places: Sequence[Place]) -> list[bytes | OSError]:
+        """Return the lines of entries, or why one cannot be read."""
 
-        def read_all() -> list[bytes]:
+        def read_all() -> list[bytes | OSError]:
             return [self._folder.read(each.file, each.entry.offset, each.entry.size) for each in places]
 
         async with self._lock:
@@ -146,15 +150,19 @@ class SpoolFiles:
         self._notes.append((place.file, DoneNote(id=place.entry.id, at=self._clock())))
 
     async def write_notes(self) -> None:
-        """Write the notes so far. Raises FOLDER_ERRORS."""
+        """Write the notes so far."""
         if self._notes:
             async with self._lock:
                 await self._write_notes()
 
     async def _write_notes(self) -> None:
+        """Write the notes so far. Those that the disk does not take are written later."""
         notes, self._notes = self._notes, []
-        if notes:
+        try:
             await self._run(partial(self._folder.note, notes))
+        except OSError as error:
+            self._notes[:0] = notes
+            self.on_fault(describe_error(error))
 
     def on_fault(self, fault: str | None) -> None:
         """Record and log that the folder cannot be used; None: that it can."""

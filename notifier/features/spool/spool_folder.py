@@ -1,9 +1,9 @@
 """Reads and writes the files of the spool. All of it blocks, and runs on a thread, one call at a time.
 
-Each process has one file, which it locks while it lives: the kernel releases the lock however the process ends. A file
-without a lock was left behind, and the worker that locks it takes it over. Files of other living workers are read only,
-to count and recognise their entries. A file is emptied in place once it has no entry left; only notes of the last
-minutes stay in it.
+Each process writes to one file, and locks its files while it lives: the kernel releases the locks however the process
+ends. A file without a lock was left behind, and the worker that locks it takes it over. Files of other living workers
+are read only, to count and recognise their entries. A file is emptied in place once it has no entry left; only notes of
+the last minutes stay in it.
 
 The folder is judged as that of `registry.cache`: another user must not be able to write to it, since its files decide
 whose sessions end. Files are opened relative to it, without following links, and must have one name.
@@ -32,6 +32,7 @@ from notifier.model.errors import describe_error
 from notifier.settings.file_owners import UnusableFileError, check_owner, open_own_folder
 
 SUFFIX, DAMAGED_SUFFIX = ".spool", ".corrupt"
+MAX_FILE_BYTES = 8 * 1024**2  # then the next entries go to another file, so that this one can be emptied
 _READ_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -106,39 +107,43 @@ class SpoolFolder:
     def tidy(self, busy: Collection[str], notes: Mapping[str, Sequence[DoneNote]]) -> str:
         """Empty or remove the files of this worker without entries. Return the file that has their notes now.
 
-        `busy`: the files with entries. `notes`: the recent ones, by file. Raises OSError, also if the disk is full.
+        `busy`: the files with entries. `notes`: the recent ones, by file. Raises OSError.
         """
+        idle = [name for name, file in self._files.items() if file.is_ours and name not in busy]
+        for name in idle:  # first, since a full disk may have no room for another byte
+            self._files[name].end = len(HEADING)
+            os.ftruncate(self._files[name].descriptor, len(HEADING))
         own, own_file = self.own_file()
-        os.posix_fallocate(own_file.descriptor, own_file.end, READ_BYTES)
-        os.ftruncate(own_file.descriptor, own_file.end)
-        for name in sorted(self._files, key=lambda each: each != own):
-            if name in busy or not self._files[name].is_ours:
-                continue
-            if name == own:
-                os.ftruncate(own_file.descriptor, len(HEADING))
-                own_file.end = len(HEADING)
-            _write(own_file, b"".join(dump_done(note.id, note.at) for note in notes.get(name, ())))
+        _write(own_file, b"".join(dump_done(note.id, note.at) for name in idle for note in notes.get(name, ())))
+        for name in idle:
             if name != own:
                 self._forget(name, remove=True)
         return own
+
+    def check_room(self) -> None:
+        """Raise OSError if the disk is full."""
+        _, file = self.own_file()
+        os.posix_fallocate(file.descriptor, file.end, READ_BYTES)
+        os.ftruncate(file.descriptor, file.end)
 
     def reread(self, name: str) -> None:
         """Read the whole file at the next look, since a line of it is damaged."""
         self._reread.add(name)
 
-    def _set_aside(self, name: str, valid: Iterable[ScannedEntry]) -> str:
+    def _set_aside(self, name: str, items: Sequence[ScannedEntry | DoneNote]) -> FolderFault:
         """Keep a damaged file under another name. Its valid entries are first copied into the file of this process."""
-        file = self._files[name]
+        descriptor, done = self._files[name].descriptor, {item.id for item in items if isinstance(item, DoneNote)}
+        valid = [item for item in items if isinstance(item, ScannedEntry) and item.id not in done]
         if name == self._own:
             self._own = None
-        lines = [os.pread(file.descriptor, entry.size, entry.offset) for entry in valid]
-        if lines:
-            own, _ = self.append(lines)
+        if valid:
+            own, _ = self.append([os.pread(descriptor, entry.size, entry.offset) for entry in valid])
             self._reread.add(own)
-        damaged = name.removesuffix(SUFFIX) + DAMAGED_SUFFIX
-        os.rename(name, damaged, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        kept = name.removesuffix(SUFFIX) + DAMAGED_SUFFIX
+        os.rename(name, kept, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._forget(name)
-        return damaged
+        text = f"{kept} is kept, since a line of it is damaged; entries read: {len(valid)}"
+        return FolderFault(kind="damaged", text=text)
 
     def _forget(self, name: str, *, remove: bool = False) -> None:
         if remove:
@@ -152,11 +157,14 @@ class SpoolFolder:
 
     # ── reading ──
 
-    def read(self, name: str, offset: int, size: int) -> bytes:
-        """Return a line of a file. Raises OSError."""
+    def read(self, name: str, offset: int, size: int) -> bytes | OSError:
+        """Return a line of a file, or why it cannot be read."""
         if (file := self._files.get(name)) is None:
-            raise FileNotFoundError(name)
-        return os.pread(file.descriptor, size, offset)
+            return FileNotFoundError(name)
+        try:
+            return os.pread(file.descriptor, size, offset)
+        except OSError as error:
+            return error
 
     def look(self, *, take_over: bool) -> FolderLook:
         """Read what is new in the files of others. `take_over`: also lock files that no process has. Raises OSError."""
@@ -195,6 +203,7 @@ class SpoolFolder:
         if status.st_nlink != 1:  # removed since it was listed
             self._forget(name)
             return FileLines(file=name, is_ours=False, is_new_look=True, items=())
+        wrong = None
         is_new = not 0 < file.end <= status.st_size or name in self._reread
         self._reread.discard(name)
         if is_new:
@@ -202,24 +211,16 @@ class SpoolFolder:
             if wrong == "newer":
                 self._forget(name)
                 return FolderFault(kind="newer", text=f"{name} was written by a newer release, which must publish it")
-            if wrong == "damaged" and file.is_ours:
-                return self._on_damaged(name, ())
-        found = scan_file(partial(os.pread, file.descriptor, READ_BYTES), len(HEADING) if is_new else file.end)
-        if found.damaged is not None and file.is_ours:
-            return self._on_damaged(name, found.items)
-        file.end = found.end if found.damaged is None else 0  # 0: its worker empties it just now, or finds the fault
+        scan_from = partial(scan_file, partial(os.pread, file.descriptor, READ_BYTES))
+        found = scan_from(len(HEADING) if is_new else file.end)
+        is_damaged = wrong is not None or found.damaged is not None
+        if is_damaged and file.is_ours:
+            return self._set_aside(name, scan_from(len(HEADING)).items)
+        file.end = 0 if is_damaged and not is_new else found.end  # 0: its worker may empty it just now
         if file.is_ours and is_new:  # a torn end must not run into the next line
             os.ftruncate(file.descriptor, file.end if status.st_size >= len(HEADING) else 0)
             os.pwrite(file.descriptor, HEADING, 0)
         return FileLines(file=name, is_ours=file.is_ours, is_new_look=is_new, items=found.items)
-
-    def _on_damaged(self, name: str, items: Sequence[ScannedEntry | DoneNote]) -> FolderFault:
-        done = {item.id for item in items if isinstance(item, DoneNote)}
-        valid = [item for item in items if isinstance(item, ScannedEntry) and item.id not in done]
-        kept = self._set_aside(name, valid)
-        return FolderFault(
-            kind="damaged", text=f"{kept} is kept, since a line of it is damaged; entries read: {len(valid)}"
-        )
 
     def _open_folder(self) -> int:
         """Return the descriptor of the folder. Open it again if it was removed. Raises OSError, UnusableFileError."""
@@ -245,9 +246,10 @@ class SpoolFolder:
         """
         self._open_folder()
         if self._own is not None:
-            if os.fstat(self._files[self._own].descriptor).st_nlink == 1:
+            if os.fstat(self._files[self._own].descriptor).st_nlink != 1:
+                self._forget(self._own)
+            elif self._files[self._own].end < MAX_FILE_BYTES:
                 return self._own, self._files[self._own]
-            self._forget(self._own)
         name = secrets.token_hex(8) + SUFFIX
         file = _File(self._open_file(name, _READ_FLAGS | os.O_CREAT | os.O_EXCL))
         try:

@@ -17,7 +17,7 @@ While it takes nothing, all entries stay.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from notifier.features.spool.spool_entries import DoneNote, ScannedEntry
 from notifier.model.record import copy_record, record
@@ -83,6 +83,7 @@ class SpoolState:
 
     def __init__(self) -> None:
         self._places: dict[str, dict[str, Place]] = {}  # by sender, then by id, in the order of receipt
+        self._unsorted: set[str] = set()  # senders whose entries are not in that order now
         self._senders: dict[str, str] = {}  # by the id of an entry
         self._bytes: dict[str, int] = {}  # by sender
         self._counts: dict[str, int] = {}  # of entries in the files of this worker, by sender
@@ -116,7 +117,7 @@ class SpoolState:
 
     def oldest_at(self) -> float | None:
         """Return when the oldest entry in the files of this worker was received; None without one."""
-        firsts = (next((each.entry.at for each in of.values() if each.is_ours), None) for of in self._places.values())
+        firsts = (next((each.entry.at for each in self._in_order(of) if each.is_ours), None) for of in self._places)
         return min((at for at in firsts if at is not None), default=None)
 
     def place_of(self, entry_id: str) -> Place | None:
@@ -151,10 +152,17 @@ class SpoolState:
                     batch.append(place)
         return batch
 
+    def _in_order(self, sender: str) -> Iterable[Place]:
+        """Return the entries of a sender in the order of receipt. Sorted here: once for many added ones."""
+        if sender in self._unsorted:
+            self._unsorted.remove(sender)
+            self._places[sender] = dict(sorted(self._places[sender].items(), key=lambda item: item[1].entry.at))
+        return self._places[sender].values()
+
     def _ready(self, sender: str, now: float) -> Iterator[Place]:
         """Yield the entries that do not wait. Those refused since the queue took anything come last, to block none."""
         refused: list[Place] = []
-        for place in self._places[sender].values():
+        for place in self._in_order(sender):
             if not place.is_ours or place.is_held:
                 continue
             refusals = self._refusals.get(place.entry.id)
@@ -173,14 +181,13 @@ class SpoolState:
         if self.is_known(entry.id, now):
             return False
         places = self._places.setdefault(entry.sender, {})
-        is_last = not places or next(reversed(places.values())).entry.at <= entry.at
+        if places and next(reversed(places.values())).entry.at > entry.at:
+            self._unsorted.add(entry.sender)
         places[entry.id] = place
         self._senders[entry.id] = entry.sender
         self._bytes[entry.sender] = self._bytes.get(entry.sender, 0) + max(entry.size, MIN_COUNTED_BYTES)
         self._counts[entry.sender] = self._counts.get(entry.sender, 0) + place.is_ours
         self._live[place.file] = self._live.get(place.file, 0) + 1
-        if not is_last:
-            self._places[entry.sender] = dict(sorted(places.items(), key=lambda item: item[1].entry.at))
         return True
 
     def release(self, entry_id: str) -> None:
@@ -263,3 +270,4 @@ class SpoolState:
         self._live[place.file] -= 1
         if not self._places[sender]:
             del self._places[sender], self._bytes[sender], self._counts[sender]
+            self._unsorted.discard(sender)

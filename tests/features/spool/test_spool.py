@@ -1,6 +1,7 @@
 """The spool at a queue that takes messages, refuses some, or does not answer."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,12 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.features.spool import spool as spool_module
-from notifier.features.spool.spool import Spool
+from notifier.features.spool.spool import MAX_BATCH, Spool
 from notifier.features.spool.spool_state import MAX_REFUSALS
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, QueueUnavailable
 from notifier.model.message import DEAD, Lane, MessageDraft, QueueStatus
 from notifier.model.trouble import TroubleKind
+from notifier.publishing.route_steps import MAX_PUBLISHED_AT_ONCE
 from tests.features.spool.sign_outs import draft
 
 
@@ -36,7 +38,8 @@ class Queue:
         self.answering = asyncio.Event()
         self.answering.set()
         self.refused: set[str] = set()
-        self.broken = False
+        self.broken: set[str] = set()
+        self.pause_count = 0
         self.publish_count = 0
 
     def status(self) -> QueueStatus:
@@ -46,7 +49,7 @@ class Queue:
         self.publish_count += 1
         if not self.up:
             raise QueueUnavailable("not connected")
-        if self.broken:
+        if message.message_id in self.broken:
             raise ValueError("a mistake of notifier's own")
         await self.answering.wait()
         if not self.up:
@@ -56,6 +59,7 @@ class Queue:
         self.taken.append((queue, message))
 
     async def wait_until_available(self) -> None:
+        self.pause_count += 1
         while not self.up:  # noqa: ASYNC110  as the real one
             await asyncio.sleep(0.01)
 
@@ -159,6 +163,69 @@ async def test_a_queue_that_does_not_answer_delays_a_sender_by_a_second(tmp_path
         assert queue.publish_count == 20
 
 
+async def test_a_flood_of_one_sender_keeps_few_publishes_waiting(tmp_path: Path, queue: Queue) -> None:
+    """Each is answered in time, also beyond those of a sender that are published at a time, and published once."""
+    ids = [f"e{nth}" for nth in range(300)]
+    async with running(tmp_path, queue) as rig:
+        queue.answering.clear()
+        began_at, tasks = time.monotonic(), len(asyncio.all_tasks())
+        assert await rig.send(*ids) == [True] * 300
+        assert time.monotonic() - began_at < 1.5
+        await asyncio.sleep(0.05)
+        assert len(asyncio.all_tasks()) - tasks <= MAX_PUBLISHED_AT_ONCE + MAX_BATCH + 1
+        assert await rig.send("other", sender="other") == [True]
+        queue.answering.set()
+        await holds(lambda: rig.troubles() == [])
+        assert sorted(queue.ids) == sorted([*ids, "other"])
+        assert rig.counts() == {"written": 301, "late_confirm": 129, "published": 172}
+
+
+async def test_a_late_confirm_counts_although_the_sender_has_left(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the file system hangs: the entry is not published a second time once it is durable."""
+    async with running(tmp_path, queue) as rig:
+        await holds(lambda: bool(names(tmp_path)))
+        await asyncio.sleep(0.1)
+        pipe, other_end = os.pipe()
+        monkeypatch.setattr(os, "fsync", lambda _file: os.read(pipe, 1))
+        queue.answering.clear()
+        assert await rig.send("e1", within=1.5) == [False]
+        queue.answering.set()
+        await holds(lambda: queue.ids == ["e1"])
+        monkeypatch.undo()
+        os.write(other_end, b"x")
+        await holds(lambda: rig.counts() == {"written": 1, "late_confirm": 1})
+        assert await rig.send("e2") == [True]
+        assert queue.ids == ["e1", "e2"]
+        os.close(pipe)
+        os.close(other_end)
+
+
+async def test_a_copy_at_another_worker_is_not_written_again(tmp_path: Path, queue: Queue) -> None:
+    """It is accepted, and published by the worker that has the entry."""
+    async with running(tmp_path, queue) as first, running(tmp_path, queue) as second:
+        await holds(lambda: len(names(tmp_path)) == 2)
+        queue.up = False
+        assert await first.send("e1") == [True]
+        assert await second.send("e1", "e2", "e2") == [True] * 3
+        lines = [line for name in names(tmp_path) for line in (tmp_path / name).read_bytes().splitlines()]
+        assert [sum(f'"id":"{each}"'.encode() in line for line in lines) for each in ("e1", "e2")] == [1, 1]
+        queue.up = True
+        await holds(lambda: sorted(queue.ids) == ["e1", "e2"])
+
+
+async def test_entries_are_published_without_pauses_while_the_queue_takes_them(tmp_path: Path, queue: Queue) -> None:
+    """The wait for a queue always lasts a moment, which would bound the rate."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        for nth in range(100):
+            await rig.send(f"e{nth}")
+        queue.up = True
+        await holds(lambda: len(queue.ids) == 100)
+        assert queue.pause_count <= 2
+
+
 async def test_a_lost_confirm_is_published_again(tmp_path: Path, queue: Queue) -> None:
     """Once the original publish has failed."""
     async with running(tmp_path, queue) as rig:
@@ -204,6 +271,19 @@ async def test_a_stopping_worker_publishes_what_it_can(tmp_path: Path, queue: Qu
     assert time.monotonic() - began_at < 5.0
 
 
+async def test_a_stopping_worker_waits_for_late_confirms(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the grace: otherwise the next worker would publish the entries a second time."""
+    monkeypatch.setattr(spool_module, "CONFIRM_SECONDS", 0.1)
+    async with running(tmp_path, queue, grace=20.0) as rig:
+        queue.answering.clear()
+        assert await rig.send("e1", "e2") == [True] * 2
+        rig.draining.set()
+        asyncio.get_running_loop().call_later(0.6, queue.answering.set)
+    assert (sorted(queue.ids), rig.counts()) == (["e1", "e2"], {"written": 2, "late_confirm": 2})
+
+
 async def test_an_entry_that_the_queue_refuses_for_good_becomes_a_dead_letter(
     tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,11 +315,74 @@ async def test_an_error_of_notifiers_own_does_not_end_the_draining(tmp_path: Pat
     async with running(tmp_path, queue) as rig:
         queue.up = False
         await rig.send("e1")
-        queue.broken = True
+        queue.broken = {"e1"}
         queue.up = True
         await holds(lambda: TroubleKind.SPOOL_FAILING in rig.troubles())
-        queue.broken = False
+        queue.broken = set()
         await holds(lambda: queue.ids == ["e1"])
+
+
+async def test_an_error_of_notifiers_own_with_one_entry_repeats_no_other(tmp_path: Path, queue: Queue) -> None:
+    """Those published together with it are published, and once."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        ids = [f"e{nth}" for nth in range(40)]
+        for event_id in ids:
+            await rig.send(event_id)
+        queue.broken = {"e1", "e20"}
+        queue.up = True
+        await holds(lambda: len(set(queue.ids)) == 38)
+        queue.broken = set()
+        await holds(lambda: rig.counts().get("published") == 40)
+        assert sorted(queue.ids) == sorted(ids)
+
+
+async def test_an_entry_that_cannot_be_read_delays_no_other(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO of one sector. It is a problem, and the entry is published once the disk returns it."""
+    read, bad = os.pread, set[int]()
+
+    def read_or_fail(descriptor: int, size: int, offset: int) -> bytes:
+        if offset in bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, size, offset)
+
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        bad.add((tmp_path / names(tmp_path)[0]).stat().st_size)
+        for event_id in ("e1", "e2", "e3"):
+            await rig.send(event_id)
+        monkeypatch.setattr(os, "pread", read_or_fail)
+        queue.up = True
+        await holds(lambda: queue.ids == ["e2", "e3"])
+        await holds(lambda: TroubleKind.SPOOL_FAILING in rig.troubles())
+        bad.clear()
+        await holds(lambda: queue.ids == ["e2", "e3", "e1"])
+
+
+async def test_a_disk_that_fails_refuses_a_sign_out(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO of a write or an fsync: 503, a problem, and nothing of it is in the file that is used next."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        assert await rig.send("e1") == [True]
+        for call in ("pwrite", "fsync"):
+
+            def fail(*_: object) -> int:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            with monkeypatch.context() as disk:
+                disk.setattr(os, call, fail)
+                assert await rig.send(call) == [False]
+                assert TroubleKind.SPOOL_FAILING in rig.troubles()
+                assert not rig.spool.has_room()
+        assert await rig.send("e2") == [True]
+        assert rig.troubles() == [TroubleKind.SPOOL_WAITING]
+    queue.up = True
+    async with running(tmp_path, queue):
+        await holds(lambda: sorted(queue.ids) == ["e1", "e2"])
 
 
 async def test_an_old_entry_becomes_a_dead_letter(tmp_path: Path, queue: Queue) -> None:

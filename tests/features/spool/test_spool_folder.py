@@ -6,12 +6,13 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from notifier.features.spool.spool_entries import HEADING, DoneNote, dump_done, load_entry
+from notifier.features.spool import spool_folder
+from notifier.features.spool.spool_entries import HEADING, DoneNote, ScannedEntry, dump_done, load_entry
 from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import Place, SpoolState
 from notifier.settings.file_owners import UnusableFileError
@@ -132,7 +133,9 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     assert mine.is_known("e2", NOW)
     place = mine.place_of("e3")
     assert place is not None
-    read = load_entry(first.read(place.file, place.entry.offset, place.entry.size))
+    data = first.read(place.file, place.entry.offset, place.entry.size)
+    assert isinstance(data, bytes)
+    read = load_entry(data)
     assert read is not None
     assert read.id == "e3"
 
@@ -188,6 +191,50 @@ def test_a_damaged_file_is_kept_and_its_other_entries_are_published(root: Path) 
     assert b'"sid":"s2"' in kept.read_bytes()
 
 
+def test_the_entries_of_a_file_with_a_damaged_heading_are_published(root: Path) -> None:
+    """As those of a file with a damaged line."""
+    file = left(root, "e1", "e2")
+    file.write_bytes(b"X" + file.read_bytes()[1:])
+    folder, state = opened(root), SpoolState()
+    [fault] = looked(folder, state).faults
+    assert (fault.kind, batch(state), len(files(root, ".corrupt"))) == ("damaged", ["e1", "e2"], 1)
+
+
+def test_a_damaged_line_behind_the_end_loses_no_entry(root: Path) -> None:
+    """Such as the rest of a write that a failing disk has not taken back: entries before it are published."""
+    folder, state = opened(root), SpoolState()
+    name, _ = folder.append([line("e1")])
+    folder.reread(name)
+    looked(folder, state)
+    with (root / name).open("ab") as spool:
+        spool.write(b"rest of a line\n")
+    assert [fault.kind for fault in looked(folder, state).faults] == ["damaged"]
+    assert batch(state) == ["e1"]
+
+
+def test_a_damaged_line_of_a_living_worker_is_not_read_again_and_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sign-out looks into the folder."""
+    mine, others, state = opened(root), opened(root), SpoolState()
+    name, [_, offset, _] = others.append([line("e1"), line("e2"), line("e3")])
+    with (root / name).open("r+b") as spool:
+        spool.seek(offset + 3)
+        spool.write(b"?")
+    looked(mine, state)
+    assert [state.is_known(each, NOW) for each in ("e1", "e2", "e3")] == [True, False, True]
+    read, bytes_read = os.pread, list[int]()
+
+    def count(*where: int) -> bytes:
+        data = read(*where)
+        bytes_read.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", count)
+    looked(mine, state, take_over=False)
+    assert sum(bytes_read) == 0
+
+
 def test_a_line_that_is_damaged_while_the_worker_lives_is_found(root: Path) -> None:
     """`reread` moves the other entries to another file."""
     folder, state = opened(root), SpoolState()
@@ -223,12 +270,51 @@ def test_a_full_disk_refuses_an_entry_and_leaves_the_file_whole(tmp_path: Path) 
             folder.append([line(f"x{nth}") for nth in range(5000)])
         assert full.value.errno == errno.ENOSPC
         with filled(root), pytest.raises(OSError, match="No space left"):
-            tidied(folder, SpoolState())  # so the problem lasts until there is room, without sign-outs too
+            folder.check_room()  # so the problem lasts until there is room, without sign-outs too
         folder.append([line("e2")])
         folder.close()
         state = SpoolState()
         assert looked(opened(root), state).faults == ()
         assert batch(state) == ["e1", "e2"]
+
+
+def test_a_disk_that_the_spool_has_filled_is_freed_once_its_entries_are_published(tmp_path: Path) -> None:
+    """Also by a worker that starts on the full disk. Copies stay known."""
+    with small_disk(tmp_path / "disk", 2) as root:
+        folder, state = opened(root), SpoolState()
+        with suppress(OSError):
+            while True:
+                folder.append([line(f"e{nth}") for nth in range(20)])
+        folder.close()
+        folder = SpoolFolder(root)
+        with filled(root):
+            looked(folder, state)
+            assert len(batch(state)) == 20  # all others are copies
+            for entry_id in batch(state):
+                state.on_done(entry_id, NOW)
+            tidied(folder, state)
+            assert sum(file.stat().st_size for file in files(root)) < 100_000
+        tidied(folder, state)
+        name, _ = folder.append([line("e99")])
+        assert [file.name for file in files(root)] == [name]
+        looked(opened(root), again := SpoolState())
+        assert again.is_known("e19", NOW)
+
+
+def test_a_large_file_gets_no_more_entries(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is removed once its entries are published, although new ones always arrive."""
+    monkeypatch.setattr(spool_folder, "MAX_FILE_BYTES", 1000)
+    folder, state = opened(root), SpoolState()
+    for nth in range(100):
+        name, [offset] = folder.append([line(f"e{nth}")])
+        scanned = ScannedEntry(id=f"e{nth}", sender="op", at=NOW, offset=offset, size=500)
+        state.add(Place(entry=scanned, file=name, is_ours=True), NOW)
+        if nth:
+            state.on_done(f"e{nth - 1}", NOW)  # the next is always there before
+        tidied(folder, state, NOW + 10 * nth)
+    assert len(files(root)) <= 3
+    assert sum(file.stat().st_size for file in files(root)) < 20_000
+    assert batch(state) == ["e99"]
 
 
 @contextmanager

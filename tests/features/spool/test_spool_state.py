@@ -33,6 +33,31 @@ def test_senders_take_turns_each_in_the_order_of_receipt() -> None:
     assert batch(state, 2) == ["a1", "b1"]
 
 
+class Moment(float):
+    """A time that counts comparisons."""
+
+    compared = 0
+
+    def __lt__(self, other: float) -> bool:
+        Moment.compared += 1
+        return float(self) < other
+
+    def __gt__(self, other: float) -> bool:
+        Moment.compared += 1
+        return float(self) > other
+
+
+def test_many_entries_that_were_received_earlier_are_sorted_once() -> None:
+    """Such as those of a second file that is taken over, or after the clock was set back."""
+    state = SpoolState()
+    for nth in range(2000):
+        scanned = ScannedEntry(id=f"e{nth}", sender="op", at=Moment(NOW - nth), offset=0, size=500)
+        state.add(Place(entry=scanned, file="own", is_ours=True), NOW)
+    assert batch(state, 2) == ["e1999", "e1998"]
+    assert state.oldest_at() == NOW - 1999
+    assert Moment.compared < 50 * 2000
+
+
 def test_an_entry_waits_for_its_original_publish() -> None:
     """Otherwise it would be published twice."""
     state = SpoolState()
