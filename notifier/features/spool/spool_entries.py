@@ -117,11 +117,11 @@ class ScannedEntry:
 
 @record
 class Scan:
-    """The lines of a piece of a file. `end`: the offset behind the last whole one. `damaged`: that of a bad one."""
+    """The lines of a file. `end`: the offset behind the last whole one. `is_damaged`: another one is invalid."""
 
     items: tuple[ScannedEntry | DoneNote, ...]
     end: int
-    damaged: int | None
+    is_damaged: bool
 
 
 def make_entry(entry_id: str, sender: str, at: float, lane: Lane, draft: MessageDraft) -> SpoolEntry | None:
@@ -222,43 +222,26 @@ def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float)
     return to_dead_letter_message(dead_letter.dead_letter_event(content, reason, text, now), None)
 
 
-def scan(data: bytes, offset: int) -> Scan:
-    """Return the entries and notes of the whole lines in `data`, which begins at this offset of its file."""
-    items: list[ScannedEntry | DoneNote] = []
-    begin = 0
-    damaged = None
-    while (end := data.find(b"\n", begin)) >= 0:
-        document = _parse_line(data[begin:end])
-        if document is None:
-            damaged = offset + begin if damaged is None else damaged
-        elif "done" in document:
-            items.append(DoneNote(id=document["done"], at=document["at"]))
-        else:
-            place = offset + begin
-            items.append(
-                ScannedEntry(
-                    id=document["id"], sender=document["sender"], at=document["at"], offset=place,
-                    size=end + 1 - begin,
-                )
-            )  # fmt: skip
-        begin = end + 1
-    if len(data) - begin > MAX_LINE_BYTES and data[begin:].strip(b"\0"):
-        damaged = offset + begin if damaged is None else damaged
-    return Scan(items=tuple(items), end=offset + begin, damaged=damaged)
-
-
-def scan_file(read: Callable[[int], bytes], offset: int) -> Scan:
+def scan(read: Callable[[int], bytes], offset: int) -> Scan:
     """Return the lines of a file from this offset on. `read` returns READ_BYTES at an offset, or what there is."""
-    items: list[ScannedEntry | DoneNote] = []
-    damaged = None
+    items, is_damaged = list[ScannedEntry | DoneNote](), False
     while data := read(offset):
-        found = scan(data, offset)
-        items += found.items
-        damaged = found.damaged if damaged is None else damaged
-        if found.end == offset:
+        begin = 0
+        while (end := data.find(b"\n", begin) + 1) > 0:
+            document = _parse_line(data[begin : end - 1])
+            if document is None:
+                is_damaged = True
+            elif "done" in document:
+                items.append(DoneNote(id=document["done"], at=document["at"]))
+            else:
+                entry_id, sender, at = document["id"], document["sender"], document["at"]
+                items.append(ScannedEntry(id=entry_id, sender=sender, at=at, offset=offset + begin, size=end - begin))
+            begin = end
+        is_damaged |= len(data) - begin > MAX_LINE_BYTES and bool(data[begin:].strip(b"\0"))
+        if not begin:
             break
-        offset = found.end
-    return Scan(items=tuple(items), end=offset, damaged=damaged)
+        offset += begin
+    return Scan(items=tuple(items), end=offset, is_damaged=is_damaged)
 
 
 def judge_heading(data: bytes) -> str | None:

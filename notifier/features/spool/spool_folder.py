@@ -25,7 +25,7 @@ from notifier.features.spool.spool_entries import (
     ScannedEntry,
     dump_done,
     judge_heading,
-    scan_file,
+    scan,
 )
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook
 from notifier.model.errors import describe_error
@@ -211,9 +211,9 @@ class SpoolFolder:
             if wrong == "newer":
                 self._forget(name)
                 return FolderFault(kind="newer", text=f"{name} was written by a newer release, which must publish it")
-        scan_from = partial(scan_file, partial(os.pread, file.descriptor, READ_BYTES))
+        scan_from = partial(scan, partial(os.pread, file.descriptor, READ_BYTES))
         found = scan_from(len(HEADING) if is_new else file.end)
-        is_damaged = wrong is not None or found.damaged is not None
+        is_damaged = wrong is not None or found.is_damaged
         if is_damaged and file.is_ours:
             return self._set_aside(name, scan_from(len(HEADING)).items)
         file.end = 0 if is_damaged and not is_new else found.end  # 0: its worker may empty it just now

@@ -8,6 +8,7 @@ from notifier.features.spool import spool_entries
 from notifier.features.spool.spool_entries import (
     HEADING,
     DoneNote,
+    Scan,
     dump_done,
     dump_entry,
     judge_heading,
@@ -59,6 +60,11 @@ def test_a_message_of_a_source_comes_back_whole() -> None:
     assert message == copy_record(original, received_at=NOW)
 
 
+def scanned(data: bytes, offset: int = 0) -> Scan:
+    """The lines of a file that has this data at an offset."""
+    return scan(lambda at: data[at - offset :], offset)
+
+
 @pytest.mark.parametrize(
     "member",
     [
@@ -95,7 +101,7 @@ def test_a_line_with_other_members_is_damaged(change: dict[str, Any]) -> None:
     }  # fmt: skip
     assert load_entry(spool_entries._to_line(document)) is not None
     changed = spool_entries._to_line({**document, **change})
-    assert (load_entry(changed), scan(changed, 7).damaged) == (None, 7)
+    assert (load_entry(changed), scanned(changed).is_damaged) == (None, True)
 
 
 def test_each_changed_byte_is_found() -> None:
@@ -103,19 +109,19 @@ def test_each_changed_byte_is_found() -> None:
     whole = line()
     for place in range(len(whole) - 1):
         changed = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
-        found = scan(changed, 0)
-        assert found.damaged == 0 or not found.items, place
+        found = scanned(changed)
+        assert found.is_damaged or not found.items, place
 
 
 def test_a_scan_ends_behind_the_last_whole_line() -> None:
     """What follows is written later, or torn."""
     lines = [line("e1"), dump_done("e1", NOW), line("e2")]
     data = b"".join(lines)
-    found = scan(data[:-1], 100)
+    found = scanned(data[:-1], 100)
     first, note = found.items
     assert not isinstance(first, DoneNote)
     assert (first.id, first.offset, first.size, note) == ("e1", 100, len(lines[0]), DoneNote(id="e1", at=NOW))
-    assert (found.end, found.damaged) == (100 + len(lines[0]) + len(lines[1]), None)
+    assert (found.end, found.is_damaged) == (100 + len(lines[0]) + len(lines[1]), False)
 
 
 @pytest.mark.parametrize(
