@@ -65,8 +65,14 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 
 def details_of(error: ValidationError) -> list[ErrorDetails]:
-    """Return the errors, except that a list is too short only because its invalid members do not count."""
+    """Return the errors, except that a list is too short only because its invalid members do not count.
+
+    The garbage collector may pause meanwhile, and freeze what is left then. So no cycle is left.
+    """
     details = error.errors(include_url=False, include_input=False)
+    for detail in details:
+        if isinstance(cause := detail.get("ctx", {}).get("error"), Exception):
+            cause.__traceback__ = None  # its frames refer to `details`: cyclic garbage, of 6 KB for a client
 
     def is_derived(detail: ErrorDetails) -> bool:
         loc = detail["loc"]

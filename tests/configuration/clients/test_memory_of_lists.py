@@ -14,7 +14,8 @@ from notifier.configuration.live_configuration import RouteChanges
 from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
 from notifier.network.http.json_over_http import LIST_BOUNDS
 from notifier.network.http.json_parts import read_json
-from tests.configuration.clients.test_guard import Source
+from tests.configuration.clients.test_guard import GOOD, Source
+from tests.tokens.key_folder import ISS
 
 ROWS = MAX_LIST_ROWS // 16  # so that the tables of sets and dictionaries are as full
 ROW_BYTES = MAX_LIST_BYTES // MAX_LIST_ROWS
@@ -63,3 +64,19 @@ def test_a_list_at_its_bounds_takes_bounded_memory(tmp_path: Path, cache: bool) 
         gc.enable()
     assert len(source.addresses) == sum(map(len, changes.moved.values())) == ROWS
     assert max(peaks) < MAX_BYTES_PER_ROW
+
+
+def test_invalid_rows_leave_no_cyclic_garbage(tmp_path: Path) -> None:
+    """The collector pauses while a list is read, and what is left then is frozen: it would never be freed."""
+    source = Source(tmp_path)
+    options = ({"timeout": "soon"}, {"claims": {"sub": 1}}, {"retry": {"base": "x"}, "preset": "none"}, {"typ": 1})
+    rows = [{"client_id": f"c{nth}", "notifier": section} for nth, section in enumerate(options)]
+    rows += [{"client_id": "alg", "id_token_signed_response_alg": "none"}, {"client_id": "issuer", "issuer": GOOD}]
+    gc.collect()
+    gc.disable()
+    try:
+        source.live.take_answer("own", SourceAnswer(rows=rows, at=time.time()))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert len(source.live.registry().faults[ISS]) == 3
