@@ -15,6 +15,8 @@ NO_CLIENTS = (
     " empty: true beside it"
 )
 
+MAX_SHARED_TEXTS = 1000  # of one reading; a source may have another in each row
+
 Row: TypeAlias = Mapping[str, object]
 """The metadata of one client, by RFC 7591 names: `client_id`, `backchannel_logout_uri`, `notifier` and so on.
 
@@ -23,6 +25,15 @@ Members without a value in the source are absent; secrets of the client are neve
 members are not metadata: `aliases` lists other names of the client that events use (WSO2 identifies applications by
 UUID); `issuer` is absent where the source's setting `issuer` has it.
 """
+
+
+class SharedTexts(dict[str, str]):
+    """The first MAX_SHARED_TEXTS texts about rows. Rows with the same mistake share its text, of some 150 bytes."""
+
+    def __missing__(self, text: str) -> str:
+        if len(self) < MAX_SHARED_TEXTS:
+            self[text] = text
+        return text
 
 
 class HeldRow(tuple[Any, ...], Mapping[str, object]):

@@ -12,7 +12,7 @@ from functools import cached_property
 from notifier.configuration.clients.aliases import complete_registry
 from notifier.configuration.clients.authority import MOVED, ListBounds, bounds_of, kind_of, limit_row
 from notifier.configuration.clients.client_metadata import RegistryBuilder
-from notifier.configuration.clients.client_rows import Row
+from notifier.configuration.clients.client_rows import Row, SharedTexts
 from notifier.configuration.clients.followers import (
     Leaders,
     SourcedRow,
@@ -82,6 +82,7 @@ class LayerMerge:
         self._faults: list[InputIssue] = []
         self._bounds: dict[str, ListBounds] = {}
         self._suggestion_count = 0
+        self._texts = SharedTexts()
 
     def run(self) -> BuiltRegistry:
         """Return the registry of the merged rows, with all errors and warnings."""
@@ -121,7 +122,7 @@ class LayerMerge:
                 self._faults.append(source_fault(path, fault.text))
                 for iss in layer.left_out_at(fault, self._issuers):
                     if self._builder.client(iss, fault.path) is None and (iss, fault.path) not in self._leaders:
-                        self._builder.leave_out(iss, fault.path, with_source(layer, fault.text))
+                        self._builder.leave_out(iss, fault.path, self._texts[with_source(layer, fault.text)])
 
     def _add_client(self, key: ClientKey, positions: RowPositions) -> None:
         """Build a client. If rows of lists are invalid, it is built from its rows in files, or left out."""
@@ -219,8 +220,9 @@ class LayerMerge:
         mistakes = [InputIssue(mistake.path.removeprefix(path).lstrip("."), mistake.text) for mistake in errors]
         client = builder.client(iss, client_id)
         if not usable or client is None or client.logout_uri is None:
-            builder.leave_out(iss, client_id, with_source(self._layers[nth], "; ".join(map(str, mistakes))))
-        self._faults += [source_fault(last_path, str(mistake)) for mistake in mistakes]
+            reason = with_source(self._layers[nth], "; ".join(map(str, mistakes)))
+            builder.leave_out(iss, client_id, self._texts[reason])
+        self._faults += [source_fault(last_path, self._texts[str(mistake)]) for mistake in mistakes]
 
     def _record_moved(self, key: ClientKey, positions: RowPositions) -> None:
         """Record a client that a list has moved to an origin that no file names."""

@@ -12,7 +12,15 @@ from typing import Any
 
 from notifier.configuration.clients.authority import redact_options
 from notifier.configuration.clients.client_metadata import suggest_member
-from notifier.configuration.clients.client_rows import HeldRow, Row, RowKey, SourceAnswer, intern_names, row_key
+from notifier.configuration.clients.client_rows import (
+    HeldRow,
+    Row,
+    RowKey,
+    SharedTexts,
+    SourceAnswer,
+    intern_names,
+    row_key,
+)
 from notifier.model.defaults import MAX_LIST_ROWS
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
@@ -165,6 +173,7 @@ class RowCollector:
         self._rows: dict[RowKey, Row] = {}
         self._faults: dict[str, InputIssue] = {}
         self._named_faults = 0
+        self._texts = SharedTexts()
         self._examined: set[str] = set()
         self._amount = ListAmount()
         self._shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -210,7 +219,7 @@ class RowCollector:
         self._amount.add(fault)
         if fault.path not in self._faults and not fault.path.startswith("["):
             self._named_faults += 1
-        self._faults[fault.path] = fault
+        self._faults[fault.path] = InputIssue(fault.path, self._texts[fault.text])
 
     async def add_all(self, raws: Iterable[object]) -> None:
         """Add many clients, with pauses."""

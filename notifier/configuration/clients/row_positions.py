@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from notifier.configuration.clients.client_metadata import RegistryBuilder
+from notifier.configuration.clients.client_rows import SharedTexts
 from notifier.configuration.clients.followers import has_channel, is_follower_row
 from notifier.configuration.clients.layer import ROWS_PER_STEP, BuildContext, Layer, client_id_of, issuers_of
 from notifier.model.client import ClientKey
@@ -57,7 +58,7 @@ class RowCollection:
         self._refreshed = refreshed
         self._issuers = tuple(build_context.settings.issuers)
         self._scratch = RegistryBuilder(build_context.settings, build_context.invalid_sections)
-        self._texts: dict[str, str] = {}
+        self._texts = SharedTexts()
 
     def collect(self) -> dict[ClientKey, RowPositions]:
         """Return the rows of each client, in the order of the layers, but rows that have only settings last."""
@@ -119,14 +120,14 @@ class RowCollection:
         scratch, row, path = self._scratch, layer.rows[index], layer.path(index)
         reason = layer.reason_without_issuer(row)
         if reason is not None:
-            self._faults.append(source_fault(path, reason))
+            self._faults.append(source_fault(path, self._texts[reason]))
             return
         if isinstance(row, Mapping):
             row = {**row} if layer.issuer is None else {"issuer": layer.issuer, **row}
         scratch.add(row, path, {**layer.context})
         if layer.file is None:
             mistakes = (InputIssue(each.path.removeprefix(path).lstrip("."), each.text) for each in scratch.mistakes)
-            self._faults += [source_fault(path, str(mistake)) for mistake in mistakes]
+            self._faults += [source_fault(path, self._texts[str(mistake)]) for mistake in mistakes]
         else:
             self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
@@ -135,7 +136,7 @@ class RowCollection:
         """Record why the client of this row is unknown, for lookups of the client. Rows share equal texts."""
         reason = layer.reason_without_issuer(row) if client_id_of(row) else None
         if reason is not None:
-            text = self._texts.setdefault(reason, with_source(layer, reason))
+            text = self._texts[with_source(layer, reason)]
             for iss in layer.refused_at(row, self._issuers):
                 self._builder.refuse(iss, row["client_id"], text)
 

@@ -80,3 +80,24 @@ def test_invalid_rows_leave_no_cyclic_garbage(tmp_path: Path) -> None:
     finally:
         gc.enable()
     assert len(source.live.registry().faults[ISS]) == 3
+
+
+def test_rows_with_the_same_mistake_share_its_text(tmp_path: Path) -> None:
+    """A text per row and mistake took 120 MiB of a full list, twice while the list changed."""
+    source = Source(tmp_path)
+    collector = RowCollector(None)
+    for nth, host in enumerate("xy"):
+        collector.add({"client_id": f"option {nth}", "notifier": {"timeout": "soon"}})
+        collector.add({"client_id": f"issuer {nth}", "issuer": "other"})
+        collector.add({"client_id": f"address {nth}", "backchannel_logout_uri": f"ftp://{host}"})
+        collector.add({"client_id": f"aliases {nth}", "aliases": host})
+    answer = collector.answer(time.time())
+    source.live.take_answer("own", answer)
+    registry, faults = source.live.registry(), source.live.current.faults
+    for texts in (
+        [*registry.faults[ISS].values(), *registry.refused[ISS].values()],
+        [fault.text for fault in faults],
+        [fault.text for fault in answer.faults],
+    ):
+        assert len(texts) > len(set(texts)) > 1
+        assert len(set(map(id, texts))) == len(set(texts))
