@@ -1,4 +1,4 @@
-/** What is read and replaced of a provider: `new Provider(…)` of oidc-provider 8.x or 9.x. */
+/** A provider, `new Provider(…)` of oidc-provider 8.x or 9.x, with the members that this package uses or replaces. */
 export interface ProviderLike {
   readonly issuer: string
   readonly Session: object
@@ -7,18 +7,18 @@ export interface ProviderLike {
   on (event: string, listener: (...values: any[]) => void): unknown
 }
 
-/** A public key as a JSON Web Key (RFC 7517). Members that belong to a private key are left out of what is shown. */
+/** A public key as a JSON Web Key (RFC 7517). Private members are not published. */
 export interface PublicJwk {
   kty: string
   kid?: string
   [member: string]: unknown
 }
 
-/** Remembers sessions until they run out. */
+/** Remembers sessions until they expire. */
 export interface ExpiryStore {
-  /** Remember the session, or replace its remembered end. */
+  /** Remember the session, or replace the remembered one. */
   put (uid: string, session: RememberedSession): void | Promise<void>
-  /** Up to `limit` sessions whose `exp` is at `now` or before it. May return the same sessions again until they are removed or put again. */
+  /** Return up to `limit` sessions whose `exp` is `now` or earlier. May return a session again until it is removed or put again. */
   due (now: number, limit: number): RememberedSession[] | Promise<RememberedSession[]>
   /** Forget the session. */
   remove (uid: string): void | Promise<void>
@@ -39,46 +39,46 @@ export type RedisLike =
   | { call (command: string, ...values: string[]): Promise<unknown> }
   | { sendCommand (values: string[]): Promise<unknown> }
 
-/** Keeps the sessions in Redis: for several processes, and for as many sessions as Redis holds. */
+/** Keeps the sessions in Redis, for several processes or more sessions than fit into memory. */
 export function redisExpiry (redis: RedisLike, options?: { /** Default: `{notifier-sessions}` */ key?: string }): ExpiryStore
 
 export interface ExpiryOptions {
-  /** Default: the memory of this process, kept in the outbox folder too. */
+  /** Default: the memory of this process, also written to the outbox folder. */
   store?: ExpiryStore
-  /** How many sessions the memory holds. Default: 100000 */
+  /** The maximum number of sessions in memory. Default: 100000 */
   maxSessions?: number
-  /** Milliseconds between two looks for sessions that have run out. Default: 10000 */
+  /** Milliseconds between two checks for expired sessions. Default: 10000 */
   every?: number
-  /** Whether these events wait in notifier while people who have just signed out are served. Default: true */
+  /** Whether these events use the lane of mass logouts, which notifier serves after user sign-outs. Default: true */
   bulk?: boolean
 }
 
 export interface OutboxOptions {
   /** The folder of pending events. Each process creates its own sub-folder. */
   folder: string
-  /** How many events may wait on the disk. Default: 100000 */
+  /** The maximum number of pending events on disk. Default: 100000 */
   maxEvents?: number
-  /** How many bytes of events may wait on the disk. Default: 268435456 */
+  /** The maximum bytes of pending events on disk. Default: 268435456 */
   maxBytes?: number
   /** Milliseconds after which an event is set aside. Default: 30 days */
   maxAge?: number
 }
 
 export interface TlsOptions {
-  /** PEM: authorities to trust instead of those of Node. */
+  /** PEM: certificate authorities to trust instead of Node's. */
   caFile?: string
-  /** PEM: our certificate. */
+  /** PEM: the client certificate. */
   certificateFile?: string
-  /** PEM: its key. */
+  /** PEM: the key of the client certificate. */
   keyFile?: string
 }
 
 export interface Limits {
-  /** Milliseconds that a sign-out waits at the most. Default: 2000 */
+  /** The maximum milliseconds that a sign-out is delayed. Default: 2000 */
   signOut?: number
   /** Milliseconds without a confirm after which the connection is dropped. Default: 10000 */
   publish?: number
-  /** Milliseconds that `close()` goes on publishing. Default: 5000 */
+  /** Milliseconds for which `close()` continues to publish. Default: 5000 */
   drain?: number
 }
 
@@ -87,7 +87,7 @@ export interface Options {
   url: string
   /** The broker's password, or the API's token. */
   secret?: string
-  /** A file that contains it, read again at each connection. */
+  /** A file that contains the secret, read again at each connection. */
   secretFile?: string
   outbox: OutboxOptions
   tls?: TlsOptions
@@ -96,15 +96,15 @@ export interface Options {
   /** Default: `notifier.bulk` */
   bulkExchange?: string
   limits?: Limits
-  /** notifier's public keys, which the provider shows in its JWK Set beside its own. */
+  /** notifier's public keys, which the provider publishes in its JWK Set with its own keys. */
   keys?: PublicJwk[] | { keys: PublicJwk[] }
-  /** A file with such a JWK Set, looked at again every 10 s. */
+  /** A file with a JWK Set of these keys, checked for changes every 10 s. */
   keysFile?: string
   /** Whether events carry each client's URI and algorithm, so that notifier needs no registry. Default: true */
   metadata?: boolean
   /** Whether expired sessions are published. Default: false */
   expiry?: boolean | ExpiryOptions
-  /** Default: one line of JSON a record, by `console`. */
+  /** Default: one line of JSON for each record, written by `console`. */
   log?: Log
 }
 
@@ -112,9 +112,9 @@ export type FailureReason = 'unreachable' | 'denied' | 'timed_out' | 'unroutable
 
 export interface LogRecord {
   level: 'info' | 'warn' | 'error'
-  /** What happened, as a word for programs. */
+  /** The kind of record, for filters. */
   event: string
-  /** What happened, and the way out. */
+  /** A description, and the remedy. */
   message: string
   id?: string
   lane?: 'events' | 'bulk'
@@ -126,9 +126,9 @@ export type Log = (record: LogRecord) => void
 
 /** Counters since the start, and the pending events. */
 export interface Logouts {
-  /** Events handed over. */
+  /** Stored events. */
   readonly written: number
-  /** Events confirmed. */
+  /** Confirmed events. */
   readonly published: number
   /** Lost events: no client is notified. */
   readonly lost: number
@@ -136,24 +136,24 @@ export interface Logouts {
   readonly refused: number
   /** Files set aside as `.expired`. */
   readonly expired: number
-  /** Failed tries. */
+  /** Failed attempts to publish. */
   readonly failures: Readonly<Record<FailureReason, number>>
-  /** Events that wait. */
+  /** Pending events. */
   readonly waiting: number
-  /** Events that wait in memory alone. */
+  /** Pending events that are only in memory. */
   readonly waitingInMemory: number
-  /** Seconds that the oldest of them has waited; 0 if none waits. */
+  /** Age of the oldest event that is ready, in seconds; 0 if there is none. */
   readonly oldest: number
-  /** Publish sessions that end within `work` in the lane of mass logouts. */
+  /** Run `work`, and publish the sessions that it ends in the lane of mass logouts. */
   inBulk<T> (work: () => T): T
-  /** Publish pending events for at most 5 s, then disconnect. The rest is published after the next start. */
+  /** Publish pending events for at most `limits.drain`, then disconnect. The rest is published after the next start. */
   close (): Promise<void>
 }
 
-/** Call it right after `new Provider`, before `callback()` and `listen()`. Throws a `SettingsError`. */
+/** Publish the ended sessions of a provider. Call it right after `new Provider`, before `callback()` and `listen()`. Throws `SettingsError`. */
 export function publishLogouts (provider: ProviderLike, options: Options): Logouts
 
-/** Lists every mistake in the options. */
+/** The options are invalid. `mistakes` lists every mistake. */
 export class SettingsError extends Error {
   readonly mistakes: readonly string[]
 }

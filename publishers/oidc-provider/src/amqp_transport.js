@@ -1,7 +1,8 @@
 /**
- * Publishes to RabbitMQ on a dedicated connection: persistent, `mandatory`, with confirms, in the name of its user.
+ * Publishes to RabbitMQ on a dedicated connection: persistent, `mandatory`, with confirms, and with `userId` set to the
+ * connection's user.
  *
- * A connection on which nothing is confirmed for the publish limit is destroyed. `close()` would wait for a frozen broker.
+ * The connection is destroyed if no confirm arrives within the publish limit. `close()` would wait for an unresponsive broker.
  */
 import { readFile } from 'node:fs/promises'
 import amqp from 'amqplib'
@@ -9,10 +10,10 @@ import { PublishFailure, withTimeout } from './publish_failure.js'
 import { readSecret } from './secret.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
-/** @typedef {{id: string, body: Buffer}} Outgoing */
+/** @typedef {{id: string, body: Buffer}} OutgoingEvent */
 
-const HEARTBEAT = 10
-const CONNECT = 5_000
+const HEARTBEAT_SECONDS = 10
+const CONNECT_TIMEOUT_MS = 5_000
 
 export class AmqpTransport {
   /** @param {Settings} settings @param {string} exchange */
@@ -25,11 +26,11 @@ export class AmqpTransport {
   }
 
   /**
-   * Publish in order; `confirmed` is called for each durable event. Throws a PublishFailure if any is not durable.
-   * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
+   * Publish in order; `confirmed` is called for each confirmed event. Throws PublishFailure if an event is not confirmed.
+   * @param {OutgoingEvent[]} events @param {(event: OutgoingEvent) => void} confirmed
    */
   async publish (events, confirmed) {
-    if (this.link?.failure) this.drop() // it has ended while nothing was published
+    if (this.link?.failure) this.drop() // the connection closed while idle
     this.link ??= await this.#connect()
     try {
       await this.link.publish(events, confirmed)
@@ -47,21 +48,21 @@ export class AmqpTransport {
   async #connect () {
     const { address, limits, tls } = this.settings
     const { host, port } = /** @type {{host: string, port: number}} */ (address.hosts[this.next % address.hosts.length])
-    const limit = Math.min(CONNECT, limits.publish)
+    const limit = Math.min(CONNECT_TIMEOUT_MS, limits.publish)
     const password = address.password ?? await readSecret(this.settings)
     try {
       const [ca, cert, key] = await Promise.all([tls.caFile, tls.certificateFile, tls.keyFile].map((path) => path && readFile(path)))
       const connecting = amqp.connect(
-        { protocol: address.scheme, hostname: host, port, username: address.user, password: password ?? '', vhost: encodeURIComponent(address.vhost), heartbeat: HEARTBEAT },
+        { protocol: address.scheme, hostname: host, port, username: address.user, password: password ?? '', vhost: encodeURIComponent(address.vhost), heartbeat: HEARTBEAT_SECONDS },
         { timeout: limit, noDelay: true, clientProperties: { connection_name: 'notifier-oidc-provider' }, ...(ca && { ca }), ...(cert && { cert, key }) }
       )
-      const connection = await withTimeout(connecting, limit + 1_000, 'the broker does not answer').catch((error) => {
-        connecting.then(destroyConnection, () => {}) // should it come later
+      const connection = await withTimeout(connecting, limit + 1_000, 'the broker does not respond').catch((error) => {
+        connecting.then(destroyConnection, () => {}) // a connection that opens after the timeout
         throw error
       })
       const link = new AmqpConnection(connection, address.user, this.exchange, limits.publish)
       try {
-        await link.open(limit)
+        await link.openChannel(limit)
       } catch (error) {
         link.drop()
         throw error
@@ -88,32 +89,32 @@ class AmqpConnection {
     this.returned = new Set()
     /** @type {import('amqplib').ConfirmChannel | undefined} */
     this.channel = undefined
-    connection.on('error', (error) => this.#failed(error)) // without a listener the process would end
-    connection.on('close', () => this.#failed(new Error('the connection was closed')))
+    connection.on('error', (error) => this.#onFailure(error)) // without a listener the process would crash
+    connection.on('close', () => this.#onFailure(new Error('the connection was closed')))
     connection.on('blocked', () => { this.blocked = true })
     connection.on('unblocked', () => { this.blocked = false })
     unref(connection)
   }
 
   /** @param {number} limit */
-  async open (limit) {
-    const channel = await withTimeout(this.connection.createConfirmChannel(), limit, 'the broker does not answer')
-    channel.on('error', (error) => this.#failed(error))
-    channel.on('close', () => this.#failed(new Error('the channel was closed')))
-    channel.on('return', ({ properties }) => this.returned.add(properties.messageId)) // comes before the confirm
+  async openChannel (limit) {
+    const channel = await withTimeout(this.connection.createConfirmChannel(), limit, 'the broker does not respond')
+    channel.on('error', (error) => this.#onFailure(error))
+    channel.on('close', () => this.#onFailure(new Error('the channel was closed')))
+    channel.on('return', ({ properties }) => this.returned.add(properties.messageId)) // arrives before the confirm
     this.channel = channel
   }
 
-  /** @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed */
+  /** @param {OutgoingEvent[]} events @param {(event: OutgoingEvent) => void} confirmed */
   async publish (events, confirmed) {
     if (this.failure) throw this.failure
     /** @type {NodeJS.Timeout | undefined} */
     let timer
     /** @type {Promise<never>} */
-    const silent = new Promise((_resolve, reject) => {
+    const timeout = new Promise((_resolve, reject) => {
       timer = setTimeout(() => reject(new PublishFailure('timed_out', this.blocked
-        ? 'the broker blocks publishers: an alarm of its memory or its disk'
-        : `the broker has confirmed nothing for ${this.limit} ms: it is frozen, or the network is`)), this.limit).unref()
+        ? 'the broker blocks publishers because of a memory or disk alarm'
+        : `no confirm arrived for ${this.limit} ms: the broker or the network is unresponsive`)), this.limit).unref()
     })
     try {
       const all = Promise.all(events.map((event) => this.#publishOne(event).then((failure) => {
@@ -121,14 +122,14 @@ class AmqpConnection {
         if (!failure) confirmed(event)
         return failure
       })))
-      const failure = (await Promise.race([all, silent])).find((each) => each !== undefined)
+      const failure = (await Promise.race([all, timeout])).find((each) => each !== undefined)
       if (failure) throw this.failure ?? failure
     } finally {
       clearTimeout(timer)
     }
   }
 
-  /** @param {Outgoing} event @returns {Promise<PublishFailure | undefined>} */
+  /** @param {OutgoingEvent} event @returns {Promise<PublishFailure | undefined>} */
   #publishOne ({ id, body }) {
     return new Promise((resolve) => {
       try {
@@ -136,7 +137,7 @@ class AmqpConnection {
           persistent: true, mandatory: true, messageId: id, userId: this.user, contentType: 'application/json'
         }, (error) => {
           if (this.returned.delete(id)) resolve(new PublishFailure('unroutable', `no queue is bound to the exchange ${this.exchange}: start notifier once, or \`notifier topology declare\``))
-          else if (error) resolve(this.failure ?? new PublishFailure('rejected', 'the broker refuses the event: a limit of the queue'))
+          else if (error) resolve(this.failure ?? new PublishFailure('rejected', 'the broker rejected the event: a queue limit is reached'))
           else resolve(undefined)
         })
       } catch (error) {
@@ -146,7 +147,7 @@ class AmqpConnection {
   }
 
   /** @param {Error} error */
-  #failed (error) {
+  #onFailure (error) {
     this.failure ??= toFailure(error, this.exchange)
   }
 
@@ -155,14 +156,14 @@ class AmqpConnection {
   }
 }
 
-/** Destroy the socket; with an error, so that amqplib stops its heartbeats. @param {import('amqplib').ChannelModel} connection */
+/** Destroy the socket with an error, so that amqplib stops its heartbeats. @param {import('amqplib').ChannelModel} connection */
 function destroyConnection (connection) {
   connection.on('error', () => {})
   const { stream } = /** @type {any} */ (connection.connection)
-  stream?.destroy(new Error('dropped'))
+  stream?.destroy(new Error('the connection was dropped'))
 }
 
-/** Let the process end although the connection is open: pending events are in files. @param {import('amqplib').ChannelModel} connection */
+/** Let the process end while the connection is open, since pending events are in files. @param {import('amqplib').ChannelModel} connection */
 function unref (connection) {
   const { stream, heartbeater } = /** @type {any} */ (connection.connection)
   stream?.unref?.()
@@ -176,10 +177,10 @@ function toFailure (error, exchange = '') {
   const sent = /\b(\d{3}) \(([A-Z-]+)\)/.exec(error.message)
   const code = Number(sent?.[1] ?? error.code)
   if (code === 404) return new PublishFailure('unroutable', `there is no exchange ${exchange} in this virtual host: start notifier once, or \`notifier topology declare\``)
-  if (code === 403) return new PublishFailure('denied', 'the broker refuses the user: its password, or its permission to write to the exchange')
-  if (code === 530) return new PublishFailure('denied', 'the broker refuses the user this virtual host')
+  if (code === 403) return new PublishFailure('denied', 'the broker refuses the user: check its password, and its permission to write to the exchange')
+  if (code === 530) return new PublishFailure('denied', 'the virtual host does not exist, or the user has no access to it')
   if (sent) return new PublishFailure('rejected', `the broker answered ${sent[0]}`)
   if (typeof error.code === 'string') return new PublishFailure('unreachable', `the broker cannot be reached: ${error.code}`)
-  if (/TIMEDOUT/.test(error.message)) return new PublishFailure('timed_out', 'the broker does not answer')
-  return new PublishFailure('disconnected', `the connection has ended: ${error.message}`)
+  if (/TIMEDOUT/.test(error.message)) return new PublishFailure('timed_out', 'the broker does not respond')
+  return new PublishFailure('disconnected', `the connection was lost: ${error.message}`)
 }

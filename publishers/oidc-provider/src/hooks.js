@@ -1,9 +1,9 @@
 /**
- * Hooks into the places where oidc-provider ends sessions.
+ * Stores an event whenever oidc-provider ends a session.
  *
- * `Session.prototype.destroy` is called for each end of a whole session, with all its clients: the event is on disk before
- * the session is deleted. `Client.prototype.backchannelLogout`, the library's POST, is replaced to publish the sign-out of a
- * single client. The hooks never throw into a request, nor delay it for longer than the limit.
+ * `Session.prototype.destroy` is called whenever a session ends for all its clients; its event is stored before the session is
+ * deleted. `Client.prototype.backchannelLogout`, which sends the library's own logout request, is replaced to publish the
+ * sign-out of a single client. The hooks never throw into a request, and never delay it for longer than the limit.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { describeError, withTimeout } from './publish_failure.js'
@@ -11,7 +11,7 @@ import { describeError, withTimeout } from './publish_failure.js'
 /** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
 /** @typedef {import('./event_builder.js').SessionEnd} SessionEnd */
 
-/** Each client's session id. @param {Record<string, {sid?: string}> | undefined} authorizations @returns {Record<string, string>} */
+/** The session id of each client, by `client_id`. @param {Record<string, {sid?: string}> | undefined} authorizations @returns {Record<string, string>} */
 export function readSids (authorizations) {
   /** @type {Record<string, string>} */
   const sids = {}
@@ -19,23 +19,23 @@ export function readSids (authorizations) {
   return sids
 }
 
-export class Hooks {
+export class SessionEndHooks {
   /**
    * @param {any} provider @param {import('./event_builder.js').EventBuilder} events @param {import('./outbox.js').Outbox} outbox
-   * @param {import('./session_lookup.js').SessionLookup} settlement @param {number} limit @param {import('./logger.js').Logger} log
+   * @param {import('./session_lookup.js').SessionLookup} sessionLookup @param {number} limit @param {import('./logger.js').Logger} log
    */
-  constructor (provider, events, outbox, settlement, limit, log) {
+  constructor (provider, events, outbox, sessionLookup, limit, log) {
     this.provider = provider
     this.events = events
     this.outbox = outbox
-    this.settlement = settlement
+    this.sessionLookup = sessionLookup
     this.limit = limit
     this.log = log
     this.requests = new AsyncLocalStorage() // 8.x has no Provider.ctx
     /** @type {AsyncLocalStorage<boolean>} */
     this.bulk = new AsyncLocalStorage()
     this.seen = new WeakSet()
-    /** @type {WeakMap<object, {session: object, key: string, writing: Promise<OutboxEntry[]>}>} What is written ahead, by its request. */
+    /** @type {WeakMap<object, {session: object, fingerprint: string, writing: Promise<OutboxEntry[]>}>} Events stored before `destroy`, by the context of their request. */
     this.ahead = new WeakMap()
   }
 
@@ -47,10 +47,10 @@ export class Hooks {
       return this.requests.run(ctx, async () => {
         try {
           await next()
-          this.#answered(ctx, keys)
+          this.#onResponse(ctx, keys)
         } finally {
-          const written = this.#takeAhead(ctx)
-          if (written) this.#lookUp(written.writing) // the session was not deleted
+          const writtenAhead = this.#takeWrittenAhead(ctx)
+          if (writtenAhead) this.#lookUpSession(writtenAhead.writing) // the session was not deleted
         }
       })
     })
@@ -59,7 +59,7 @@ export class Hooks {
       this.log.limited('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be notified twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
     })
     this.#replaceDestroy(provider.Session.prototype)
-    this.#replacePost(provider.Client.prototype)
+    this.#replaceBackchannelLogout(provider.Client.prototype)
   }
 
   /** @param {any} prototype */
@@ -68,52 +68,52 @@ export class Hooks {
     const { destroy } = prototype
     prototype.destroy = async function (/** @type {unknown[]} */ ...values) {
       const writing = hooks.#prepare(this)
-      if (writing) await hooks.#wait(writing)
+      if (writing) await hooks.#waitForWrite(writing)
       let result
       try {
         result = await destroy.apply(this, values)
-      } catch (error) { // the session may exist or not
-        if (writing) hooks.#lookUp(writing)
+      } catch (error) { // the session may or may not exist
+        if (writing) hooks.#lookUpSession(writing)
         throw error
       }
-      writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.release(entry))))
+      writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.markReady(entry))))
       return result
     }
   }
 
   /** @param {any} prototype */
-  #replacePost (prototype) {
+  #replaceBackchannelLogout (prototype) {
     const hooks = this
     prototype.backchannelLogout = async function (/** @type {string} */ accountId, /** @type {string | undefined} */ sid) {
-      const ctx = hooks.#request()
-      const asked = ctx?.oidc?.route === 'end_session_confirm'
-      if (asked && ctx.oidc.params?.logout) return hooks.#writeAhead(ctx) // the whole session: `destroy` follows
-      const uid = asked ? ctx.oidc.session?.uid ?? '' : ''
-      await hooks.#wait(hooks.#write({ uid, accountId, sids: { [this.clientId]: sid }, reason: asked ? 'user_logout' : 'terminated' }, false))
+      const ctx = hooks.#currentContext()
+      const isUserLogout = ctx?.oidc?.route === 'end_session_confirm'
+      if (isUserLogout && ctx.oidc.params?.logout) return hooks.#writeAhead(ctx) // all clients are signed out: `destroy` publishes the event
+      const uid = isUserLogout ? ctx.oidc.session?.uid ?? '' : ''
+      await hooks.#waitForWrite(hooks.#write({ uid, accountId, sids: { [this.clientId]: sid }, reason: isUserLogout ? 'user_logout' : 'terminated' }, false))
     }
   }
 
-  /** `destroy` follows, once the library has revoked the grants: the disk works meanwhile. @param {any} ctx */
+  /** Start the write now, so that it runs while the library revokes grants before `destroy`. @param {any} ctx */
   #writeAhead (ctx) {
     const { session } = ctx.oidc
     if (this.ahead.has(ctx) || !session || !this.seen.has(ctx)) return
     const writing = this.#prepare(session)
-    if (writing) this.ahead.set(ctx, { session, key: keyOf(session), writing })
+    if (writing) this.ahead.set(ctx, { session, fingerprint: sessionFingerprint(session), writing })
   }
 
   /** @param {any} ctx */
-  #takeAhead (ctx) {
-    const written = ctx && this.ahead.get(ctx)
-    if (written) this.ahead.delete(ctx)
-    return written
+  #takeWrittenAhead (ctx) {
+    const writtenAhead = ctx && this.ahead.get(ctx)
+    if (writtenAhead) this.ahead.delete(ctx)
+    return writtenAhead
   }
 
-  /** The event of a session that is about to end, or undefined if there is no client to notify. @param {any} session @returns {Promise<OutboxEntry[]> | undefined} */
+  /** Start to store the event of a session that is about to end; undefined if there is no client to notify. @param {any} session @returns {Promise<OutboxEntry[]> | undefined} */
   #prepare (session) {
-    const ctx = this.#request()
-    const written = this.#takeAhead(ctx)
-    if (written?.session === session && written?.key === keyOf(session)) return written.writing
-    if (written) this.#lookUp(written.writing)
+    const ctx = this.#currentContext()
+    const writtenAhead = this.#takeWrittenAhead(ctx)
+    if (writtenAhead?.session === session && writtenAhead?.fingerprint === sessionFingerprint(session)) return writtenAhead.writing
+    if (writtenAhead) this.#lookUpSession(writtenAhead.writing)
     const { uid, accountId } = session
     const sids = readSids(session.authorizations)
     if (!accountId || !Object.keys(sids).length) return undefined
@@ -121,15 +121,15 @@ export class Hooks {
     return this.#write({ uid, accountId, sids, reason }, true)
   }
 
-  /** Look up whether its session still exists. @param {Promise<OutboxEntry[]>} writing */
-  #lookUp (writing) {
+  /** Look up whether the session of these events still exists. @param {Promise<OutboxEntry[]>} writing */
+  #lookUpSession (writing) {
     writing.then((entries) => {
       for (const entry of entries) entry.destroyStartedAt = undefined
-      return this.settlement.look()
+      return this.sessionLookup.lookUpSessions()
     }).catch(() => {})
   }
 
-  /** Write the events of a session end; never rejects. @param {SessionEnd} end @param {boolean} pending @returns {Promise<OutboxEntry[]>} */
+  /** Store the events of a session end; never rejects. @param {SessionEnd} end @param {boolean} pending @returns {Promise<OutboxEntry[]>} */
   async #write (end, pending) {
     try {
       const lane = this.bulk.getStore() ? 'bulk' : 'events'
@@ -140,33 +140,33 @@ export class Hooks {
         return entry
       }))
     } catch (error) {
-      this.log.limited('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be made: ${describeError(error)}` }, 1_000)
+      this.log.limited('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be created: ${describeError(error)}` }, 1_000)
       this.outbox.counts.lost += 1
       return []
     }
   }
 
   /** @param {Promise<unknown>} writing */
-  async #wait (writing) {
+  async #waitForWrite (writing) {
     try {
       await withTimeout(writing, this.limit, 'late')
     } catch {
-      this.log.limited('late', { level: 'error', event: 'sign_out_not_held_up', message: `an event was not written within ${this.limit} ms: the sign-out went on, the event is written later. Check the outbox's disk and the client store` })
+      this.log.limited('late', { level: 'error', event: 'sign_out_not_held_up', message: `an event was not written within ${this.limit} ms: the sign-out continued, and the event is written later. Check the outbox's disk and the client store` })
     }
   }
 
-  /** The current request, as Koa's context. @returns {any} */
-  #request () {
+  /** The Koa context of the current request. @returns {any} */
+  #currentContext () {
     return this.requests.getStore() ?? this.provider.constructor.ctx
   }
 
   /** @param {any} ctx @param {import('./published_keys.js').PublishedKeys} keys */
-  #answered (ctx, keys) {
+  #onResponse (ctx, keys) {
     try {
       const route = ctx.oidc?.route
       if (route === 'jwks' && Array.isArray(ctx.body?.keys)) ctx.body = { ...ctx.body, keys: keys.addTo(ctx.body.keys) }
       if (route === 'discovery' && ctx.body && !ctx.body.backchannel_logout_supported) {
-        this.log.limited('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and the clients\' URIs are not known. Switch it on' })
+        this.log.limited('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and clients have no backchannel_logout_uri. Enable it' })
       }
     } catch (error) {
       this.log.limited('answer', { level: 'error', event: 'keys_not_shown', message: `notifier's keys could not be added to the JWK Set: ${/** @type {Error} */ (error).message}` })
@@ -174,10 +174,10 @@ export class Hooks {
   }
 }
 
-/** The members of an event that describe the session. @param {any} session */
-const keyOf = ({ uid, accountId, authorizations }) => JSON.stringify([uid, accountId, readSids(authorizations)])
+/** Serialise uid, account and sids to detect a changed session. @param {any} session */
+const sessionFingerprint = ({ uid, accountId, authorizations }) => JSON.stringify([uid, accountId, readSids(authorizations)])
 
-/** Whether clients keep their `backchannel_logout_uri`; undefined if unknown. @param {any} provider */
+/** Whether the client schema accepts `backchannel_logout_uri`; undefined if unknown. @param {any} provider */
 export function supportsBackchannelUris (provider) {
   try {
     const client = new provider.Client.Schema({ client_id: 'notifier', redirect_uris: ['https://client.example.com/cb'], client_secret: 'x'.repeat(64), backchannel_logout_uri: 'https://client.example.com/' })

@@ -1,19 +1,19 @@
 /**
  * Publishes to notifier's API, one event at a time.
  *
- * By node:https, since fetch accepts other certificate authorities only with a further package.
+ * Uses node:https, because fetch needs another package to trust further certificate authorities.
  */
 import { readFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
 import { PublishFailure } from './publish_failure.js'
-import { MAX_BODY, RefusedError, toError } from './api_response.js'
+import { MAX_BODY_BYTES, RefusedError, toError } from './api_response.js'
 import { readSecret } from './secret.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
-/** @typedef {{id: string, body: Buffer}} Outgoing */
+/** @typedef {import('./amqp_transport.js').OutgoingEvent} OutgoingEvent */
 
-const MAX_RETRY_AFTER = 60_000
+const MAX_RETRY_AFTER_MS = 60_000
 
 export class HttpTransport {
   /** @param {Settings} settings @param {'events' | 'bulk'} lane */
@@ -29,8 +29,8 @@ export class HttpTransport {
   }
 
   /**
-   * Publish in order; `confirmed` is called for each durable event. Throws a PublishFailure, or RefusedError for one event.
-   * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
+   * Publish in order; `confirmed` is called for each confirmed event. Throws PublishFailure, or RefusedError for a single event.
+   * @param {OutgoingEvent[]} events @param {(event: OutgoingEvent) => void} confirmed
    */
   async publish (events, confirmed) {
     try {
@@ -62,7 +62,7 @@ export class HttpTransport {
     }
   }
 
-  /** @param {http.Agent} agent @param {Outgoing} event @returns {Promise<void>} */
+  /** @param {http.Agent} agent @param {OutgoingEvent} event @returns {Promise<void>} */
   async #post (agent, event) {
     const response = await this.#request(agent, event.body).catch((error) => {
       if (error.stale) return this.#request(agent, event.body)
@@ -77,19 +77,19 @@ export class HttpTransport {
     const headers = { 'Content-Type': 'application/json', 'Content-Length': body.length, ...(this.token && { Authorization: `Bearer ${this.token}` }) }
     return new Promise((resolve, reject) => {
       const request = (this.secure ? https : http).request({ ...this.where, headers, agent })
-      let finish = () => {} // with the part of the body that has arrived
+      let finish = () => {} // resolves with the part of the body received so far
       const late = setTimeout(() => {
         finish()
-        request.destroy(new PublishFailure('timed_out', `the API has not answered within ${this.limit} ms`))
+        request.destroy(new PublishFailure('timed_out', `the API did not respond within ${this.limit} ms`))
       }, this.limit).unref()
       request.on('socket', (socket) => socket.unref()) // pending events are in files: the process may end
       request.on('error', (error) => {
-        const failure = toFailure(error) // `stale`: the API ended a connection that was idle, as it may
+        const failure = toFailure(error) // `stale`: the API closed an idle connection, which is not a failure
         reject(Object.assign(failure, { stale: request.reusedSocket && failure.reason === 'disconnected' }))
       })
       request.on('close', () => {
         clearTimeout(late)
-        reject(new PublishFailure('disconnected', 'the API ended the connection'))
+        reject(new PublishFailure('disconnected', 'the API closed the connection'))
       })
       request.on('response', (response) => {
         const { statusCode: status = 0, headers: { 'content-type': contentType = '', server, 'retry-after': after } } = response
@@ -97,12 +97,12 @@ export class HttpTransport {
         const parts = []
         let size = 0
         finish = () => resolve({ status, contentType, server: server?.toString(), after: parseRetryAfter(after), body: Buffer.concat(parts) })
-        response.on('error', () => finish()) // the status is known: a firewall that never ends its page must not hold the lane
-        response.on('end', () => finish()) // the socket is free for the next
+        response.on('error', () => finish()) // the status suffices: a firewall that never completes its page must not block the lane
+        response.on('end', () => finish()) // the socket is free for the next request
         response.on('data', (part) => {
           parts.push(part)
           size += part.length
-          if (size < MAX_BODY) return
+          if (size < MAX_BODY_BYTES) return
           finish()
           request.destroy()
         })
@@ -112,16 +112,16 @@ export class HttpTransport {
   }
 }
 
-/** Milliseconds of `Retry-After`, a number of seconds or a date. @param {string | undefined} text */
+/** Parse a `Retry-After` header, a number of seconds or a date, to milliseconds. @param {string | undefined} text */
 function parseRetryAfter (text) {
   if (text === undefined) return undefined
   const wait = /^\d+$/.test(text) ? Number(text) * 1_000 : Date.parse(text) - Date.now()
-  return Number.isNaN(wait) ? undefined : Math.min(Math.max(wait, 0), MAX_RETRY_AFTER)
+  return Number.isNaN(wait) ? undefined : Math.min(Math.max(wait, 0), MAX_RETRY_AFTER_MS)
 }
 
 /** @param {Error & {code?: unknown}} error */
 function toFailure (error) {
   if (error instanceof PublishFailure) return error
-  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return new PublishFailure('disconnected', 'the API ended the connection')
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return new PublishFailure('disconnected', 'the API closed the connection')
   return new PublishFailure('unreachable', `the API cannot be reached: ${error.code ?? error.message}`)
 }

@@ -1,9 +1,9 @@
-/** Has node-oidc-provider publish ended sessions to notifier: what is wired to what, and what the caller gets. */
+/** Publishes the ended sessions of node-oidc-provider to notifier: wires the parts, and is what the caller gets. */
 import { AmqpTransport } from './amqp_transport.js'
 import { EventBuilder } from './event_builder.js'
 import { Expiry } from './expiry.js'
 import { FAILURE_REASONS, withTimeout } from './publish_failure.js'
-import { Hooks, supportsBackchannelUris, readSids } from './hooks.js'
+import { SessionEndHooks, supportsBackchannelUris, readSids } from './hooks.js'
 import { HttpTransport } from './http_transport.js'
 import { PublishedKeys } from './published_keys.js'
 import { LanePublisher } from './lane_publisher.js'
@@ -19,16 +19,16 @@ export { redisExpiry } from './expiry.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
 
-const LOOKUP_TIMEOUT = 2_000
-const POLL = 20
-const START = 10_000
+const LOOKUP_TIMEOUT_MS = 2_000
+const POLL_INTERVAL_MS = 20
+const START_TIMEOUT_MS = 10_000
 const hooked = new WeakSet()
 
 /** @type {typeof import('../index.d.ts').publishLogouts} */
 export function publishLogouts (provider, options) {
   const settings = readSettings(options)
-  if (supportsBackchannelUris(provider) === false) throw new SettingsError(['provider: features.backchannelLogout.enabled must be true, else no ID token has a sid and no client a URI; the library itself then calls nobody'])
-  if (hooked.has(provider)) throw new SettingsError(['provider: publishLogouts was called for it before'])
+  if (supportsBackchannelUris(provider) === false) throw new SettingsError(['provider: features.backchannelLogout.enabled must be true, otherwise ID tokens have no sid and clients have no backchannel_logout_uri. The library\'s own logout requests are replaced'])
+  if (hooked.has(provider)) throw new SettingsError(['provider: publishLogouts was already called for it'])
   hooked.add(provider)
   return new Service(provider, settings)
 }
@@ -40,7 +40,7 @@ class Service {
   #outbox
   #lanes
   #hooks
-  #settlement
+  #sessionLookup
   /** @type {Expiry | undefined} */
   #expiry
   /** @type {MemoryExpiryStore | undefined} */
@@ -62,12 +62,12 @@ class Service {
     this.#lanes = LANES.map((lane) => new LanePublisher(lane, this.#outbox, createTransport(settings, lane), this.failures, log))
     /** @param {string} uid */
     const find = async (uid) => {
-      if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // whether it lives cannot be looked up
-      return withTimeout(provider.Session.findByUid(uid), LOOKUP_TIMEOUT, 'the store does not answer')
+      if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // the adapter cannot look it up
+      return withTimeout(provider.Session.findByUid(uid), LOOKUP_TIMEOUT_MS, 'the store does not respond')
     }
-    this.#settlement = new SessionLookup(this.#outbox, find, log)
+    this.#sessionLookup = new SessionLookup(this.#outbox, find, log)
     const events = new EventBuilder(provider, settings.metadata, log)
-    this.#hooks = new Hooks(provider, events, this.#outbox, this.#settlement, settings.limits.signOut, log)
+    this.#hooks = new SessionEndHooks(provider, events, this.#outbox, this.#sessionLookup, settings.limits.signOut, log)
     this.#hooks.install(new PublishedKeys(settings, log))
     if (settings.expiry) this.#watchExpiry(provider, settings.expiry, events, find, log)
     this.#starting = this.#start()
@@ -78,10 +78,10 @@ class Service {
   get lost () { return this.#outbox.counts.lost }
   get refused () { return this.#outbox.counts.refused }
   get expired () { return this.#outbox.counts.expired }
-  get waiting () { return this.#outbox.waiting }
+  get waiting () { return this.#outbox.eventCount }
   get waitingInMemory () { return this.#outbox.inMemory }
   get oldest () {
-    const since = this.#outbox.oldest
+    const since = this.#outbox.oldestReadyAt
     return since === undefined ? 0 : Math.max(0, (Date.now() - since) / 1_000)
   }
 
@@ -94,9 +94,9 @@ class Service {
   }
 
   async #start () {
-    await withTimeout(this.#outbox.takeOver(), START, 'the disk does not answer').catch(() => {}) // what is left comes first, unless it cannot be had
+    await withTimeout(this.#outbox.takeOver(), START_TIMEOUT_MS, 'the disk does not respond').catch(() => {}) // the events of earlier processes are published first, unless the disk hangs
     this.#running = this.#lanes.map((lane) => lane.run())
-    this.#settlement.look().catch(() => {}) // it waits for the store
+    this.#sessionLookup.lookUpSessions().catch(() => {}) // not awaited: the store may be slow
   }
 
   async #close () {
@@ -104,18 +104,18 @@ class Service {
     this.#expiry?.stop()
     await this.#starting
     await this.#memory?.flush()
-    while (performance.now() < until && this.#drains()) await new Promise((resolve) => setTimeout(resolve, POLL)) // holds the process, as nothing else of ours does
+    while (performance.now() < until && this.#shouldDrain()) await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS)) // keeps the process running; all other timers are unref'ed
     for (const lane of this.#lanes) lane.stop()
     await Promise.all(this.#running)
-    this.#settlement.stop()
+    this.#sessionLookup.stop()
     await this.#outbox.close()
   }
 
-  /** Whether it is worth waiting: what is in files and cannot be published now is not. */
-  #drains () {
+  /** Whether `close` should continue to publish. It does not wait for events that are in files and cannot be published now. */
+  #shouldDrain () {
     const { pending, ready, inMemory } = this.#outbox
-    for (const entry of pending) if (entry.destroyStartedAt !== undefined) return true // its session is about to end
-    return this.#lanes.some((lane) => lane.drains || (ready[lane.lane].size && inMemory))
+    for (const entry of pending) if (entry.destroyStartedAt !== undefined) return true // its session is being deleted
+    return this.#lanes.some((lane) => lane.hasWork || (ready[lane.lane].size && inMemory))
   }
 
   /** @param {any} provider @param {NonNullable<Settings['expiry']>} options @param {EventBuilder} events @param {(uid: string) => Promise<any>} find @param {Logger} log */
@@ -123,18 +123,18 @@ class Service {
     const outbox = this.#outbox
     if (!store) {
       const memory = new MemoryExpiryStore(maxSessions, () => outbox.disk.place?.path, log)
-      outbox.remembered = (path) => memory.inherit(path)
+      outbox.onSessionsFound = (path) => memory.takeOver(path)
       store = this.#memory = memory
     }
-    const remembered = (/** @type {any} */ { uid, exp, accountId, authorizations }) => ({ uid, exp, accountId, sids: readSids(authorizations) })
+    const toRemembered = (/** @type {any} */ { uid, exp, accountId, authorizations }) => ({ uid, exp, accountId, sids: readSids(authorizations) })
     const expiry = this.#expiry = new Expiry(store, every,
-      async (uid) => { const session = await find(uid); return session && remembered(session) },
+      async (uid) => { const session = await find(uid); return session && toRemembered(session) },
       async (session) => {
         for (const event of await events.build({ ...session, reason: 'session_expiration' })) await outbox.add(bulk ? 'bulk' : 'events', undefined, event)
       }, log)
     provider.on('session.saved', (/** @type {any} */ session) => {
-      const { accountId, sids } = remembered(session)
-      if (accountId && Object.keys(sids).length) expiry.remember(remembered(session))
+      const { accountId, sids } = toRemembered(session)
+      if (accountId && Object.keys(sids).length) expiry.remember(toRemembered(session))
       else if (accountId) expiry.forget(session.uid)
     })
     provider.on('session.destroyed', (/** @type {any} */ { uid, accountId }) => { if (accountId) expiry.forget(uid) })

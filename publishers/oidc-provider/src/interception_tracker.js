@@ -2,16 +2,16 @@
  * Counts the foreign responses to the events of a lane, and schedules the probes of deferred events.
  *
  * An event to which an intermediary responds in place of notifier blocks its lane until it has had three such responses.
- * Then it is deferred: the lane continues without it. Deferred events are probed one at a time, in rotation. A confirmed
- * probe makes all of them normal again. Nothing is stored: after a restart each event has its attempts again.
+ * Then it is deferred: the lane continues without it. Deferred events are probed one at a time, in rotation. After a confirmed
+ * probe all of them are published like others again. Nothing is stored: after a restart the counts start at zero.
  */
 import { Backoff } from './backoff.js'
 
 /** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
 
 export const MAX_ATTEMPTS = 3
-const FIRST_PROBE = 10_000
-const LONGEST_PROBE = 60_000
+const FIRST_PROBE_MS = 10_000
+const LONGEST_PROBE_MS = 60_000
 
 export class InterceptionTracker {
   /** @param {() => number} now Monotonic milliseconds. */
@@ -21,7 +21,7 @@ export class InterceptionTracker {
     this.deferred = new Set()
     this.stem = '' // one counter suffices: a lane retries its oldest event until that is confirmed or deferred
     this.attempts = 0
-    this.backoff = new Backoff(FIRST_PROBE, LONGEST_PROBE)
+    this.backoff = new Backoff(FIRST_PROBE_MS, LONGEST_PROBE_MS)
     this.probeAt = 0
     this.probed = ''
   }
@@ -30,9 +30,9 @@ export class InterceptionTracker {
   isDeferred ({ stem }) { return this.deferred.has(stem) }
 
   /** Milliseconds until a deferred event is probed; Infinity if none is deferred. */
-  untilProbe () { return this.deferred.size ? Math.max(0, this.probeAt - this.now()) : Infinity }
+  msUntilProbe () { return this.deferred.size ? Math.max(0, this.probeAt - this.now()) : Infinity }
 
-  /** The deferred event to probe now. @param {OutboxEntry[]} pending The deferred events that still wait, oldest first; others are forgotten. */
+  /** The deferred event to probe now. @param {OutboxEntry[]} pending The deferred events in the outbox, oldest first; all others are forgotten. */
   selectProbe (pending) {
     this.deferred = new Set(pending.map(({ stem }) => stem))
     const probe = pending.find(({ stem }) => stem > this.probed) ?? pending[0]
@@ -41,7 +41,7 @@ export class InterceptionTracker {
     return probe
   }
 
-  /** Count a foreign response; whether the event is deferred because of it. @param {OutboxEntry} entry */
+  /** Count a foreign response; returns whether it defers the event. @param {OutboxEntry} entry */
   onIntercepted (entry) {
     if (this.isDeferred(entry)) return false
     this.attempts = this.stem === entry.stem ? this.attempts + 1 : 1
@@ -55,7 +55,7 @@ export class InterceptionTracker {
     return true
   }
 
-  /** Make all events normal again if this one was deferred. @param {OutboxEntry} entry */
+  /** Treat all deferred events like others again if this one was deferred. @param {OutboxEntry} entry */
   onConfirmed (entry) {
     if (this.isDeferred(entry)) this.deferred.clear()
   }

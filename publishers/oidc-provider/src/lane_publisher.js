@@ -1,4 +1,4 @@
-/** Publishes one lane on a dedicated connection: oldest first, repeated until confirmed. */
+/** Publishes the events of one lane on a dedicated connection, oldest first. Retries each event until it is confirmed. */
 import { Backoff } from './backoff.js'
 import { InvalidEventError } from './outbox_entry.js'
 import { PublishFailure, FAILURE_REASONS } from './publish_failure.js'
@@ -7,13 +7,13 @@ import { codeOf } from './outbox_folder.js'
 import { InterceptedFailure, RefusedError } from './api_response.js'
 
 /** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
-/** @typedef {import('./amqp_transport.js').Outgoing} Outgoing */
-/** @typedef {{publish (events: Outgoing[], confirmed: (event: Outgoing) => void): Promise<void>, drop (): void}} Transport */
+/** @typedef {import('./amqp_transport.js').OutgoingEvent} OutgoingEvent */
+/** @typedef {{publish (events: OutgoingEvent[], confirmed: (event: OutgoingEvent) => void): Promise<void>, drop (): void}} Transport */
 
-const IN_FLIGHT = 100
-const FIRST_DELAY = 250
-const LONGEST_DELAY = 10_000
-const IDLE_WAIT = 60_000
+const MAX_IN_FLIGHT = 100
+const FIRST_DELAY_MS = 250
+const LONGEST_DELAY_MS = 10_000
+const MAX_IDLE_MS = 60_000
 
 export class LanePublisher {
   /**
@@ -28,34 +28,34 @@ export class LanePublisher {
     this.log = log
     this.published = 0
     this.failing = false
-    this.backoff = new Backoff(FIRST_DELAY, LONGEST_DELAY)
+    this.backoff = new Backoff(FIRST_DELAY_MS, LONGEST_DELAY_MS)
     this.interceptions = new InterceptionTracker()
     this.stopped = false
     this.woken = false
     this.resume = () => {}
   }
 
-  /** Continue: there is an event to publish. */
+  /** Start to publish again if the lane is idle. Called when an event is ready. */
   wake () {
     this.woken = true
     this.resume()
   }
 
-  /** Whether it has an event that can be published now. Deferred events do not count. */
-  get drains () {
-    return !this.failing && this.outbox.next(this.lane, 1, (entry) => !this.interceptions.isDeferred(entry)).length > 0
+  /** Whether the lane has an event to publish now. Deferred events do not count. */
+  get hasWork () {
+    return !this.failing && this.outbox.peekReady(this.lane, 1, (entry) => !this.interceptions.isDeferred(entry)).length > 0
   }
 
   async run () {
     while (!this.stopped) {
       try {
         this.woken = false
-        const some = await this.#publishSome()
+        const found = await this.#publishNext()
         this.backoff.reset()
-        if (!some) await this.#sleep(Math.min(IDLE_WAIT, this.interceptions.untilProbe()), true)
+        if (!found) await this.#sleep(Math.min(MAX_IDLE_MS, this.interceptions.msUntilProbe()), true)
       } catch (error) {
         if (this.stopped) return
-        const { after } = this.#failed(error)
+        const { after } = this.#onFailure(error)
         await this.#sleep(after ?? this.backoff.nextDelay(), false)
       }
     }
@@ -67,113 +67,113 @@ export class LanePublisher {
     this.wake()
   }
 
-  /** Publish the oldest events, or probe a deferred one. Whether there were any. */
-  async #publishSome () {
+  /** Publish the oldest events, or probe a deferred one; returns false if there are none. */
+  async #publishNext () {
     const probe = this.#selectProbe()
-    const entries = probe ? [probe] : await this.#unexpired()
+    const entries = probe ? [probe] : await this.#takeUnexpired()
     if (!entries.length) return false
-    /** @type {Map<Outgoing, OutboxEntry>} */
+    /** @type {Map<OutgoingEvent, OutboxEntry>} */
     const sent = new Map()
-    for (const [event, entry] of await Promise.all(entries.map((entry) => this.#outgoing(entry)))) if (event) sent.set(event, entry)
+    for (const [event, entry] of await Promise.all(entries.map((entry) => this.#readOutgoing(entry)))) if (event) sent.set(event, entry)
     /** @type {Promise<void>[]} */
-    const done = []
+    const removals = []
     try {
       if (sent.size) {
         await this.transport.publish([...sent.keys()], (event) => {
           const entry = /** @type {OutboxEntry} */ (sent.get(event))
           this.published += 1
           this.interceptions.onConfirmed(entry)
-          done.push(this.outbox.published(entry))
+          removals.push(this.outbox.removePublished(entry))
         })
-        this.#recovered()
+        this.#onSuccess()
       }
     } catch (error) {
       if (error instanceof RefusedError) await this.outbox.setAside(/** @type {OutboxEntry} */ (sent.get(error.event)), 'refused', error.message, error.event.id)
-      else if (error instanceof InterceptedFailure && probe) this.#count(error) // it concerns the deferred event alone
+      else if (error instanceof InterceptedFailure && probe) this.#recordFailure(error) // it concerns the deferred event alone
       else {
-        if (error instanceof InterceptedFailure) this.#intercepted(error, /** @type {OutboxEntry} */ (sent.get(error.event)))
+        if (error instanceof InterceptedFailure) this.#onIntercepted(error, /** @type {OutboxEntry} */ (sent.get(error.event)))
         throw error
       }
     } finally {
-      await Promise.all(done)
+      await Promise.all(removals)
     }
     return true
   }
 
-  /** A deferred event, if it is time to probe one. */
+  /** The deferred event to probe now; undefined if no probe is due. */
   #selectProbe () {
-    if (this.interceptions.untilProbe() > 0) return undefined
-    return this.interceptions.selectProbe(this.outbox.next(this.lane, Infinity, (entry) => this.interceptions.isDeferred(entry)))
+    if (this.interceptions.msUntilProbe() > 0) return undefined
+    return this.interceptions.selectProbe(this.outbox.peekReady(this.lane, Infinity, (entry) => this.interceptions.isDeferred(entry)))
   }
 
   /** @param {InterceptedFailure} failure @param {OutboxEntry} entry */
-  #intercepted (failure, entry) {
+  #onIntercepted (failure, entry) {
     const isDeferred = this.interceptions.onIntercepted(entry)
     if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by 2 s at most, however many there are
     if (!isDeferred) return
     this.log.log({
-      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} answers that are not notifier’s; it is sent again every 10 to 60 s, and delays no other event: ${failure.message}`
+      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} responses that are not notifier’s; it is probed every 10 to 60 s, and delays no other event: ${failure.message}`
     })
   }
 
-  /** The oldest events to publish. Events that are too old are set aside. */
-  async #unexpired () {
+  /** The oldest events to publish. Sets aside the events that exceed `outbox.maxAge`. */
+  async #takeUnexpired () {
     for (;;) {
       const oldest = Date.now() - this.outbox.limits.maxAge
-      const entries = this.outbox.next(this.lane, IN_FLIGHT, (entry) => entry.since < oldest || !this.interceptions.isDeferred(entry))
+      const entries = this.outbox.peekReady(this.lane, MAX_IN_FLIGHT, (entry) => entry.since < oldest || !this.interceptions.isDeferred(entry))
       const expired = entries.filter(({ since }) => since < oldest)
       if (!expired.length) return entries
       for (const entry of expired) {
         const { event } = await this.outbox.read(entry).catch(() => ({ event: undefined }))
-        await this.outbox.setAside(entry, 'expired', 'it has waited for longer than outbox.maxAge', event?.id)
+        await this.outbox.setAside(entry, 'expired', 'it is older than outbox.maxAge', event?.id)
       }
     }
   }
 
-  /** @param {OutboxEntry} entry @returns {Promise<[Outgoing | undefined, OutboxEntry]>} */
-  async #outgoing (entry) {
+  /** @param {OutboxEntry} entry @returns {Promise<[OutgoingEvent | undefined, OutboxEntry]>} */
+  async #readOutgoing (entry) {
     try {
       const { event } = await this.outbox.read(entry)
       return [{ id: event.id, body: Buffer.from(JSON.stringify(event)) }, entry]
     } catch (error) {
       if (error instanceof InvalidEventError) await this.outbox.setAside(entry, 'refused', error.message)
-      else if (codeOf(error) === 'ENOENT') this.outbox.missing(entry)
+      else if (codeOf(error) === 'ENOENT') this.outbox.forgetMissing(entry)
       else this.#postpone(entry, error)
       return [undefined, entry]
     }
   }
 
-  /** Publish the others first: the file is read again in a minute. @param {OutboxEntry} entry @param {unknown} error */
+  /** Publish the other events first, and read this file again in a minute. @param {OutboxEntry} entry @param {unknown} error */
   #postpone (entry, error) {
     this.outbox.postpone(entry)
-    this.log.limited('unreadable', { level: 'error', event: 'event_unreadable', lane: this.lane, file: entry.file, message: `an event in the outbox cannot be read (${codeOf(error)}): others are published, and it is read again every minute. Check the disk, owner and permissions` })
+    this.log.limited('unreadable', { level: 'error', event: 'event_unreadable', lane: this.lane, file: entry.file, message: `an event in the outbox cannot be read (${codeOf(error)}): the others are published, and its file is read again every minute. Check the disk, owner and permissions` })
   }
 
   /** @param {unknown} error */
-  #failed (error) {
+  #onFailure (error) {
     this.failing = true
-    return { after: this.#count(error)?.after }
+    return { after: this.#recordFailure(error)?.after }
   }
 
   /** Count and log a failure. @param {unknown} error */
-  #count (error) {
+  #recordFailure (error) {
     const failure = error instanceof PublishFailure ? error : undefined
     const { message } = /** @type {Error} */ (error)
     if (failure) this.failures[failure.reason] += 1
     this.log.limited(`publish ${this.lane} ${failure?.reason}`, {
-      level: 'error', event: 'publish_failed', lane: this.lane, ...(failure && { reason: failure.reason }), message: `${message}. Events wait in the outbox`, waiting: this.outbox.ready[this.lane].size
+      level: 'error', event: 'publish_failed', lane: this.lane, ...(failure && { reason: failure.reason }), message: `${message}. Events are kept in the outbox`, waiting: this.outbox.ready[this.lane].size
     })
     return failure
   }
 
-  #recovered () {
+  #onSuccess () {
     if (!this.failing) return
     this.failing = false
-    for (const reason of FAILURE_REASONS) if (reason !== 'intercepted') this.log.reset(`publish ${this.lane} ${reason}`) // others succeed while one event is intercepted
+    for (const reason of FAILURE_REASONS) if (reason !== 'intercepted') this.log.reset(`publish ${this.lane} ${reason}`) // other events succeed while one is intercepted
     this.log.log({ level: 'info', event: 'publish_recovered', lane: this.lane, message: 'events are published again', waiting: this.outbox.ready[this.lane].size })
   }
 
-  /** @param {number} ms @param {boolean} wakeable By a new event. @returns {Promise<void>} */
+  /** @param {number} ms @param {boolean} wakeable Whether a new event ends the sleep. @returns {Promise<void>} */
   async #sleep (ms, wakeable) {
     const over = () => this.stopped || (wakeable && this.woken)
     if (over()) return

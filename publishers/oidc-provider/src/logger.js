@@ -1,11 +1,11 @@
 /**
- * Log records: JSON lines by default. A repeated record is logged at once and then once a minute.
+ * Writes log records, by default as JSON lines. A repeated record is logged at once, and then at most once a minute.
  *
- * A record names an event by its id, and never a user, a session, a token or a password.
+ * A record contains the id of an event, and never a user, a session, a token or a password.
  */
 
-const RETRY = 60_000
-const CAUSES = 1_000
+const REPEAT_INTERVAL_MS = 60_000
+const MAX_CAUSES = 1_000
 
 /** @type {import('../index.d.ts').Log} */
 export function consoleLog (record) {
@@ -20,7 +20,7 @@ export class Logger {
   /** @param {import('../index.d.ts').Log} write */
   constructor (write) {
     this.write = write
-    /** @type {Map<string, {at: number, left: number}>} */
+    /** @type {Map<string, {at: number, skipped: number}>} */
     this.logged = new Map()
   }
 
@@ -30,24 +30,24 @@ export class Logger {
   }
 
   /**
-   * Log a record, but the same `cause` at most once a `pause`; the next record has the number of skipped records.
+   * Log a record, but records of the same `cause` at most once in `intervalMs`; the next one contains the number of skipped records.
    * @param {string} cause
    * @param {import('../index.d.ts').LogRecord} record
    */
-  limited (cause, record, pause = RETRY) {
+  limited (cause, record, intervalMs = REPEAT_INTERVAL_MS) {
     const now = performance.now()
     const before = this.logged.get(cause)
-    if (before && now - before.at < pause) {
-      before.left += 1
+    if (before && now - before.at < intervalMs) {
+      before.skipped += 1
       return
     }
     this.logged.delete(cause)
-    if (this.logged.size >= CAUSES) this.logged.delete([...this.logged.keys()][0] ?? '')
-    this.logged.set(cause, { at: now, left: 0 })
-    this.log(before?.left ? { ...record, left_out: before.left } : record)
+    if (this.logged.size >= MAX_CAUSES) this.logged.delete([...this.logged.keys()][0] ?? '')
+    this.logged.set(cause, { at: now, skipped: 0 })
+    this.log(before?.skipped ? { ...record, left_out: before.skipped } : record)
   }
 
-  /** Forget a cause, so that its next record is logged at once. @param {string} prefix */
+  /** Forget the causes with this prefix, so that their next records are logged at once. @param {string} prefix */
   reset (prefix) {
     for (const cause of this.logged.keys()) if (cause.startsWith(prefix)) this.logged.delete(cause)
   }

@@ -1,8 +1,8 @@
 /**
- * Remembers sessions in memory, and in a file of the outbox folder, so that they survive a restart.
+ * Remembers sessions in memory and in a file of the outbox folder, so that they survive a restart.
  *
- * The file is a journal: changes are appended at most 250 ms later, and it is rewritten when most of it is outdated. A
- * killed process loses the last 250 ms.
+ * The file is a journal: each change is appended within 250 ms, and the file is rewritten when most of it is outdated. A
+ * killed process loses the changes of the last 250 ms.
  */
 import { constants } from 'node:fs'
 import { appendFile, open, rename, unlink } from 'node:fs/promises'
@@ -11,18 +11,18 @@ import { SESSIONS_FILE, readOwnFile } from './outbox_folder.js'
 
 /** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
 
-const SOON = 250
-const LATER = 10_000
-const OUTDATED = 1_000
-const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK
+const FLUSH_DELAY_MS = 250
+const RETRY_DELAY_MS = 10_000
+const MAX_OUTDATED_LINES = 1_000
+const APPEND_FLAGS = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
 
 /** @implements {ExpiryStore} */
 export class MemoryExpiryStore {
-  /** @param {number} most @param {() => string | undefined} folder The sub-folder, once it is claimed. @param {import('./logger.js').Logger} log */
-  constructor (most, folder, log) {
-    this.most = most
+  /** @param {number} maxSessions @param {() => string | undefined} folder The sub-folder, once it is claimed. @param {import('./logger.js').Logger} log */
+  constructor (maxSessions, folder, log) {
+    this.maxSessions = maxSessions
     this.folder = folder
     this.log = log
     /** @type {Map<string, RememberedSession>} */
@@ -39,12 +39,12 @@ export class MemoryExpiryStore {
 
   /** @param {string} uid @param {RememberedSession} session */
   put (uid, session) {
-    if (this.sessions.size >= this.most && !this.sessions.has(uid)) {
-      this.log.limited('sessions', { level: 'error', event: 'session_not_remembered', message: `${this.most} sessions are remembered, which is the limit: further sessions are not published when they expire. Raise expiry.maxSessions, or keep them in Redis` })
+    if (this.sessions.size >= this.maxSessions && !this.sessions.has(uid)) {
+      this.log.limited('sessions', { level: 'error', event: 'session_not_remembered', message: `the limit of ${this.maxSessions} remembered sessions is reached: further sessions are not published when they expire. Raise expiry.maxSessions, or keep them in Redis` })
       return
     }
     this.sessions.set(uid, session)
-    this.#note(session)
+    this.#appendLine(session)
   }
 
   /** @param {number} now @param {number} limit */
@@ -58,17 +58,17 @@ export class MemoryExpiryStore {
 
   /** @param {string} uid */
   remove (uid) {
-    if (this.sessions.delete(uid)) this.#note({ uid })
+    if (this.sessions.delete(uid)) this.#appendLine({ uid })
   }
 
-  /** Restore the sessions that a dead process remembered. @param {string} path */
-  async inherit (path) {
-    /** @type {Map<string, RememberedSession>} The last line of each: two saves within one second have the same `exp`. */
+  /** Take over the sessions file of a dead process. @param {string} path */
+  async takeOver (path) {
+    /** @type {Map<string, RememberedSession>} The last line of each session: two saves within one second have the same `exp`. */
     const last = new Map()
     for (const line of (await readOwnFile(path)).split('\n')) {
       /** @type {RememberedSession} */
       let session
-      try { session = JSON.parse(line) } catch { continue } // the last line of a process that was killed
+      try { session = JSON.parse(line) } catch { continue } // the incomplete last line of a killed process
       if (typeof session?.uid === 'string') last.set(session.uid, session)
     }
     for (const session of last.values()) {
@@ -79,21 +79,21 @@ export class MemoryExpiryStore {
     if (await this.flush()) await unlink(path)
   }
 
-  /** Write the changes. Whether this succeeded. */
+  /** Write the changes; returns whether it succeeded. */
   async flush () {
     clearTimeout(this.timer)
     this.timer = undefined
-    let fine = false
-    this.writing = this.writing.then(async () => { fine = await this.#write() })
+    let isWritten = false
+    this.writing = this.writing.then(async () => { isWritten = await this.#write() })
     await this.writing
-    if (!fine) this.timer ??= setTimeout(() => this.flush(), LATER).unref()
-    return fine
+    if (!isWritten) this.timer ??= setTimeout(() => this.flush(), RETRY_DELAY_MS).unref()
+    return isWritten
   }
 
   /** @param {Partial<RememberedSession>} line */
-  #note (line) {
+  #appendLine (line) {
     this.lines.push(JSON.stringify(line))
-    this.timer ??= setTimeout(() => this.flush(), SOON).unref()
+    this.timer ??= setTimeout(() => this.flush(), FLUSH_DELAY_MS).unref()
   }
 
   async #write () {
@@ -105,7 +105,7 @@ export class MemoryExpiryStore {
     }
     const path = join(folder, SESSIONS_FILE)
     try {
-      if (folder !== this.writtenTo || this.written > 2 * this.sessions.size + OUTDATED) {
+      if (folder !== this.writtenTo || this.written > 2 * this.sessions.size + MAX_OUTDATED_LINES) {
         const all = [...this.sessions.values()].map((session) => JSON.stringify(session) + '\n')
         await unlink(`${path}.part`).catch(() => {})
         const file = await open(`${path}.part`, 'wx', 0o600)
@@ -119,13 +119,13 @@ export class MemoryExpiryStore {
         this.written = all.length
         this.writtenTo = folder
       } else {
-        await appendFile(path, lines.map((line) => line + '\n').join(''), { flag: APPEND })
+        await appendFile(path, lines.map((line) => line + '\n').join(''), { flag: APPEND_FLAGS })
         this.written += lines.length
       }
       return true
     } catch (error) {
       this.writtenTo = '' // rewrite the whole file
-      this.log.limited('memory', { level: 'error', event: 'sessions_not_written', message: `remembered sessions cannot be written to the outbox folder, and are forgotten at a restart: ${/** @type {NodeJS.ErrnoException} */ (error).code}` })
+      this.log.limited('memory', { level: 'error', event: 'sessions_not_written', message: `remembered sessions cannot be written to the outbox folder, and are lost at a restart: ${/** @type {NodeJS.ErrnoException} */ (error).code}` })
       return false
     }
   }

@@ -2,24 +2,24 @@
 
 /** @typedef {import('./event_builder.js').SessionEnded} SessionEnded */
 /** @typedef {'events' | 'bulk'} Lane */
-/** @typedef {{uid: string}} SessionKey The key to look up whether the session lives. */
+/** @typedef {{uid: string}} SessionKey The key to look up whether the session exists. */
 /** @typedef {{lane: Lane, session: SessionKey | null, event: SessionEnded}} Content */
 
 /** @type {Lane[]} */
 export const LANES = ['events', 'bulk']
-const MAX_ID_BYTES = 255 // bytes, as the broker takes them
+const MAX_ID_BYTES = 255 // the limit of AMQP's message-id
 
 export class OutboxEntry {
-  /** @param {string} stem Its name without a suffix. @param {Lane} lane @param {number} size @param {string} [text] Its content, until it is durable in a file. */
+  /** @param {string} stem Its file name without the suffix. @param {Lane} lane @param {number} size @param {string} [text] Its content, until it is durable in a file. */
   constructor (stem, lane, size, text) {
     this.stem = stem
     this.lane = lane
     this.size = size
     this.text = text
     this.onDisk = false
-    /** @type {number | undefined} Since when this process has been ending its session. */
+    /** @type {number | undefined} When this process started to delete its session. */
     this.destroyStartedAt = undefined
-    /** @type {number | undefined} Since when the store reports its session as alive after the end of its sign-out. */
+    /** @type {number | undefined} When the store first returned its session after the sign-out. */
     this.aliveSince = undefined
     /** @type {'pending' | 'ready' | 'gone'} */
     this.state = 'pending'

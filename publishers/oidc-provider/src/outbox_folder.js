@@ -1,19 +1,20 @@
 /**
- * A sub-folder of the outbox that one process has claimed, and how it takes over what dead processes left.
+ * The sub-folder that a process claims in the outbox folder, and the takeover of the sub-folders of dead processes.
  *
- * Node has no locks on files. A process makes a sub-folder with a new random name, in which a Unix socket listens, and
- * nobody ever claims it again. The kernel closes the socket when its process ends, however it ends: a refused connection
- * proves that the owner is dead, independent of pids and containers. A dead process's folder is moved into the own folder by
- * one rename: of several processes one succeeds. The name ends with a digest of the provider's issuer, since
- * another provider's process cannot look the sessions up.
+ * Node has no file locks. Each process creates a sub-folder with a random name, which is never used again, and listens on a
+ * Unix socket in it. The kernel closes the socket when the process ends for any reason: a refused connection proves that
+ * the owner is dead, independent of pids and containers. The folder of a dead process is moved with one atomic rename into
+ * the folder of the process that takes it over, so only one process succeeds. A folder's name ends with a digest of the
+ * provider's issuer, because a process of another provider cannot look up its sessions.
  *
- * A socket answers only on its machine. If the owner ran on another (by the kernel's boot id), or the file system
- * has no sockets, its file `owner` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
- * An owner that was merely slow then finds its folder gone, and claims another.
+ * A socket only works on its own machine. If the owner ran on another machine (another boot id), or the file system does not
+ * support sockets, the heartbeat counts: the owner touches the file `owner` every 10 s, and is considered dead when the
+ * file has not changed for 90 s. If that owner was only slow, it finds its folder gone and claims a new one.
  *
- * What is found is published in the provider's name. So a folder that others may write to, or a link, is not taken over; nothing
- * in it is opened. The outbox folder itself may be open, so a name in it can be exchanged at any moment: a sub-folder is judged as
- * it is open, and used by its handle. A file counts if it is regular, and our user's or root's.
+ * The events of a folder are published as if this provider had created them. Therefore a link, or a folder to which others
+ * may write, is not taken over, and none of its files is opened. Others may have write access to the outbox folder itself,
+ * and may replace a sub-folder at any time. Therefore a sub-folder is opened first, then checked and used by its handle. Only
+ * regular files that belong to our user or root are read.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { constants, existsSync, readFileSync } from 'node:fs'
@@ -21,26 +22,26 @@ import { lstat, lutimes, mkdir, open, readdir, rename, rmdir, unlink, writeFile 
 import net from 'node:net'
 import { dirname, join } from 'node:path'
 
-const OWNER = 'owner'
-const SOCKET = 'owner.sock'
-const NEW_PREFIX = 'new-' // being made
-const MAX_OWNER_BYTES = 4_096 // bytes; ours has 70
+const OWNER_FILE = 'owner'
+const SOCKET_FILE = 'owner.sock'
+const NEW_PREFIX = 'new-' // of a folder without a socket yet
+const MAX_OWNER_BYTES = 4_096 // an owner file has about 70 bytes
 const HEARTBEAT_MS = 10_000
 const DEAD_AFTER_MS = 90_000
-const ABANDONED_MS = 3_600_000
-const IS_WRITE_SYNCED = process.platform === 'linux' // a write is its own fsync: on a busy machine each step waits for a thread. Elsewhere O_SYNC promises less
-const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (IS_WRITE_SYNCED ? constants.O_SYNC : 0)
+const ABANDONED_AFTER_MS = 3_600_000
+const WRITES_WITH_O_SYNC = process.platform === 'linux' // saves a separate fsync, which would wait for a thread. On other systems O_SYNC is weaker than fsync
+const CREATE_FILE_FLAGS = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | (WRITES_WITH_O_SYNC ? constants.O_SYNC : 0)
 
-const BY_HANDLE = existsSync('/proc/self/fd') // Node has no openat(2)
-const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
-const IRREGULAR = ['ELOOP', 'ENXIO', 'EISDIR'] // a link, a socket
-const FILE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK // a FIFO without a writer would block
+const HAS_PROC_SELF_FD = existsSync('/proc/self/fd') // Node has no openat(2)
+const OPEN_FOLDER_FLAGS = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+const NOT_REGULAR_FILE_CODES = ['ELOOP', 'ENXIO', 'EISDIR'] // a link, a socket, a folder
+const OPEN_FILE_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK // a FIFO without a writer would block
 
-const GROUP_WRITES = 0o020
-const ALL_WRITE = 0o002
+const GROUP_WRITE_BIT = 0o020
+const OTHERS_WRITE_BIT = 0o002
 
-/** Another user may have written the folder or file. */
-export class ForeignFileError extends Error {}
+/** Another user may have written the folder or file, so it is not used. */
+export class UntrustedFileError extends Error {}
 
 /** @param {unknown} error */
 export const codeOf = (error) => /** @type {NodeJS.ErrnoException} */ (error)?.code
@@ -49,7 +50,7 @@ function bootId () {
   try { return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() } catch { return undefined }
 }
 
-/** Make the names in a folder durable. @param {string} path */
+/** Make the created and renamed files of a folder durable. @param {string} path */
 async function syncFolder (path) {
   const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
   try { await handle.sync() } finally { await handle.close() }
@@ -64,52 +65,52 @@ export class OutboxFolder {
     this.handle = handle
     this.server = server
     this.lost = false
-    this.heartbeat = setInterval(() => this.#touch(), HEARTBEAT_MS).unref()
+    this.heartbeat = setInterval(() => this.#touchOwnerFile(), HEARTBEAT_MS).unref()
     /** @type {Promise<void> | undefined} */
     this.syncing = undefined
     /** @type {Promise<void> | undefined} */
     this.next = undefined
   }
 
-  /** Make a sub-folder of `folder`, ours alone. @param {string} folder @param {string} [issuer] */
+  /** Create a sub-folder of `folder` for this process. @param {string} folder @param {string} [issuer] */
   static async claim (folder, issuer) {
     const made = await mkdir(folder, { recursive: true, mode: 0o700 })
     const whose = issuer === undefined ? '' : `-${createHash('sha256').update(issuer).digest('hex').slice(0, 12)}`
     const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}${whose}`
-    const fresh = join(folder, NEW_PREFIX + name)
-    await mkdir(fresh, { mode: 0o700 })
-    const handle = await openOwnFolder(fresh)
+    const unfinished = join(folder, NEW_PREFIX + name)
+    await mkdir(unfinished, { mode: 0o700 })
+    const handle = await openOwnFolder(unfinished)
     /** @type {net.Server | undefined} */
     let server
     try {
-      server = await listenAt(inside(handle, fresh, SOCKET))
-      await writeFile(inside(handle, fresh, OWNER), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600, flag: 'wx' })
-      await rename(fresh, join(folder, name)) // nobody takes over what is named so and has no socket yet
+      server = await listenAt(pathInOpenFolder(handle, unfinished, SOCKET_FILE))
+      await writeFile(pathInOpenFolder(handle, unfinished, OWNER_FILE), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600, flag: 'wx' })
+      await rename(unfinished, join(folder, name)) // the prefix `new-` prevents a takeover before the socket exists
       for (const each of [folder, ...(made ? [dirname(made)] : [])]) await syncFolder(each)
     } catch (error) {
       server?.close()
-      await removeNewFolder(handle, fresh).catch(() => {})
+      await removeUnfinishedFolder(handle, unfinished).catch(() => {})
       await handle.close().catch(() => {})
       throw error
     }
     return new OutboxFolder(folder, name, handle, server)
   }
 
-  /** Write a file. It is complete and durable once it has its name. @param {string} stem @param {string} suffix @param {string} text */
+  /** Write a file. It is renamed from `.part` to its name once it is complete and durable. @param {string} stem @param {string} suffix @param {string} text */
   async write (stem, suffix, text) {
     const part = join(this.path, `${stem}.part`)
     try {
-      const file = await open(part, NEW, 0o600)
+      const file = await open(part, CREATE_FILE_FLAGS, 0o600)
       try {
         await file.writeFile(text)
-        if (!IS_WRITE_SYNCED) await file.sync()
+        if (!WRITES_WITH_O_SYNC) await file.sync()
       } finally {
-        file.close().catch(() => {}) // what is written is durable already
+        file.close().catch(() => {}) // its content is already durable
       }
       await rename(part, join(this.path, stem + suffix))
     } catch (error) {
       await unlink(part).catch(() => {})
-      throw this.#checkLost(error)
+      throw this.#markLostIfMissing(error)
     }
     try {
       await this.sync()
@@ -121,10 +122,10 @@ export class OutboxFolder {
 
   /** @param {string} from @param {string} to */
   async rename (from, to) {
-    try { await rename(join(this.path, from), join(this.path, to)) } catch (error) { throw this.#checkLost(error) }
+    try { await rename(join(this.path, from), join(this.path, to)) } catch (error) { throw this.#markLostIfMissing(error) }
   }
 
-  /** Make the names durable. Those who ask at the same time share one fsync. @returns {Promise<void>} */
+  /** Make created and renamed files durable. Concurrent calls share one fsync. @returns {Promise<void>} */
   sync () {
     if (!this.syncing) {
       this.syncing = this.handle.sync().finally(() => { this.syncing = undefined })
@@ -140,21 +141,21 @@ export class OutboxFolder {
   /** Release the folder: other processes take over its events. */
   async release () {
     clearInterval(this.heartbeat)
-    await unlink(join(this.path, OWNER)).catch(() => {})
+    await unlink(join(this.path, OWNER_FILE)).catch(() => {})
     await new Promise((resolve) => { if (this.server) this.server.close(resolve); else resolve(undefined) })
-    await unlink(join(this.path, SOCKET)).catch(() => {})
+    await unlink(join(this.path, SOCKET_FILE)).catch(() => {})
     await this.handle.close().catch(() => {})
-    await rmdir(this.path).catch(() => writeFile(join(this.path, OWNER), '{"released":true}', { mode: 0o600, flag: 'wx' }).catch(() => {}))
+    await rmdir(this.path).catch(() => writeFile(join(this.path, OWNER_FILE), '{"released":true}', { mode: 0o600, flag: 'wx' }).catch(() => {}))
   }
 
-  #touch () {
+  #touchOwnerFile () {
     const now = new Date()
-    lutimes(join(this.path, OWNER), now, now).catch((error) => this.#checkLost(error))
+    lutimes(join(this.path, OWNER_FILE), now, now).catch((error) => this.#markLostIfMissing(error))
   }
 
   /** @param {unknown} error */
-  #checkLost (error) {
-    if (codeOf(error) === 'ENOENT') this.lost = true // somebody took it over, or removed it
+  #markLostIfMissing (error) {
+    if (codeOf(error) === 'ENOENT') this.lost = true // another process took it over, or it was removed
     return error
   }
 }
@@ -164,34 +165,34 @@ export class Takeover {
   /** @param {() => number} clock In milliseconds. */
   constructor (clock = () => performance.now()) {
     this.clock = clock
-    /** @type {Map<string, {mtime: number, since: number}>} */
+    /** @type {Map<string, {heartbeat: number, since: number}>} The last change of each owner file, and since when it is known. */
     this.watched = new Map()
   }
 
   /**
-   * Move the folders of dead processes, and loose files, into `place`. Calls `failed` for each that cannot be moved.
-   * @param {OutboxFolder} place @param {(name: string, error: unknown) => void} failed @returns {Promise<string[]>} The files that came, by name.
+   * Move the files of dead processes, and files beside the sub-folders, into `place`. Calls `failed` for each entry that cannot be moved.
+   * @param {OutboxFolder} place @param {(name: string, error: unknown) => void} failed @returns {Promise<string[]>} The names of the moved files.
    */
   async takeOver (place, failed) {
     /** @type {string[]} */
     const files = []
     for (const entry of await readdir(place.path, { withFileTypes: true })) { // from an interrupted takeover
-      if (entry.isDirectory()) await unpack(join(place.path, entry.name), place.path, files).catch((error) => failed(entry.name, error))
+      if (entry.isDirectory()) await moveFilesOut(join(place.path, entry.name), place.path, files).catch((error) => failed(entry.name, error))
     }
     const beside = await readdir(place.folder, { withFileTypes: true })
     for (const name of this.watched.keys()) if (!beside.some((entry) => entry.name === name)) this.watched.delete(name)
     for (const entry of beside) {
       try {
-        if (entry.name !== place.name && await this.#taken(place, entry, files)) this.watched.delete(entry.name)
+        if (entry.name !== place.name && await this.#takeOverEntry(place, entry, files)) this.watched.delete(entry.name)
       } catch (error) {
-        if (codeOf(error) !== 'ENOENT') failed(entry.name, error) // ENOENT: another process was quicker
+        if (codeOf(error) !== 'ENOENT') failed(entry.name, error) // ENOENT: another process took it over first
       }
     }
     return files
   }
 
-  /** Whether an entry beside our sub-folder was moved into it. @param {OutboxFolder} place @param {import('node:fs').Dirent} entry @param {string[]} files */
-  async #taken (place, entry, files) {
+  /** Move an entry beside our sub-folder into it if it may be taken over; returns whether it was moved. @param {OutboxFolder} place @param {import('node:fs').Dirent} entry @param {string[]} files */
+  async #takeOverEntry (place, entry, files) {
     const { name } = entry
     const path = join(place.folder, name)
     if (entry.isFile() && name.endsWith('.json')) {
@@ -200,57 +201,66 @@ export class Takeover {
       files.push(name)
       return true
     }
-    if (!(entry.isDirectory() || entry.isSymbolicLink()) || !hasSameIssuer(name, place.name) || !await this.#isDead(path, name)) return false
+    if (!entry.isDirectory() && !entry.isSymbolicLink()) return false
+    if (name.startsWith(NEW_PREFIX)) {
+      await removeIfAbandoned(path)
+      return false
+    }
+    if (!hasSameIssuer(name, place.name) || !await this.#isOwnerDead(path, name)) return false
     const taken = join(place.path, `taken-${name}`)
     await rename(path, taken)
     try {
       await (await openOwnFolder(taken)).close()
-    } catch (error) { // another folder has taken the name since it was judged
+    } catch (error) { // the folder was replaced between the check and the rename
       await rename(taken, path).catch(() => {})
       throw error
     }
-    await unpack(taken, place.path, files)
+    await moveFilesOut(taken, place.path, files)
     return true
   }
 
-  /** @param {string} path @param {string} name */
-  async #isDead (path, name) {
-    const fresh = name.startsWith(NEW_PREFIX)
-    if (fresh && Date.now() - (await lstat(path)).mtimeMs <= ABANDONED_MS) return false
+  /** Whether the owner of a folder is dead. @param {string} path @param {string} name */
+  async #isOwnerDead (path, name) {
     const handle = await openOwnFolder(path)
     try {
-      if (fresh) await removeNewFolder(handle, path)
-      return !fresh && await this.#isLeft(handle, path, name)
+      const owner = await readOwnFile(pathInOpenFolder(handle, path, OWNER_FILE), MAX_OWNER_BYTES).then(JSON.parse).catch(() => undefined)
+      if (owner?.released) return true
+      if (owner?.socket && owner.boot && owner.boot === bootId()) {
+        const answer = await probeSocket(pathInOpenFolder(handle, path, SOCKET_FILE))
+        if (answer !== 'unknown') return answer === 'dead'
+      }
+      const { mtimeMs: heartbeat } = await lstat(pathInOpenFolder(handle, path, OWNER_FILE)).catch(() => handle.stat())
+      return this.#watchHeartbeat(name, heartbeat)
     } finally {
       await handle.close()
     }
   }
 
-  /** Whether the owner of a folder is dead. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
-  async #isLeft (handle, path, name) {
-    const owner = await readOwnFile(inside(handle, path, OWNER), MAX_OWNER_BYTES).then(JSON.parse).catch(() => undefined)
-    if (owner?.released) return true
-    if (owner?.socket && owner.boot && owner.boot === bootId()) {
-      const answer = await probeSocket(inside(handle, path, SOCKET))
-      if (answer !== 'unknown') return answer === 'dead'
-    }
-    const { mtimeMs: mtime } = await lstat(inside(handle, path, OWNER)).catch(() => handle.stat())
+  /** Watch a heartbeat; returns whether it has been unchanged for 90 s. @param {string} name @param {number} heartbeat */
+  #watchHeartbeat (name, heartbeat) {
     const seen = this.watched.get(name)
-    if (seen?.mtime === mtime) return this.clock() - seen.since >= DEAD_AFTER_MS
-    this.watched.set(name, { mtime, since: this.clock() })
+    if (seen?.heartbeat === heartbeat) return this.clock() - seen.since >= DEAD_AFTER_MS
+    this.watched.set(name, { heartbeat, since: this.clock() })
     return false
   }
 }
 
-/** The path of a file in an open folder, whatever has that folder's name now. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
-function inside (handle, path, name) {
-  return BY_HANDLE ? `/proc/self/fd/${handle.fd}/${name}` : join(path, name)
+/** Remove a folder whose process died before it had a socket, after an hour. @param {string} path */
+async function removeIfAbandoned (path) {
+  if (Date.now() - (await lstat(path)).mtimeMs <= ABANDONED_AFTER_MS) return
+  const handle = await openOwnFolder(path)
+  try { await removeUnfinishedFolder(handle, path) } finally { await handle.close() }
 }
 
-/** Open a folder that belongs to our user and that nobody else may write to; throws ForeignFileError. @param {string} path */
+/** The path of a file in an open folder, even if the folder was renamed or replaced. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
+function pathInOpenFolder (handle, path, name) {
+  return HAS_PROC_SELF_FD ? `/proc/self/fd/${handle.fd}/${name}` : join(path, name)
+}
+
+/** Open a folder that belongs to our user and to which nobody else may write; throws UntrustedFileError. @param {string} path */
 async function openOwnFolder (path) {
   rejectSharedFolder(await lstat(path))
-  const handle = await open(path, FOLDER)
+  const handle = await open(path, OPEN_FOLDER_FLAGS)
   try {
     rejectSharedFolder(await handle.stat())
     return handle
@@ -260,61 +270,61 @@ async function openOwnFolder (path) {
   }
 }
 
-/** @param {import('node:fs').Stats} seen Of what a process left. */
-function rejectSharedFolder (seen) {
-  if (seen.isSymbolicLink()) throw new ForeignFileError('it is a link. Remove it')
-  if (seen.uid !== process.geteuid?.()) throw new ForeignFileError(`it belongs to another user (${seen.uid}), who may have put its events there. Inspect them, then chown it, or remove it`)
-  if (seen.mode & ALL_WRITE || (seen.mode & GROUP_WRITES && !ownGroups().includes(seen.gid))) throw new ForeignFileError(`others may write to it (mode ${(seen.mode & 0o777).toString(8)}, group ${seen.gid}), so anybody may have put its events there. Inspect them, then chmod 700 it, or remove it`)
+/** @param {import('node:fs').Stats} stats Of the folder to check. */
+function rejectSharedFolder (stats) {
+  if (stats.isSymbolicLink()) throw new UntrustedFileError('it is a link. Remove it')
+  if (stats.uid !== process.geteuid?.()) throw new UntrustedFileError(`it belongs to another user (${stats.uid}), who may have written its events. Inspect them, then chown it, or remove it`)
+  if (stats.mode & OTHERS_WRITE_BIT || (stats.mode & GROUP_WRITE_BIT && !ownGroups().includes(stats.gid))) throw new UntrustedFileError(`others may write to it (mode ${(stats.mode & 0o777).toString(8)}, group ${stats.gid}) and may have written its events. Inspect them, then chmod 700 it, or remove it`)
 }
 
-/** Such as a pod's `fsGroup`, to which Kubernetes opens a volume at each start. */
+/** The groups of this process, including a pod's `fsGroup`: Kubernetes makes volumes group-writable for it. */
 function ownGroups () {
   return [process.getegid?.(), ...(process.getgroups?.() ?? [])]
 }
 
-/** @param {import('node:fs').Stats} seen Of a file. */
-function rejectForeignFile (seen) {
-  if (seen.uid !== process.geteuid?.() && seen.uid !== 0) throw new ForeignFileError(`the file belongs to another user (${seen.uid}). Inspect it, then chown it, or remove it`)
+/** @param {import('node:fs').Stats} stats Of a file. */
+function rejectForeignFile (stats) {
+  if (stats.uid !== process.geteuid?.() && stats.uid !== 0) throw new UntrustedFileError(`the file belongs to another user (${stats.uid}). Inspect it, then chown it, or remove it`)
 }
 
-/** Read a regular file of our user's or root's that has at most `most` bytes; throws ForeignFileError. Never blocks. @param {string} path @param {number} [most] */
-export async function readOwnFile (path, most = Infinity) {
-  const handle = await open(path, FILE).catch((error) => {
-    throw IRREGULAR.includes(codeOf(error) ?? '') ? new ForeignFileError('it is not a regular file. Remove it') : error
+/** Read a regular file of at most `maxBytes` that belongs to our user or root; throws UntrustedFileError. Does not wait at a FIFO. @param {string} path @param {number} [maxBytes] */
+export async function readOwnFile (path, maxBytes = Infinity) {
+  const handle = await open(path, OPEN_FILE_FLAGS).catch((error) => {
+    throw NOT_REGULAR_FILE_CODES.includes(codeOf(error) ?? '') ? new UntrustedFileError('it is not a regular file. Remove it') : error
   })
   try {
-    const seen = await handle.stat()
-    if (!seen.isFile()) throw new ForeignFileError('it is not a regular file. Remove it')
-    rejectForeignFile(seen)
-    if (seen.size > most) throw new ForeignFileError(`it has ${seen.size} bytes, more than ${most}. Inspect it, or remove it`)
+    const stats = await handle.stat()
+    if (!stats.isFile()) throw new UntrustedFileError('it is not a regular file. Remove it')
+    rejectForeignFile(stats)
+    if (stats.size > maxBytes) throw new UntrustedFileError(`it has ${stats.size} bytes, more than ${maxBytes}. Inspect it, or remove it`)
     return await handle.readFile('utf8')
   } finally {
     await handle.close()
   }
 }
 
-/** Remove a folder that was being made, with what a claim puts there and nothing else. @param {import('node:fs/promises').FileHandle} handle @param {string} path */
-async function removeNewFolder (handle, path) {
-  for (const name of [OWNER, SOCKET]) {
-    await unlink(inside(handle, path, name)).catch((error) => { if (codeOf(error) !== 'ENOENT') throw error })
+/** Remove an unfinished folder with its owner file and socket. Fails if it contains other files. @param {import('node:fs/promises').FileHandle} handle @param {string} path */
+async function removeUnfinishedFolder (handle, path) {
+  for (const name of [OWNER_FILE, SOCKET_FILE]) {
+    await unlink(pathInOpenFolder(handle, path, name)).catch((error) => { if (codeOf(error) !== 'ENOENT') throw error })
   }
   await rmdir(path).catch((error) => {
-    throw codeOf(error) === 'ENOTEMPTY' ? new ForeignFileError('it holds other files than a process that starts. Inspect them, then remove it') : error
+    throw codeOf(error) === 'ENOTEMPTY' ? new UntrustedFileError('it contains unexpected files. Inspect them, then remove it') : error
   })
 }
 
 /** Whether both folders belong to providers with the same issuer. @param {string} name @param {string} ours */
 function hasSameIssuer (name, ours) {
-  return name.startsWith(NEW_PREFIX) || name.split('-')[2] === ours.split('-')[2]
+  return name.split('-')[2] === ours.split('-')[2]
 }
 
-/** Move the files of a folder that was taken over, including folders inside it; throws ForeignFileError. @param {string} from @param {string} to @param {string[]} files */
-async function unpack (from, to, files) {
-  await (await openOwnFolder(from)).close() // another may have taken its name before it was moved
+/** Move the files of a folder that was taken over, including folders pathInOpenFolder it; throws UntrustedFileError. @param {string} from @param {string} to @param {string[]} files */
+async function moveFilesOut (from, to, files) {
+  await (await openOwnFolder(from)).close() // the folder may have been replaced between the check and the rename
   for (const entry of await readdir(from, { withFileTypes: true })) {
     const path = join(from, entry.name)
-    if (entry.isDirectory()) await unpack(path, to, files)
-    else if (entry.name.endsWith('.part') || entry.name === OWNER || entry.name === SOCKET) await unlink(path)
+    if (entry.isDirectory()) await moveFilesOut(path, to, files)
+    else if (entry.name.endsWith('.part') || entry.name === OWNER_FILE || entry.name === SOCKET_FILE) await unlink(path)
     else {
       const name = entry.name === SESSIONS_FILE ? `${entry.name}-${randomBytes(6).toString('hex')}` : entry.name
       await rename(path, join(to, name))
@@ -324,7 +334,7 @@ async function unpack (from, to, files) {
   await rmdir(from)
 }
 
-/** The file of sessions that a process remembers. */
+/** The file with the sessions that a process remembers until they expire. */
 export const SESSIONS_FILE = 'sessions.jsonl'
 
 /** @param {string} path @returns {Promise<net.Server | undefined>} */
@@ -332,7 +342,7 @@ function listenAt (path) {
   return new Promise((resolve) => {
     const server = net.createServer((socket) => socket.destroy())
     server.once('error', () => resolve(undefined)) // a file system without sockets
-    server.listen({ path, exclusive: true }, () => resolve(server.unref())) // exclusive: a cluster's primary would listen for us, and outlive us
+    server.listen({ path, exclusive: true }, () => resolve(server.unref())) // without `exclusive`, a cluster's primary process would own the socket and keep it open after this worker dies
   })
 }
 

@@ -15,17 +15,17 @@ export class PublishFailure extends Error {
   }
 }
 
-/** An error's class and code, for the log: the text of a store's error may have its URL, with a password. @param {unknown} error */
+/** An error's class and code, for the log. The text of a store's error may contain its URL with a password. @param {unknown} error */
 export function describeError (error) {
   const { name, code } = /** @type {{name?: unknown, code?: unknown}} */ (error ?? {})
   return [typeof name === 'string' ? name : typeof error, code].filter((part) => typeof part === 'string' || typeof part === 'number').join(' ')
 }
 
-/** The result of `work`; throws a PublishFailure `timed_out` after so many milliseconds. @template T @param {Promise<T>} work @param {number} ms @param {string} what @returns {Promise<T>} */
-export function withTimeout (work, ms, what) {
+/** The result of `work`; throws a PublishFailure with the reason `timed_out` after `ms` milliseconds. @template T @param {Promise<T>} work @param {number} ms @param {string} message @returns {Promise<T>} */
+export function withTimeout (work, ms, message) {
   /** @type {NodeJS.Timeout} */
   let timer
   /** @type {Promise<never>} */
-  const late = new Promise((_resolve, reject) => { timer = setTimeout(() => reject(new PublishFailure('timed_out', what)), ms).unref() })
-  return Promise.race([work, late]).finally(() => clearTimeout(timer))
+  const timeout = new Promise((_resolve, reject) => { timer = setTimeout(() => reject(new PublishFailure('timed_out', message)), ms).unref() })
+  return Promise.race([work, timeout]).finally(() => clearTimeout(timer))
 }

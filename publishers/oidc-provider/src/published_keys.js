@@ -7,56 +7,57 @@ import { readFileSync, statSync } from 'node:fs'
 
 /** @typedef {import('../index.d.ts').PublicJwk} PublicJwk */
 
-const PRIVATE = new Set(['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'priv', 'k'])
-const LOOK = 10_000
+const PRIVATE_MEMBERS = new Set(['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'priv', 'k'])
+const CHECK_INTERVAL_MS = 10_000
 
-/** The keys of a list or a JWK Set without their private members; throws if one cannot be shown. @param {unknown} given @returns {PublicJwk[]} */
-export function publicKeys (given) {
-  const keys = Array.isArray(given) ? given : /** @type {any} */ (given)?.keys
+/** The keys of a list or a JWK Set without their private members; throws if a key must not be published. @param {unknown} document @returns {PublicJwk[]} */
+export function publicKeys (document) {
+  const keys = Array.isArray(document) ? document : /** @type {any} */ (document)?.keys
   if (!Array.isArray(keys)) throw new Error('must be a JWK Set, as `notifier keys jwks` prints it, or a list of keys')
   const kids = new Set()
   return keys.map((key, index) => {
     if (key === null || typeof key !== 'object' || typeof key.kty !== 'string') throw new Error(`key ${index + 1} is not a JSON Web Key`)
-    if (key.kty === 'oct') throw new Error(`key ${index + 1} is a shared secret, which must never be shown`)
-    if (key.kid !== undefined && kids.has(key.kid)) throw new Error(`key ${index + 1} has the kid of another, ${key.kid}`)
+    if (key.kty === 'oct') throw new Error(`key ${index + 1} is a shared secret, which must never be published`)
+    if (key.kid !== undefined && kids.has(key.kid)) throw new Error(`key ${index + 1} repeats the kid ${key.kid} of another key`)
     kids.add(key.kid)
-    return /** @type {PublicJwk} */ (Object.fromEntries(Object.entries(key).filter(([name]) => !PRIVATE.has(name))))
+    return /** @type {PublicJwk} */ (Object.fromEntries(Object.entries(key).filter(([name]) => !PRIVATE_MEMBERS.has(name))))
   })
 }
 
-/** notifier's keys as they are now. */
+/** notifier's current keys: reads `keysFile` again when it has changed. */
 export class PublishedKeys {
   /** @param {{keys: PublicJwk[], keysFile: string | undefined}} settings @param {import('./logger.js').Logger} log */
   constructor ({ keys, keysFile }, log) {
     this.keys = keys
     this.file = keysFile
     this.log = log
-    this.looked = -Infinity
-    this.seen = ''
+    this.checkedAt = -Infinity
+    this.version = ''
   }
 
-  /** @template {{kid?: string}} Key @param {Key[]} theirs @returns {(Key | PublicJwk)[]} */
-  addTo (theirs) {
-    this.#look()
-    const kids = new Set(theirs.map(({ kid }) => kid).filter((kid) => kid !== undefined))
-    return [...theirs, ...this.keys.filter((key) => {
+  /** The provider's keys and notifier's. @template {{kid?: string}} Key @param {Key[]} providerKeys @returns {(Key | PublicJwk)[]} */
+  addTo (providerKeys) {
+    this.#reload()
+    const kids = new Set(providerKeys.map(({ kid }) => kid).filter((kid) => kid !== undefined))
+    return [...providerKeys, ...this.keys.filter((key) => {
       if (key.kid === undefined || !kids.has(key.kid)) return true
       this.log.limited(`kid ${key.kid}`, { level: 'error', event: 'key_not_shown', message: `the provider already has a key ${key.kid}; give notifier's key another kid`, kid: key.kid })
       return false
     })]
   }
 
-  #look () {
-    if (this.file === undefined || performance.now() - this.looked < LOOK) return
-    this.looked = performance.now()
+  /** Read the file again if it has changed, at most every 10 s. */
+  #reload () {
+    if (this.file === undefined || performance.now() - this.checkedAt < CHECK_INTERVAL_MS) return
+    this.checkedAt = performance.now()
     try {
       const { mtimeMs, size, ino } = statSync(this.file)
-      const seen = `${mtimeMs} ${size} ${ino}`
-      if (seen === this.seen) return
+      const version = `${mtimeMs} ${size} ${ino}`
+      if (version === this.version) return
       this.keys = publicKeys(JSON.parse(readFileSync(this.file, 'utf8')))
-      this.seen = seen
+      this.version = version
     } catch (error) {
-      this.log.limited('keysFile', { level: 'error', event: 'keys_not_read', message: `keysFile cannot be read, the keys of before are shown: ${/** @type {Error} */ (error).message}` })
+      this.log.limited('keysFile', { level: 'error', event: 'keys_not_read', message: `keysFile cannot be read, so the former keys remain in use: ${/** @type {Error} */ (error).message}` })
     }
   }
 }

@@ -1,11 +1,11 @@
-/** Reads the URL of the broker or of notifier's API. */
+/** Parses the URL of the broker or of notifier's API. */
 
 /**
  * @typedef {object} Address
  * @property {'amqp' | 'amqps' | 'http' | 'https'} scheme
- * @property {boolean} amqp Whether it is a broker.
+ * @property {boolean} amqp Whether this is a broker.
  * @property {boolean} secure
- * @property {{host: string, port: number}[]} hosts Those of one cluster, tried in turns.
+ * @property {{host: string, port: number}[]} hosts The hosts of one cluster, tried in turn.
  * @property {string} user
  * @property {string | undefined} password
  * @property {string} vhost
@@ -21,18 +21,18 @@ export function parseAddress (url) {
   if (!parts || !(scheme in PORTS)) return 'must be amqps://user@host:5671/vhost or https://host, without a query'
   const amqp = scheme.startsWith('amqp')
   const hosts = (parts[3] ?? '').split(',').map((each) => parseHost(each, PORTS[scheme]))
-  if (hosts.includes(undefined)) return 'has a host or a port that cannot be read'
+  if (hosts.includes(undefined)) return 'has an invalid host or port'
   const known = /** @type {{host: string, port: number}[]} */ (hosts)
   let user, password, vhost
   try {
     [user, password] = (parts[2] ?? '').split(/:(.*)/s, 2).map(decodeURIComponent)
     vhost = decodeURIComponent((parts[4] ?? '').slice(1)) || '/'
   } catch {
-    return 'has a % that begins no escaped character'
+    return 'has an invalid percent-encoding'
   }
   if (amqp && (parts[4] ?? '/').indexOf('/', 1) !== -1) return 'has a second / after the host: write %2f for a / in the name of the virtual host'
-  if (!amqp && known.length > 1) return 'must have one host, over HTTP'
-  if (!amqp && parts[2] !== undefined) return 'must have no user, over HTTP: the API takes a token, in secret or secretFile'
+  if (!amqp && known.length > 1) return 'must have only one host over HTTP'
+  if (!amqp && parts[2] !== undefined) return 'must have no user over HTTP: set the API’s token as secret or secretFile'
   const api = amqp ? null : /\/v1(?:\/events(?:\/.*)?)?$/i.exec((parts[4] ?? '').replace(/\/+$/, ''))
   if (api) return `includes the API’s path: write ${scheme}://${parts[3]}${api.input.slice(0, api.index)}, without ${api[0]}`
   if (amqp && !user) return 'must name the broker’s user, as in amqps://user@host'

@@ -1,46 +1,47 @@
 /**
- * Publishes or drops events whose sessions may live: events of a dead process, and events whose `destroy` threw or has not
- * returned for a minute. If the store fails, the lookup is repeated; a failure never means "gone". It is also repeated for a
- * session that lives, because its deletion may be in progress.
+ * Publishes or drops events whose sessions may still exist: events of a dead process, and events whose `destroy` threw or has
+ * not returned for a minute. If the store fails, the lookup is repeated; a failure never counts as an ended session. It is also
+ * repeated for a session that exists, because its deletion may be in progress.
  */
 import { InvalidEventError } from './outbox_entry.js'
 
 /** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
 
-const RETRY = 10_000
-const SLOW_DESTROY = 60_000
-const DELETION_MS = 5_000 // from a first answer that the session lives
+const RETRY_INTERVAL_MS = 10_000
+const SLOW_DESTROY_MS = 60_000
+const DELETION_TIMEOUT_MS = 5_000 // since the store first returned the session
 
 export class SessionLookup {
   /**
-   * @param {import('./outbox.js').Outbox} outbox @param {(uid: string) => Promise<object | undefined>} find The session; throws if nobody knows.
+   * @param {import('./outbox.js').Outbox} outbox @param {(uid: string) => Promise<object | undefined>} find Returns the session, or undefined if it has ended; throws if the store fails.
    * @param {import('./logger.js').Logger} log
    */
   constructor (outbox, find, log) {
     this.outbox = outbox
     this.find = find
     this.log = log
-    this.looking = false
-    this.timer = setInterval(() => this.look().catch(() => {}), RETRY).unref()
+    this.running = false
+    this.timer = setInterval(() => this.lookUpSessions().catch(() => {}), RETRY_INTERVAL_MS).unref()
   }
 
   stop () { clearInterval(this.timer) }
 
-  async look () {
-    if (this.looking) return
-    this.looking = true
+  /** Look up the sessions of all pending events. Does nothing while a former call runs. */
+  async lookUpSessions () {
+    if (this.running) return
+    this.running = true
     try {
       for (const entry of this.outbox.pending) {
-        if (entry.destroyStartedAt !== undefined && performance.now() - entry.destroyStartedAt < SLOW_DESTROY) continue
-        if (!await this.#settle(entry)) break // the store fails for the other events too
+        if (entry.destroyStartedAt !== undefined && performance.now() - entry.destroyStartedAt < SLOW_DESTROY_MS) continue
+        if (!await this.#publishOrDrop(entry)) break // the store fails for the other events too
       }
     } finally {
-      this.looking = false
+      this.running = false
     }
   }
 
-  /** Whether the outcome of the session is known. @param {OutboxEntry} entry */
-  async #settle (entry) {
+  /** Look up an event's session and publish or drop the event; returns false if the store fails. @param {OutboxEntry} entry */
+  async #publishOrDrop (entry) {
     let session, event
     try {
       ({ session, event } = await this.outbox.read(entry))
@@ -49,21 +50,21 @@ export class SessionLookup {
       return error instanceof InvalidEventError
     }
     const context = { id: event.id, lane: entry.lane }
-    let lives
-    const asked = performance.now() // a slow answer holds for the start of the lookup
+    let found
+    const startedAt = performance.now() // a slow result describes the start of the lookup
     try {
-      lives = session?.uid ? await this.find(session.uid) : undefined
+      found = session?.uid ? await this.find(session.uid) : undefined
     } catch {
-      this.log.limited('settle', { level: 'warn', event: 'session_store_away', ...context, message: 'the session store does not answer: the lookup is repeated' })
+      this.log.limited('settle', { level: 'warn', event: 'session_store_away', ...context, message: 'the session store does not respond: the lookup is repeated' })
       return false
     }
-    if (!lives) {
-      await this.outbox.release(entry)
-      this.log.log({ level: 'info', event: 'left_over_published', ...context, message: 'the event of an earlier process is published: its session is gone' })
+    if (!found) {
+      await this.outbox.markReady(entry)
+      this.log.log({ level: 'info', event: 'left_over_published', ...context, message: 'the event of an earlier process is published: its session has ended' })
     } else if (entry.destroyStartedAt === undefined) {
       entry.aliveSince ??= performance.now()
-      if (asked - entry.aliveSince < DELETION_MS) return true
-      await this.outbox.withdraw(entry)
+      if (startedAt - entry.aliveSince < DELETION_TIMEOUT_MS) return true
+      await this.outbox.discard(entry)
       this.log.log({ level: 'info', event: 'left_over_dropped', ...context, message: 'the event of an earlier process is dropped: its session still exists' })
     }
     return true

@@ -1,4 +1,4 @@
-/** Reads the options: their defaults, and every mistake at once. */
+/** Validates the options, applies the defaults, and reports all mistakes together. */
 import { accessSync, constants, mkdirSync, readFileSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import { parseAddress } from './server_address.js'
@@ -7,7 +7,7 @@ import { publicKeys } from './published_keys.js'
 
 /** @typedef {import('../index.d.ts').Options} Options */
 
-/** The options have mistakes. */
+/** The options are invalid. `mistakes` lists every mistake. */
 export class SettingsError extends Error {
   /** @param {string[]} mistakes */
   constructor (mistakes) {
@@ -18,7 +18,7 @@ export class SettingsError extends Error {
   }
 }
 
-const NAMES = {
+const SETTING_NAMES = {
   options: ['url', 'secret', 'secretFile', 'outbox', 'tls', 'exchange', 'bulkExchange', 'limits', 'keys', 'keysFile', 'metadata', 'expiry', 'log'],
   outbox: ['folder', 'maxEvents', 'maxBytes', 'maxAge'],
   tls: ['caFile', 'certificateFile', 'keyFile'],
@@ -26,9 +26,9 @@ const NAMES = {
   expiry: ['store', 'maxSessions', 'every', 'bulk']
 }
 
-/** Looks at one group of options, and notes what is wrong with it. */
-class Group {
-  /** @param {unknown} value @param {keyof typeof NAMES} name @param {string[]} mistakes */
+/** Reads the options of one group, and adds each mistake to `mistakes`. */
+class OptionGroup {
+  /** @param {unknown} value @param {keyof typeof SETTING_NAMES} name @param {string[]} mistakes */
   constructor (value, name, mistakes) {
     this.path = name === 'options' ? '' : `${name}.`
     this.mistakes = mistakes
@@ -41,66 +41,66 @@ class Group {
     }
     this.values = /** @type {Record<string, unknown>} */ (value)
     for (const each of Object.keys(value)) {
-      if (!NAMES[name].includes(each)) mistakes.push(`${this.path}${each}: there is no such setting, only ${NAMES[name].join(', ')}`)
+      if (!SETTING_NAMES[name].includes(each)) mistakes.push(`${this.path}${each}: unknown setting, must be one of ${SETTING_NAMES[name].join(', ')}`)
     }
   }
 
   /** @param {string} name @returns {string | undefined} */
-  text (name) {
+  readString (name) {
     const value = this.values[name]
     if (value === undefined) return undefined
     if (typeof value === 'string' && value) return value
-    this.mistakes.push(`${this.path}${name}: must be a text that is not empty`)
+    this.mistakes.push(`${this.path}${name}: must be a non-empty string`)
     return undefined
   }
 
-  /** @param {string} name @param {number} otherwise */
-  count (name, otherwise) {
-    const value = this.values[name] ?? otherwise
+  /** @param {string} name @param {number} defaultValue */
+  readPositiveInteger (name, defaultValue) {
+    const value = this.values[name] ?? defaultValue
     if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
-    this.mistakes.push(`${this.path}${name}: must be a whole number above 0`)
-    return otherwise
+    this.mistakes.push(`${this.path}${name}: must be a positive integer`)
+    return defaultValue
   }
 
-  /** Milliseconds that a timer can hold, unless `atMost` is given. @param {string} name @param {number} otherwise */
-  time (name, otherwise, atMost = 2 ** 31 - 1) {
-    const value = this.count(name, otherwise)
-    if (value <= atMost) return value
-    this.mistakes.push(`${this.path}${name}: must be at most ${atMost} milliseconds`)
-    return otherwise
+  /** Read a number of milliseconds. The default maximum is that of setTimeout. @param {string} name @param {number} defaultValue */
+  readMilliseconds (name, defaultValue, maximum = 2 ** 31 - 1) {
+    const value = this.readPositiveInteger(name, defaultValue)
+    if (value <= maximum) return value
+    this.mistakes.push(`${this.path}${name}: must be at most ${maximum} milliseconds`)
+    return defaultValue
   }
 
-  /** @param {string} name @param {boolean} otherwise */
-  flag (name, otherwise) {
-    const value = this.values[name] ?? otherwise
+  /** @param {string} name @param {boolean} defaultValue */
+  readBoolean (name, defaultValue) {
+    const value = this.values[name] ?? defaultValue
     if (typeof value === 'boolean') return value
     this.mistakes.push(`${this.path}${name}: must be true or false`)
-    return otherwise
+    return defaultValue
   }
 }
 
-/** Read the options; throws a SettingsError. @param {Options} given */
+/** Read the options; throws SettingsError. @param {Options} given */
 export function readSettings (given) {
   /** @type {string[]} */
   const mistakes = []
-  const options = new Group(given ?? {}, 'options', mistakes)
-  const secrets = readSecret(options)
-  const tls = readTls(new Group(options.values.tls, 'tls', mistakes))
+  const options = new OptionGroup(given ?? {}, 'options', mistakes)
+  const secrets = readSecretOptions(options)
+  const tls = readTls(new OptionGroup(options.values.tls, 'tls', mistakes))
   const address = readUrl(options, secrets, tls)
-  const outbox = readOutbox(new Group(options.values.outbox, 'outbox', mistakes))
-  const limits = new Group(options.values.limits, 'limits', mistakes)
+  const outbox = readOutbox(new OptionGroup(options.values.outbox, 'outbox', mistakes))
+  const limits = new OptionGroup(options.values.limits, 'limits', mistakes)
   const log = options.values.log ?? consoleLog
-  if (typeof log !== 'function') mistakes.push('log: must be a function that takes a record')
+  if (typeof log !== 'function') mistakes.push('log: must be a function, called with each record')
   const settings = {
     address,
     ...secrets,
     tls,
     outbox,
-    exchange: options.text('exchange') ?? 'notifier.events',
-    bulkExchange: options.text('bulkExchange') ?? 'notifier.bulk',
-    limits: { signOut: limits.time('signOut', 2_000), publish: limits.time('publish', 10_000), drain: limits.time('drain', 5_000) },
+    exchange: options.readString('exchange') ?? 'notifier.events',
+    bulkExchange: options.readString('bulkExchange') ?? 'notifier.bulk',
+    limits: { signOut: limits.readMilliseconds('signOut', 2_000), publish: limits.readMilliseconds('publish', 10_000), drain: limits.readMilliseconds('drain', 5_000) },
     ...readKeys(options),
-    metadata: options.flag('metadata', true),
+    metadata: options.readBoolean('metadata', true),
     expiry: readExpiry(options.values.expiry, mistakes),
     log: /** @type {import('../index.d.ts').Log} */ (log)
   }
@@ -110,26 +110,26 @@ export function readSettings (given) {
 
 /** @typedef {ReturnType<typeof readSettings>} Settings */
 
-/** @param {Group} options */
-function readSecret (options) {
-  const secret = options.text('secret')
-  const secretFile = options.text('secretFile')
-  if (secret !== undefined && secretFile !== undefined) options.mistakes.push('secret, secretFile: give one of them')
-  if (secretFile !== undefined) readable(secretFile, 'secretFile', options.mistakes)
+/** @param {OptionGroup} options */
+function readSecretOptions (options) {
+  const secret = options.readString('secret')
+  const secretFile = options.readString('secretFile')
+  if (secret !== undefined && secretFile !== undefined) options.mistakes.push('secret, secretFile: set only one of them')
+  if (secretFile !== undefined) checkReadable(secretFile, 'secretFile', options.mistakes)
   return { secret, secretFile }
 }
 
-/** @param {Group} tls */
+/** @param {OptionGroup} tls */
 function readTls (tls) {
-  const files = { caFile: tls.text('caFile'), certificateFile: tls.text('certificateFile'), keyFile: tls.text('keyFile') }
-  for (const [name, path] of Object.entries(files)) if (path !== undefined) readable(path, `tls.${name}`, tls.mistakes)
-  if (!files.certificateFile !== !files.keyFile) tls.mistakes.push('tls.certificateFile, tls.keyFile: a certificate goes with its key, give both')
+  const files = { caFile: tls.readString('caFile'), certificateFile: tls.readString('certificateFile'), keyFile: tls.readString('keyFile') }
+  for (const [name, path] of Object.entries(files)) if (path !== undefined) checkReadable(path, `tls.${name}`, tls.mistakes)
+  if (!files.certificateFile !== !files.keyFile) tls.mistakes.push('tls.certificateFile, tls.keyFile: a certificate requires its key, set both')
   return files
 }
 
-/** @param {Group} options @param {ReturnType<typeof readSecret>} secrets @param {ReturnType<typeof readTls>} tls */
+/** @param {OptionGroup} options @param {ReturnType<typeof readSecretOptions>} secrets @param {ReturnType<typeof readTls>} tls */
 function readUrl (options, secrets, tls) {
-  const url = options.text('url')
+  const url = options.readString('url')
   if (url === undefined) {
     if (options.values.url === undefined) options.mistakes.push('url: is required, such as amqps://user@rabbitmq.example.com:5671/ or https://notifier.example.com')
     return undefined
@@ -140,17 +140,17 @@ function readUrl (options, secrets, tls) {
     return undefined
   }
   if (address.password !== undefined && (secrets.secret ?? secrets.secretFile) !== undefined) {
-    options.mistakes.push('url, secret, secretFile: the password stands in two places, give it in one')
+    options.mistakes.push('url, secret, secretFile: the password is set twice, set it once')
   }
-  if (!address.secure && Object.values(tls).some(Boolean)) options.mistakes.push(`tls: goes with amqps:// or https://, and url begins with ${address.scheme}://`)
+  if (!address.secure && Object.values(tls).some(Boolean)) options.mistakes.push(`tls: requires amqps:// or https://, but url begins with ${address.scheme}://`)
   return address
 }
 
-/** @param {Group} outbox */
+/** @param {OptionGroup} outbox */
 function readOutbox (outbox) {
-  const folder = outbox.text('folder')
+  const folder = outbox.readString('folder')
   if (folder === undefined) {
-    if (outbox.values.folder === undefined) outbox.mistakes.push('outbox.folder: is required, a folder that outlives the process, such as /var/lib/idp/notifier')
+    if (outbox.values.folder === undefined) outbox.mistakes.push('outbox.folder: is required: a persistent folder, such as /var/lib/idp/notifier')
   } else if (!isAbsolute(folder)) {
     outbox.mistakes.push('outbox.folder: must be an absolute path, so that each start finds the same folder')
   } else {
@@ -160,23 +160,23 @@ function readOutbox (outbox) {
     } catch (error) {
       const { code } = /** @type {NodeJS.ErrnoException} */ (error)
       if (code === 'EACCES' || code === 'EPERM' || code === 'ENOTDIR' || code === 'EEXIST') {
-        outbox.mistakes.push(`outbox.folder: cannot be used (${code}), it must be a folder that this process may write to`)
+        outbox.mistakes.push(`outbox.folder: cannot be used (${code}): it must be a folder that is writable for this process`)
       } // a full or missing disk does not prevent the start: the outbox logs it
     }
   }
   return {
     folder: folder ?? '',
-    maxEvents: outbox.count('maxEvents', 100_000),
-    maxBytes: outbox.count('maxBytes', 268_435_456),
-    maxAge: outbox.time('maxAge', 30 * 86_400_000, Number.MAX_SAFE_INTEGER)
+    maxEvents: outbox.readPositiveInteger('maxEvents', 100_000),
+    maxBytes: outbox.readPositiveInteger('maxBytes', 268_435_456),
+    maxAge: outbox.readMilliseconds('maxAge', 30 * 86_400_000, Number.MAX_SAFE_INTEGER)
   }
 }
 
-/** @param {Group} options */
+/** @param {OptionGroup} options */
 function readKeys (options) {
-  const keysFile = options.text('keysFile')
+  const keysFile = options.readString('keysFile')
   const keys = options.values.keys
-  if (keysFile !== undefined && keys !== undefined) options.mistakes.push('keys, keysFile: give one of them')
+  if (keysFile !== undefined && keys !== undefined) options.mistakes.push('keys, keysFile: set only one of them')
   /** @type {import('../index.d.ts').PublicJwk[]} */
   let shown = []
   try {
@@ -195,21 +195,21 @@ function readKeys (options) {
 /** @param {unknown} value @param {string[]} mistakes */
 function readExpiry (value, mistakes) {
   if (value === undefined || value === false) return undefined
-  const expiry = new Group(value === true ? {} : value, 'expiry', mistakes)
+  const expiry = new OptionGroup(value === true ? {} : value, 'expiry', mistakes)
   const store = /** @type {import('../index.d.ts').ExpiryStore | undefined} */ (expiry.values.store)
   if (store !== undefined && !['put', 'due', 'remove'].every((name) => typeof (/** @type {any} */ (store))?.[name] === 'function')) {
-    mistakes.push('expiry.store: must have the methods put, due and remove, as redisExpiry(…) has')
+    mistakes.push('expiry.store: must have the methods put, due and remove, like redisExpiry(…)')
   }
   return {
     store,
-    maxSessions: expiry.count('maxSessions', 100_000),
-    every: expiry.time('every', 10_000),
-    bulk: expiry.flag('bulk', true)
+    maxSessions: expiry.readPositiveInteger('maxSessions', 100_000),
+    every: expiry.readMilliseconds('every', 10_000),
+    bulk: expiry.readBoolean('bulk', true)
   }
 }
 
 /** @param {string} path @param {string} name @param {string[]} mistakes */
-function readable (path, name, mistakes) {
+function checkReadable (path, name, mistakes) {
   try {
     readFileSync(path)
   } catch (error) {

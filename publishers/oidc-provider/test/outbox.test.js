@@ -27,11 +27,11 @@ test('files are readable by their owner only, and match the contract', async (t)
   const [name] = filesIn(place(), '.pending')
   assert.equal(statSync(join(place(), name)).mode & 0o777, 0o600)
   assert.deepEqual(JSON.parse(readFileSync(join(place(), name), 'utf8')), { lane: 'bulk', session: { uid: 'u' }, event: event('1') })
-  assert.deepEqual(outbox.next('bulk', 10), [])
-  await outbox.release(pending)
+  assert.deepEqual(outbox.peekReady('bulk', 10), [])
+  await outbox.markReady(pending)
   assert.deepEqual(filesIn(place(), 'bulk.json'), [name.replace('.pending', '.json')])
-  assert.deepEqual([outbox.next('bulk', 10), outbox.next('events', 10)], [[pending], []])
-  await outbox.published(pending)
+  assert.deepEqual([outbox.peekReady('bulk', 10), outbox.peekReady('events', 10)], [[pending], []])
+  await outbox.removePublished(pending)
   assert.deepEqual(filesIn(place(), 'bulk.json'), [])
   assert.deepEqual([outbox.disk.events, outbox.disk.bytes], [0, 0])
 })
@@ -40,14 +40,14 @@ test('full: events wait in memory, are published from there, and go to the disk 
   const { outbox, log, place } = outboxOf(t, { maxEvents: 3 })
   const entries = []
   for (let nth = 0; nth < 5; nth += 1) entries.push(await outbox.add('events', undefined, event(`${nth}`)))
-  assert.deepEqual([filesIn(place(), 'events.json').length, outbox.inMemory, outbox.waiting], [3, 2, 5])
+  assert.deepEqual([filesIn(place(), 'events.json').length, outbox.inMemory, outbox.eventCount], [3, 2, 5])
   assert.deepEqual(log.of('outbox_full').map(({ level }) => level), ['error'])
-  assert.deepEqual((await Promise.all(outbox.next('events', 9).map((entry) => outbox.read(entry)))).map((each) => each.event.id), ['0', '1', '2', '3', '4'])
-  await outbox.published(entries[0])
+  assert.deepEqual((await Promise.all(outbox.peekReady('events', 9).map((entry) => outbox.read(entry)))).map((each) => each.event.id), ['0', '1', '2', '3', '4'])
+  await outbox.removePublished(entries[0])
   await outbox.persist()
   assert.deepEqual([filesIn(place(), 'events.json').length, outbox.inMemory], [3, 1])
-  await outbox.published(entries[4])
-  assert.deepEqual([outbox.inMemory, outbox.waiting], [0, 3])
+  await outbox.removePublished(entries[4])
+  assert.deepEqual([outbox.inMemory, outbox.eventCount], [0, 3])
 })
 
 test('bytes count as well as events', async (t) => {
@@ -59,7 +59,7 @@ test('bytes count as well as events', async (t) => {
 test('memory full too: events are lost, counted, and logged with their ids', async (t) => {
   const { outbox, log } = outboxOf(t, { maxEvents: 1 })
   for (let nth = 0; nth < 10_003; nth += 1) await outbox.add('events', undefined, event(`e${nth}`))
-  assert.deepEqual([outbox.counts.written, outbox.counts.lost, outbox.inMemory, outbox.waiting], [10_001, 2, 10_000, 10_001])
+  assert.deepEqual([outbox.counts.written, outbox.counts.lost, outbox.inMemory, outbox.eventCount], [10_001, 2, 10_000, 10_001])
   const [lost] = log.of('event_lost')
   assert.deepEqual([lost.level, lost.id], ['error', 'e10001'])
 })
@@ -95,7 +95,7 @@ test('a disk that is full holds up nobody, and what is in memory follows once th
 
 test('a disk that hangs: events wait in memory, are published from there, and others do not even try it', async (t) => {
   const { outbox, log, place, folder } = outboxOf(t, { signOut: 100 })
-  await outbox.published(await outbox.add('events', undefined, event('0')))
+  await outbox.removePublished(await outbox.add('events', undefined, event('0')))
   const { write } = OutboxFolder.prototype
   let answer
   const answered = new Promise((resolve) => { answer = resolve })
@@ -110,9 +110,9 @@ test('a disk that hangs: events wait in memory, are published from there, and ot
   const [one, other] = await Promise.all([outbox.add('events', undefined, event('1')), outbox.add('events', { uid: 'u' }, event('2'))])
   await outbox.add('events', undefined, event('3'))
   assert.equal(tries, 2)
-  assert.deepEqual([outbox.inMemory, outbox.waiting, log.of('outbox_hangs').length], [3, 3, 1])
-  await outbox.published(one)
-  await outbox.release(other)
+  assert.deepEqual([outbox.inMemory, outbox.eventCount, log.of('outbox_hangs').length], [3, 3, 1])
+  await outbox.removePublished(one)
+  await outbox.markReady(other)
   answer()
   await until(() => outbox.inMemory === 1 && filesIn(place(), '-events.json').length === 1)
   assert.deepEqual(filesIn(folder, '.pending'), [])
@@ -149,8 +149,8 @@ test('our sub-folder removed: the next event goes into another, and what is in m
   const pending = await outbox.add('events', { uid: 'u' }, event('1'))
   const before = place()
   rmSync(before, { recursive: true })
-  await outbox.release(pending)
-  assert.deepEqual([outbox.waiting, outbox.inMemory], [1, 1])
+  await outbox.markReady(pending)
+  assert.deepEqual([outbox.eventCount, outbox.inMemory], [1, 1])
   await outbox.persist()
   assert.notEqual(place(), before)
   assert.equal(log.of('outbox_folder_lost').length, 1)
@@ -232,7 +232,7 @@ test('an outbox that an earlier release of the package left is taken over', asyn
 
 test('a hanging disk delays a mass logout by one limit, not each session by one', async (t) => {
   const { outbox, place } = outboxOf(t, { signOut: 400 })
-  await outbox.disk.claimed()
+  await outbox.disk.claimFolder()
   const { write } = OutboxFolder.prototype
   let answers = () => {}
   const hanging = new Promise((resolve) => { answers = resolve })

@@ -79,19 +79,19 @@ test('a left event whose session lives is dropped, once the store has had time t
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(log), () => {})
   let away = true
   let asked = 0
-  const settlement = new SessionLookup(outbox, async (uid) => {
+  const sessionLookup = new SessionLookup(outbox, async (uid) => {
     if (away) throw new Error('away')
     return uid === 'alive' || (uid === 'going' && ++asked === 1) ? {} : undefined
   }, new Logger(log))
-  t.after(() => { settlement.stop(); return outbox.close() })
+  t.after(() => { sessionLookup.stop(); return outbox.close() })
   await outbox.takeOver()
-  await settlement.look()
+  await sessionLookup.lookUpSessions()
   assert.deepEqual([filesIn(folder, '.pending').length, log.of('session_store_away').length], [4, 1])
   away = false
-  await settlement.look()
+  await sessionLookup.lookUpSessions()
   assert.deepEqual(filesIn(folder, '.pending'), ['000000000000005-alive-events.pending', '000000000000005-going-events.pending'])
   for (const entry of outbox.pending) if (entry.stem.includes('alive')) entry.aliveSince -= 5_000
-  await settlement.look()
+  await sessionLookup.lookUpSessions()
   assert.deepEqual([filesIn(folder, '.pending'), filesIn(folder, '-events.json'), filesIn(folder, '.refused')], [[], ['000000000000004-gone-events.json', '000000000000005-going-events.json'], ['000000000000009-broken-events.refused']])
   assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone', 'going']])
 })
@@ -104,12 +104,12 @@ test('a slow answer does not drop an event: it holds for the start of the lookup
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(keptLog()), () => {})
   let now = 1_000
   t.mock.method(performance, 'now', () => now)
-  const settlement = new SessionLookup(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
-  t.after(() => { settlement.stop(); return outbox.close() })
+  const sessionLookup = new SessionLookup(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
+  t.after(() => { sessionLookup.stop(); return outbox.close() })
   await outbox.takeOver()
   for (const [pause, left] of [[0, 1], [1_000, 1], [5_000, 0]]) {
     now += pause
-    await settlement.look()
+    await sessionLookup.lookUpSessions()
     assert.equal(filesIn(folder, '.pending').length, left)
   }
 })
@@ -286,7 +286,7 @@ test('a folder that was being made is removed with its own two files alone, and 
   assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith('new-')), ['new-foreign', 'new-full', 'new-linked'])
   assert.deepEqual([filesIn(elsewhere), filesIn(join(folder, 'new-full')), filesIn(join(folder, 'new-foreign'))], [['owner', 'owner.sock'], ['file'], ['owner', 'owner.sock']])
   assert.equal(logged.length, 3)
-  for (const [at, why] of [/new-foreign.*another user/, /new-full.*other files/, /new-linked.*is a link/].entries()) assert.match(logged.sort()[at], why)
+  for (const [at, why] of [/new-foreign.*another user/, /new-full.*unexpected files/, /new-linked.*is a link/].entries()) assert.match(logged.sort()[at], why)
 })
 
 /** Objects in place of an outbox file that block their reader or never end. */

@@ -218,7 +218,7 @@ test('without features.backchannelLogout, or twice, it does not start', async (t
   const op = provider()
   t.after(() => logouts.close())
   const logouts = publishLogouts(op, options)
-  assert.throws(() => publishLogouts(op, options), /was called for it before/)
+  assert.throws(() => publishLogouts(op, options), /was already called for it/)
 })
 
 test('the front-channel URI of a client is published if the provider keeps it and notifier accepts it', async (t) => {

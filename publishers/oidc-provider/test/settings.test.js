@@ -32,7 +32,7 @@ test('all mistakes are listed, by their settings', (t) => {
   assert.ok(!found.join().includes('pw'))
   assert.deepEqual(mistakesOf({}).map((each) => each.split(':')[0]), ['url', 'outbox.folder'])
   assert.deepEqual(mistakesOf({ url: 'amqp://u@h', outbox: { folder: 'relative' } }).length, 1)
-  assert.throws(() => readSettings({ url: 5, outbox: [], tls: null }), /- url: must be a text.*- tls: must be an object|- tls/s)
+  assert.throws(() => readSettings({ url: 5, outbox: [], tls: null }), /- url: must be a non-empty string.*- tls: must be an object|- tls/s)
 })
 
 test('the defaults are those of the contract', (t) => {
@@ -61,7 +61,7 @@ test('keysFile is read again, and a file that is broken leaves the keys of befor
   const file = join(folderOf(t), 'jwks.json')
   const log = keptLog()
   const shown = new PublishedKeys({ keys: [], keysFile: file }, new Logger(log))
-  const kids = () => { shown.looked = -Infinity; return shown.addTo([{ kid: 'own' }]).map(({ kid }) => kid) }
+  const kids = () => { shown.checkedAt = -Infinity; return shown.addTo([{ kid: 'own' }]).map(({ kid }) => kid) }
   writeFileSync(file, '{"keys": [{"kty": "EC", "kid": "one"}]}')
   assert.deepEqual(kids(), ['own', 'one'])
   writeFileSync(file, '{"keys": [{"kty": "EC", "kid": "one"}, {"kty": "EC", "kid": "two"}]}')
