@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from logout_notifier_publisher import BlockingPublisher, SessionEnded, SettingsMistake
+from logout_notifier_publisher import BlockingPublisher, SessionEnded, SettingsError
 
 from publishers.tests.python.harness import ISSUER, PATIENCE, Queue, files, settings
 
@@ -64,7 +64,7 @@ def test_its_methods(tmp_path: Path) -> None:
         assert (state.written, state.waiting, state.lost) == (3, 1, 1)
     assert len(files(tmp_path, "-bulk.json")) == 1
     assert publisher.state.written == 0
-    with pytest.raises(SettingsMistake):
+    with pytest.raises(SettingsError):
         BlockingPublisher(settings("redis://x", tmp_path))
 
 

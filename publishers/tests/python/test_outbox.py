@@ -17,6 +17,7 @@ from logout_notifier_publisher import (
     EventMistake,
     PreparedEvent,
     Publisher,
+    SettingsError,
     outbox_files,
     pending_events,
     prepared_events,
@@ -69,7 +70,7 @@ async def test_the_log_names_no_file_of_the_session_store(tmp_path: Path, caplog
     async with Publisher(settings(AWAY, tmp_path / "outbox", "any", drain_limit=0.01), alive=alive) as publisher:
         (await publisher.prepare(ended("alice"), session="KEY")).look_up()
         await until(lambda: "does not answer whether" in caplog.text, lambda: caplog.text)
-    assert "lives (No such file or directory)" in caplog.text
+    assert "exists (No such file or directory)" in caplog.text
     assert "KEY" not in caplog.text
 
 
@@ -185,7 +186,7 @@ async def test_a_deleted_folder_is_made_again(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events go to memory and are published from there; a new folder is made at the next look."""
-    monkeypatch.setattr(of_publisher, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(of_publisher, "MAINTENANCE_INTERVAL_SECONDS", 0.05)
     outbox = tmp_path / "outbox"
     async with Publisher(settings(amqp_url, outbox, queue.prefix)) as publisher:
         shutil.rmtree(outbox)
@@ -262,7 +263,7 @@ async def test_an_outbox_of_the_former_names_is_taken_over(
     amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`former_outbox` was written before the names of classes and settings changed."""
-    monkeypatch.setattr(prepared_events, "DELETION_SECONDS", 0.2)
+    monkeypatch.setattr(prepared_events, "DELETION_TIMEOUT_SECONDS", 0.2)
     shutil.copytree(Path(__file__).with_name("former_outbox"), tmp_path / "0")
     (tmp_path / "0").chmod(0o700)
 
@@ -282,6 +283,15 @@ async def test_former_names_still_work(tmp_path: Path) -> None:
     """Each with a warning that has the new name."""
     with pytest.warns(DeprecationWarning, match="`PreparedEvent`"):
         assert logout_notifier_publisher.Ending is PreparedEvent
+    with pytest.warns(DeprecationWarning, match="`SettingsError`"):
+        assert logout_notifier_publisher.SettingsMistake is SettingsError
+    configured = settings(AWAY, tmp_path)
+    with pytest.warns(DeprecationWarning, match="`outbox_folder`"):
+        assert configured.folder == configured.outbox_folder
+    with pytest.warns(DeprecationWarning, match="`find_mistakes`"):
+        assert configured.mistakes() == []
+    with pytest.warns(DeprecationWarning, match="`create_tls_context`"):
+        assert configured.tls_context()
     async with Publisher(settings(AWAY, tmp_path, drain_limit=0.01)) as publisher:
         with pytest.warns(DeprecationWarning, match="`publishing`"):
             async with publisher.ending(ended("a")) as prepared:
@@ -330,7 +340,7 @@ async def test_an_unreadable_folder_is_read_again(
 ) -> None:
     """Its events are published then, without a restart."""
     ids = await left(tmp_path, queue.prefix, "a", "b")
-    monkeypatch.setattr(of_publisher, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(of_publisher, "MAINTENANCE_INTERVAL_SECONDS", 0.05)
     failures, list_events = iter(range(3)), outbox_files.list_events
 
     def fails(folder: Path) -> list[outbox_files.FoundFile]:
@@ -350,7 +360,7 @@ async def test_a_connection_that_cannot_be_closed_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Events that were only in memory are on disk after the stop."""
-    monkeypatch.setattr(of_publisher, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(of_publisher, "TRANSPORT_CLOSE_TIMEOUT_SECONDS", 0.1)
     publisher = Publisher(settings(AWAY, tmp_path, outbox_max_events=1, drain_limit=0.01))
     async with publisher:
         for sid in ("a", "b"):

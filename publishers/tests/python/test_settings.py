@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from logout_notifier_publisher import PublisherSettings, SettingsMistake
-from logout_notifier_publisher.address import AddressMistake, read_address
-from logout_notifier_publisher.publisher_settings import format_cause
+from logout_notifier_publisher import PublisherSettings, SettingsError
+from logout_notifier_publisher.address import AddressError, read_address
+from logout_notifier_publisher.publisher_settings import format_error_without_user_data
 
 PASSWORD = "p%40ss-word"
 
@@ -43,7 +43,7 @@ def test_a_brokers_address(url: str, hosts: list[str], vhost: str) -> None:
 )  # fmt: skip
 def test_an_invalid_address_is_refused(url: object) -> None:
     """Each raises an error with the reason."""
-    with pytest.raises(AddressMistake):
+    with pytest.raises(AddressError):
         read_address(url)
 
 
@@ -60,7 +60,7 @@ def test_all_mistakes_are_listed(tmp_path: Path) -> None:
         "exchnage": "x",
     }
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsMistake) as caught:
+    with pytest.raises(SettingsError) as caught:
         PublisherSettings.from_mapping(given)
     named = {name for name, _ in caught.value.mistakes}
     assert named == {
@@ -80,9 +80,9 @@ def test_the_tls_files_must_go_together(tmp_path: Path) -> None:
     """And be of use."""
     (tmp_path / "ca.pem").write_text("no certificate")
     ours: dict[str, Any] = {"outbox": tmp_path, "secret": "x", "ca_file": tmp_path / "ca.pem"}
-    assert PublisherSettings(url="amqps://idp@h", **ours).mistakes()[0][0] == "ca_file"
-    ((name, text),) = PublisherSettings(url="amqp://idp@h", **ours).mistakes()
-    assert (name, "without TLS" in text) == ("ca_file", True)
+    assert PublisherSettings(url="amqps://idp@h", **ours).find_mistakes()[0][0] == "ca_file"
+    ((name, text),) = PublisherSettings(url="amqp://idp@h", **ours).find_mistakes()
+    assert (name, "requires TLS" in text) == ("ca_file", True)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_an_apis_address(url: str, base: str) -> None:
 def test_an_api_needs_aiohttp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not installed, the error names the extra to install. A broker needs none."""
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    ((name, text),) = PublisherSettings(url="https://h", outbox=tmp_path).mistakes()
+    ((name, text),) = PublisherSettings(url="https://h", outbox=tmp_path).find_mistakes()
     assert (name, text.partition(": ")[2]) == ("url", "pip install 'logout-notifier-publisher[http]'")
-    assert PublisherSettings(url="amqps://idp@h", outbox=tmp_path, secret="x").mistakes() == []
+    assert PublisherSettings(url="amqps://idp@h", outbox=tmp_path, secret="x").find_mistakes() == []
 
 
 def test_the_package_is_light() -> None:
@@ -120,10 +120,13 @@ def test_the_package_is_light() -> None:
 def test_the_cause_of_a_loss_has_the_systems_text_and_no_other() -> None:
     """The text of another error may name the user, and so may a file, except one of the outbox."""
     full = OSError(errno.ENOSPC, "any text", "/var/outbox/a")
-    assert format_cause(full, with_file=True) == "No space left on device: /var/outbox/a"
-    assert format_cause(full) == "No space left on device"
-    assert format_cause(socket.gaierror(socket.EAI_NONAME, "Name or service not known")) == "Name or service not known"
+    assert format_error_without_user_data(full, with_file=True) == "No space left on device: /var/outbox/a"
+    assert format_error_without_user_data(full) == "No space left on device"
+    assert (
+        format_error_without_user_data(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+        == "Name or service not known"
+    )
     for error in (OSError("alice", "alice"), OSError(2**70, "alice"), OSError(-1, "alice"), ssl.SSLError("alice")):
-        assert format_cause(error, with_file=True) == type(error).__name__
-    assert format_cause(RuntimeError("alice")) == "RuntimeError"
-    assert format_cause(ConnectionResetError("alice")) == "ConnectionResetError"
+        assert format_error_without_user_data(error, with_file=True) == type(error).__name__
+    assert format_error_without_user_data(RuntimeError("alice")) == "RuntimeError"
+    assert format_error_without_user_data(ConnectionResetError("alice")) == "ConnectionResetError"

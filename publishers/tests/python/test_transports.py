@@ -23,7 +23,7 @@ async def warning_of(publisher: Publisher, caplog: pytest.LogCaptureFixture, rea
     ("change", "reason", "way_out"),
     [
         (("guest:guest@", "guest:hush-word@"), "denied", "refused the user 'guest' or its password"),
-        (("/", "/nobody-s"), "denied", "has no virtual host 'nobody-s'"),
+        (("/", "/nobody-s"), "denied", "virtual host 'nobody-s' does not exist"),
         (("", ""), "unroutable", "there is no exchange"),
         (("guest:guest@", "guest:guest@127.0.0.1:1,"), "unroutable", "there is no exchange"),
     ],
@@ -61,7 +61,7 @@ async def test_a_queue_that_is_full_keeps_the_event(
         async with Publisher(settings(amqp_url, tmp_path, bare_prefix)) as publisher:
             for number in range(3):
                 await publisher.publish(ended(f"s{number}"))
-            assert "look at its limits" in await warning_of(publisher, caplog, "rejected")
+            assert "check its length limits" in await warning_of(publisher, caplog, "rejected")
             came: list[str] = []
             while len(came) < 3:
                 message = await channel.basic_get(name, no_ack=True)

@@ -5,7 +5,7 @@
         async with publisher.publishing(SessionEnded(iss=…, sub=…, sid=…, clients=["shop"]), session=key):
             await store.delete(key)
 
-`BlockingPublisher` is the same for code without `await`, `logout_notifier_publisher.django` for Django. The README
+`BlockingPublisher` is for code without `await`, `logout_notifier_publisher.django` for Django. The README
 explains how it works. Importing the package starts nothing and imports no client library.
 """
 
@@ -17,7 +17,7 @@ from logout_notifier_publisher.event_checks import EventMistake
 from logout_notifier_publisher.event_publisher import Publisher
 from logout_notifier_publisher.prepared_events import PreparedEvent
 from logout_notifier_publisher.publisher_metrics import PublisherCollector, PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsError
 from logout_notifier_publisher.session_ended import Client, SessionEnded
 
 __all__ = [
@@ -31,13 +31,16 @@ __all__ = [
     "PublisherState",
     "Server",
     "SessionEnded",
-    "SettingsMistake",
+    "SettingsError",
 ]
+
+_FORMER_NAMES = {"Ending": PreparedEvent, "SettingsMistake": SettingsError}
 
 
 def __getattr__(name: str) -> object:
-    """Return `PreparedEvent` under its former name."""
-    if name != "Ending":
+    """Return a class under its former name."""
+    if name not in _FORMER_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("`Ending` is deprecated: use `PreparedEvent`", DeprecationWarning, stacklevel=2)
-    return PreparedEvent
+    found = _FORMER_NAMES[name]
+    warnings.warn(f"`{name}` is deprecated: use `{found.__name__}`", DeprecationWarning, stacklevel=2)
+    return found

@@ -16,25 +16,25 @@ _HOSTS = re.compile(r"([A-Za-z]+://(?:[^/?#]*@)?)([^/?#]*)(.*)")  # the part bef
 _API_PATH = re.compile(r"/v1(?:/events(?:/.*)?)?$", re.IGNORECASE)
 
 
-class AddressMistake(ValueError):  # noqa: N818  it is one
+class AddressError(ValueError):
     """The URL is invalid. The text gives the reason and never contains the password."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A host of the cluster."""
+    """A host of a RabbitMQ cluster."""
 
     name: str
     port: int
 
     def __str__(self) -> str:
-        """Return the host as log lines have it."""
+        """Return host and port for log lines."""
         return f"{self.name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The parsed URL. For AMQP `hosts`, `user`, `password` and `vhost`; for HTTP the `base` of the API's paths."""
+    """The parsed URL. AMQP uses `hosts`, `user`, `password` and `vhost`; HTTP uses `base`, the API's base URL."""
 
     protocol: Literal["amqp", "http"]
     tls: bool
@@ -46,34 +46,34 @@ class Server:
 
 
 def read_address(url: object) -> Server:
-    """Parse and check the URL. Raises AddressMistake."""
+    """Parse and check the URL. Raises AddressError."""
     if not isinstance(url, str) or not url:
-        raise AddressMistake(f"is required: {_FORM}")
+        raise AddressError(f"is required: {_FORM}")
     parts = _HOSTS.fullmatch(url)
     if parts is None or not url.isprintable() or " " in url:
-        raise AddressMistake(f"must be {_FORM}")
+        raise AddressError(f"must be {_FORM}")
     before, hosts, behind = parts.groups()
     try:
         urls = [URL(f"{before}{host}{behind}") for host in hosts.split(",")]
     except ValueError:  # its text may contain the password
-        raise AddressMistake("has an invalid host or port: the port must be 1 to 65535") from None
+        raise AddressError("has an invalid host or port: the port must be 1 to 65535") from None
     if not all(each.host and each.explicit_port != 0 for each in urls):
-        raise AddressMistake(f"names no host, or port 0, where a host should be: must be {_FORM}")
+        raise AddressError(f"has a missing host, or port 0: must be {_FORM}")
     if "?" in behind or "#" in behind:
-        raise AddressMistake("must not have a query or a fragment: use the settings of the publisher instead")
+        raise AddressError("must not have a query or a fragment: use the settings of the publisher instead")
     if urls[0].scheme in _PORTS:
         return _to_broker(urls)
     if urls[0].scheme in ("http", "https"):
         return _to_api(urls)
-    raise AddressMistake(f"has the scheme {urls[0].scheme[:20]!r}: must be {_FORM}")
+    raise AddressError(f"has the scheme {urls[0].scheme[:20]!r}: must be {_FORM}")
 
 
 def _to_broker(urls: list[URL]) -> Server:
     url, port = urls[0], _PORTS[urls[0].scheme]
     if not url.user:
-        raise AddressMistake("must name the broker's user: amqps://USER@HOST")
+        raise AddressError("must name the broker's user: amqps://USER@HOST")
     if "/" in url.raw_path[1:]:
-        raise AddressMistake("has a virtual host with a slash in it: write %2F")
+        raise AddressError("has a slash in the virtual host: write %2F")
     return Server(
         protocol="amqp",
         tls=url.scheme == "amqps",
@@ -87,10 +87,10 @@ def _to_broker(urls: list[URL]) -> Server:
 def _to_api(urls: list[URL]) -> Server:
     url = urls[0]
     if len(urls) > 1:
-        raise AddressMistake(f"names several hosts, and only brokers may be several: {url.scheme}://HOST")
+        raise AddressError(f"must have only one host over HTTP: {url.scheme}://HOST")
     if url.user is not None or url.password is not None:
-        raise AddressMistake("must not hold a user or a password: the API's token goes into `secret_file`")
+        raise AddressError("must have no user or password over HTTP: set the API's token in `secret_file`")
     base = str(url).rstrip("/")
     if (api := _API_PATH.search(base)) is not None:
-        raise AddressMistake(f"includes the API's path: write {base[: api.start()]}, without {api[0]}")
+        raise AddressError(f"includes the API's path: write {base[: api.start()]}, without {api[0]}")
     return Server(protocol="http", tls=url.scheme == "https", base=base)

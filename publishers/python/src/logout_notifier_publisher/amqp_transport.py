@@ -1,7 +1,7 @@
 """Publish to RabbitMQ: persistent, mandatory, confirmed, with `user_id`. Declares nothing.
 
-This module opens the socket itself, so that it can drop an unresponsive broker at once. aiormq ends a wait on a lost
-connection in several ways, including a cancellation: each wait is therefore a task whose result is checked.
+This module opens the socket itself, so that it can drop an unresponsive broker at once. On a lost connection aiormq
+raises an error or cancels the waiter. Each operation therefore runs in its own task, and the result is checked.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ from logout_notifier_publisher.publisher_settings import PublisherSettings, form
 
 ROUTING_KEY = "session.ended"
 HEARTBEAT_SECONDS = 10
-CLOSE_SECONDS = 1.0  # for the AMQP close handshake
+CLOSE_HANDSHAKE_TIMEOUT_SECONDS = 1.0  # for the AMQP close handshake
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class _Connection:
-    """One attempt to connect, with the socket, connection and channel opened so far."""
+class _BrokerLink:
+    """A broker connection, possibly still opening: socket, AMQP connection and channel."""
 
     def __init__(self) -> None:
         self.writer: asyncio.StreamWriter | None = None
@@ -53,7 +53,7 @@ class _Connection:
         self.channel: aiormq.Channel | None = None
 
     @property
-    def usable(self) -> bool:
+    def has_open_channel(self) -> bool:
         """Whether there is a channel to publish on."""
         return self.channel is not None and not self.channel.is_closed
 
@@ -77,7 +77,7 @@ class _Connection:
 
 
 class AmqpTransport:
-    """One connection and one channel, for one lane. `threads`: for files, which block."""
+    """One connection and one channel, for one lane. `threads`: the executor that reads secret and certificate files."""
 
     def __init__(self, settings: PublisherSettings, server: Server, exchange: str, threads: Executor) -> None:
         self._settings = settings
@@ -86,24 +86,26 @@ class AmqpTransport:
         self._threads = threads
         self._limit = settings.publish_limit
         self._next_host = 0
-        self._link = _Connection()
+        self._link = _BrokerLink()
         self._background: set[asyncio.Task[Any]] = set()
 
     @property
     def connected(self) -> bool:
         """Whether there is a channel to publish on."""
-        return self._link.usable
+        return self._link.has_open_channel
 
     async def connect(self) -> PublishFailure | None:
         """Connect to the first host that accepts a connection, unless already connected."""
-        if self._link.usable:
+        if self._link.has_open_channel:
             return None
         self._drop()
         try:
-            secret, context = await asyncio.get_running_loop().run_in_executor(self._threads, self._read_files)
+            secret, context = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._read_secret_and_certificates
+            )
         except (OSError, ValueError) as error:
-            named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
-            return PublishFailure(reason=FailureReason.FILES, text=f"{named}: {format_error(error)}")
+            file = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
+            return PublishFailure(reason=FailureReason.FILES, text=f"{file}: {format_error(error)}")
         failed: PublishFailure | None = None
         for _ in self._server.hosts:
             host = self._server.hosts[self._next_host]
@@ -113,24 +115,26 @@ class AmqpTransport:
             self._next_host = (self._next_host + 1) % len(self._server.hosts)
         return failed
 
-    def _read_files(self) -> tuple[str | None, ssl.SSLContext | None]:
-        return self._settings.read_secret(), self._settings.tls_context() if self._server.tls else None
+    def _read_secret_and_certificates(self) -> tuple[str | None, ssl.SSLContext | None]:
+        return self._settings.read_secret(), self._settings.create_tls_context() if self._server.tls else None
 
     async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> PublishFailure | None:
         """Connect to one host. A connection that opens too late is dropped, even if aiormq ignores its cancellation."""
-        link = _Connection()
+        link = _BrokerLink()
         name = f"notifier.publisher {self._exchange}"
         task = asyncio.ensure_future(link.open(self._server, host, secret, context, name))
         try:
             await asyncio.wait({task}, timeout=self._limit)
         finally:
             if not task.done():
-                task.add_done_callback(lambda _: self._drop(link))  # again: it may have opened a channel since
+                task.add_done_callback(
+                    lambda _: self._drop(link)
+                )  # drop again: the cancelled attempt may still open a connection
                 self._track(task)
                 task.cancel()
                 self._drop(link)
         if not task.done():
-            text = f"{host} did not answer within {self._limit:g} s: is it frozen, or cut off?"
+            text = f"{host} did not respond within {self._limit:g} s: check the broker and the network"
             return PublishFailure(reason=FailureReason.TIMED_OUT, text=text)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
@@ -144,7 +148,7 @@ class AmqpTransport:
         failed = await self.connect()
         channel = self._link.channel
         if failed is not None or channel is None:
-            on_outcome(0, failed or PublishFailure(reason=FailureReason.DISCONNECTED, text="the connection is gone"))
+            on_outcome(0, failed or PublishFailure(reason=FailureReason.DISCONNECTED, text="the connection was lost"))
             return
         tasks = [asyncio.ensure_future(self._publish_one(channel, event)) for event in events]
         try:
@@ -180,26 +184,28 @@ class AmqpTransport:
 
     def _to_outcome(self, task: "asyncio.Task[None]", *, late: bool) -> PublishOutcome:
         if late:
-            text = f"no confirm within {self._limit:g} s: the broker is frozen, or blocks publishing (memory, disk)"
+            text = (
+                f"no confirm within {self._limit:g} s: the broker is unresponsive, or blocks publishing (memory, disk)"
+            )
             return PublishFailure(reason=FailureReason.TIMED_OUT, text=text)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         return Confirmed() if error is None else _to_publish_failure(error, self._exchange)
 
     async def close(self) -> None:
-        """Close the connection by its handshake for at most a second, then drop the socket."""
+        """Wait up to 1 s for the AMQP close handshake, then abort the socket."""
         connection = self._link.connection
         if connection is not None and not connection.is_closed:
             task = asyncio.ensure_future(connection.close())
-            await asyncio.wait({task}, timeout=CLOSE_SECONDS)
+            await asyncio.wait({task}, timeout=CLOSE_HANDSHAKE_TIMEOUT_SECONDS)
             self._track(task)
         self._drop()
         if self._background:
-            await asyncio.wait(self._background, timeout=CLOSE_SECONDS)
+            await asyncio.wait(self._background, timeout=CLOSE_HANDSHAKE_TIMEOUT_SECONDS)
 
-    def _drop(self, link: _Connection | None = None) -> None:
-        """Drop the socket. aiormq cleans up in the background."""
+    def _drop(self, link: _BrokerLink | None = None) -> None:
+        """Abort the socket. aiormq cleans up in the background."""
         if link is None:
-            link, self._link = self._link, _Connection()
+            link, self._link = self._link, _BrokerLink()
         if link.writer is not None:
             link.writer.transport.abort()
         if link.connection is not None and not link.connection.is_closed:
@@ -208,11 +214,11 @@ class AmqpTransport:
     def _track(self, task: "asyncio.Task[Any]") -> None:
         self._background.add(task)
 
-        def ended(done: "asyncio.Task[Any]") -> None:
+        def on_done(done: "asyncio.Task[Any]") -> None:
             self._background.discard(done)
-            done.cancelled() or done.exception()  # or asyncio complains
+            done.cancelled() or done.exception()  # retrieve the exception, otherwise asyncio logs it as never retrieved
 
-        task.add_done_callback(ended)
+        task.add_done_callback(on_done)
 
 
 class _OpenSocketFactory(TransportFactory):
@@ -233,7 +239,7 @@ def _to_connect_failure(error: BaseException, host: str, server: Server) -> Publ
             text = f"{host} refused the user {server.user!r} or its password: check `url` and `secret_file`"
             return PublishFailure(reason=FailureReason.DENIED, text=text)
         case InvalidFrameError() if "OpenOk" in str(error):  # aiormq drops the broker's text
-            text = f"{host} has no virtual host {server.vhost!r} that {server.user!r} may enter"
+            text = f"{host}: virtual host {server.vhost!r} does not exist, or user {server.user!r} has no access to it"
             return PublishFailure(reason=FailureReason.DENIED, text=text)
         case ConnectionClosed():
             return PublishFailure(
@@ -252,10 +258,10 @@ def _to_publish_failure(error: BaseException, exchange: str) -> PublishFailure:
             text = f"no queue is bound to {exchange}: run a notifier worker, or `notifier topology declare`"
             return PublishFailure(reason=FailureReason.UNROUTABLE, text=text)
         case DeliveryError():
-            text = f"a queue behind {exchange} refused it: look at its limits"
+            text = f"a queue bound to {exchange} rejected the event: check its length limits"
             return PublishFailure(reason=FailureReason.REJECTED, text=text)
         case ChannelNotFoundEntity():
-            text = f"there is no exchange {exchange}: run a notifier worker, or look at the virtual host and `exchange`"
+            text = f"there is no exchange {exchange}: run a notifier worker, or check the virtual host and `exchange`"
             return PublishFailure(reason=FailureReason.UNROUTABLE, text=text)
         case ChannelAccessRefused():
             text = f"the user may not write to {exchange}: give it the permission (docs/publishing.md, Who may publish)"
@@ -267,7 +273,7 @@ def _to_publish_failure(error: BaseException, exchange: str) -> PublishFailure:
         case _:
             return PublishFailure(
                 reason=FailureReason.DISCONNECTED,
-                text=f"connection lost before the confirm: {_format_amqp_error(error)}",
+                text=f"the connection was lost before the confirm: {_format_amqp_error(error)}",
             )
 
 

@@ -45,13 +45,13 @@ class ApiTransport:
         return None
 
     async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
-        """Publish one event after another. Stop at the first that stays queued: the next would fail too."""
+        """Publish one event after another. Stop at the first failure, since the next events would fail too."""
         try:
             token = await asyncio.get_running_loop().run_in_executor(self._threads, self._settings.read_secret)
             session = await self._get_session()
         except (OSError, ValueError) as error:
-            named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
-            on_outcome(0, PublishFailure(reason=FailureReason.FILES, text=f"{named}: {format_error(error)}"))
+            file = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
+            on_outcome(0, PublishFailure(reason=FailureReason.FILES, text=f"{file}: {format_error(error)}"))
             return
         for index, event in enumerate(events):
             outcome = await self._post(session, event, token)
@@ -62,7 +62,9 @@ class ApiTransport:
     async def _get_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             loop = asyncio.get_running_loop()
-            context = await loop.run_in_executor(self._threads, self._settings.tls_context) if self._tls else True
+            context = (
+                await loop.run_in_executor(self._threads, self._settings.create_tls_context) if self._tls else True
+            )
             connector = aiohttp.TCPConnector(ssl=context, resolver=aiohttp.ThreadedResolver(), limit=1)
             timeout = aiohttp.ClientTimeout(total=self._settings.publish_limit)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
@@ -86,12 +88,12 @@ class ApiTransport:
         except TimeoutError:
             failed = PublishFailure(
                 reason=FailureReason.TIMED_OUT,
-                text=f"{self._host} did not answer within {self._settings.publish_limit:g} s",
+                text=f"{self._host} did not respond within {self._settings.publish_limit:g} s",
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failed = PublishFailure(reason=FailureReason.UNREACHABLE, text=f"{self._host}: {format_error(error)}")
         self._reachable = False
-        await self.close()  # a new connection, with the files as they are then
+        await self.close()  # the next attempt connects with the current files
         return failed
 
     async def close(self) -> None:
@@ -104,7 +106,7 @@ class ApiTransport:
 async def _read_start(content: aiohttp.StreamReader) -> bytes:
     """Return the body up to `MAX_BODY_BYTES`, or as much as arrives within the limit.
 
-    The status is known: a firewall that never ends its page must not hold the lane as an outage does.
+    The status suffices: a firewall that never completes its page must not block the lane like an outage.
     """
     body = bytearray()
     try:
@@ -119,10 +121,10 @@ def _parse_retry_after(retry_after: str | None) -> float:
     if not retry_after:
         return 0.0
     if retry_after.strip().isdecimal():
-        wanted = float(retry_after)
+        seconds = float(retry_after)
     else:
         try:
-            wanted = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+            seconds = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError, OverflowError):
             return 0.0
-    return min(max(wanted, 0.0), MAX_RETRY_AFTER_SECONDS)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

@@ -1,7 +1,7 @@
-"""Publisher for servers without `await`: one thread with its own event loop. Safe over a fork.
+"""Publisher for servers without `await`: one thread with its own event loop. Safe with fork.
 
-It starts when it is first used, in the process that uses it. A forked child (gunicorn with `preload_app`) has none of
-its parent's threads: it starts a thread at its first use, with a separate outbox folder.
+The thread starts at the first use in each process. A forked child (gunicorn with `preload_app`) has none of its
+parent's threads: it starts a thread at its own first use, with a separate outbox folder.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -19,23 +19,29 @@ from typing import Any, Self, TypeVar
 from logout_notifier_publisher.deprecation import deprecated_name
 from logout_notifier_publisher.event_publisher import Publisher
 from logout_notifier_publisher.guarded_log import log
-from logout_notifier_publisher.prepared_events import DELETION_SECONDS, IsAlive, PreparedEvent
+from logout_notifier_publisher.prepared_events import DELETION_TIMEOUT_SECONDS, IsAlive, PreparedEvent
 from logout_notifier_publisher.publisher_metrics import PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, format_cause
+from logout_notifier_publisher.publisher_settings import (
+    PublisherSettings,
+    SettingsError,
+    format_error_without_user_data,
+)
 from logout_notifier_publisher.session_ended import SessionEnded
 
 T = TypeVar("T")
-GRACE_SECONDS = 1.0  # beyond the limit of a sign-out, for the event loop
-LATE_LOOKUP_SECONDS = 300.0  # within which a deletion that did not wait for the event completes
-STARVED = "the publisher's thread does not run, or hardly (uWSGI needs enable-threads; gevent and eventlet do not do)"
+GRACE_SECONDS = 1.0  # added to `sign_out_limit` for thread scheduling
+LATE_DELETION_TIMEOUT_SECONDS = 300.0  # for a deletion that started before its event was stored
+THREAD_NOT_RUNNING_TEXT = (
+    "the publisher's thread does not run, or hardly (uWSGI needs enable-threads; gevent and eventlet are not supported)"
+)
 
 
 class BlockingPublisher:
-    """As `Publisher`, for threads. `alive` is called on threads of the publisher."""
+    """Like `Publisher`, for threads. `alive` is called on threads of the publisher."""
 
     def __init__(self, settings: PublisherSettings, *, alive: IsAlive | None = None) -> None:
-        if mistakes := settings.mistakes():
-            raise SettingsMistake(mistakes)
+        if mistakes := settings.find_mistakes():
+            raise SettingsError(mistakes)
         self._settings = settings
         self._alive = alive
         self._starting = threading.Lock()
@@ -54,33 +60,37 @@ class BlockingPublisher:
         self.close()
 
     def start(self) -> None:
-        """Start the thread of this process, if there is none. Its first use does so too."""
-        self._get_running()
+        """Start the thread of this process, if there is none. The first publish or prepare also starts it."""
+        self._get_or_start_thread()
 
     def close(self) -> None:
-        """Publish for `drain_limit` seconds more, then end the thread. It also happens when the interpreter ends."""
+        """Continue to publish for up to `drain_limit` seconds, then end the thread. Also called at interpreter exit."""
         with self._starting:
             running, self._running = self._running, None
             if running is not None and self._pid == os.getpid():
                 running.close()
 
     def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
-        """As `Publisher.publish`. Raises TimeoutError if the publisher's thread does not run."""
-        running = self._get_running()
-        return running.wait(running.publisher.publish(ended, bulk=bulk), self._limit)
+        """Like `Publisher.publish`. Raises TimeoutError if the publisher's thread does not run."""
+        running = self._get_or_start_thread()
+        return running.run_and_wait(running.publisher.publish(ended, bulk=bulk), self._max_wait_seconds)
 
     def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingPreparedEvent":
-        """As `Publisher.prepare`. Never raises an error of the publisher."""
+        """Like `Publisher.prepare`. Never raises an error of the publisher."""
         try:
-            running = self._get_running()
-            future = running.begin(running.publisher.prepare(ended, session=session, bulk=bulk))
+            running = self._get_or_start_thread()
+            future = running.submit(running.publisher.prepare(ended, session=session, bulk=bulk))
             try:
-                return BlockingPreparedEvent(running, future.result(self._limit))
+                return BlockingPreparedEvent(running, future.result(self._max_wait_seconds))
             except TimeoutError:
                 future.add_done_callback(_look_up_late)
-                log.error("an event was not taken within %g s, and follows: %s", self._limit, STARVED)
+                log.error(
+                    "an event was not stored within %g s; it is stored later: %s",
+                    self._max_wait_seconds,
+                    THREAD_NOT_RUNNING_TEXT,
+                )
         except Exception as error:  # noqa: BLE001  no error stops a sign-out
-            why = format_cause(error, with_file=True)
+            why = format_error_without_user_data(error, with_file=True)
             log.error("a session end is LOST (%s): no client is notified of this sign-out", why)
         return BlockingPreparedEvent(None, None)
 
@@ -88,14 +98,14 @@ class BlockingPublisher:
     def publishing(
         self, ended: SessionEnded, *, session: object = None, bulk: bool = False
     ) -> Iterator["BlockingPreparedEvent"]:
-        """As `Publisher.publishing`: around the deletion of a session."""
-        made = self.prepare(ended, session=session, bulk=bulk)
+        """Context manager around the deletion of a session, like `Publisher.publishing`."""
+        prepared = self.prepare(ended, session=session, bulk=bulk)
         try:
-            yield made
+            yield prepared
         except BaseException as error:
-            made.look_up(doubt=not isinstance(error, Exception))
+            prepared.look_up(doubt=not isinstance(error, Exception))
             raise
-        made.publish()
+        prepared.publish()
 
     ending = deprecated_name("ending", "publishing")
 
@@ -105,25 +115,25 @@ class BlockingPublisher:
         running = self._running
         if running is None or self._pid != os.getpid():
             return PublisherState()
-        return running.wait(running.state(), GRACE_SECONDS)
+        return running.run_and_wait(running.state(), GRACE_SECONDS)
 
     @property
-    def _limit(self) -> float:
+    def _max_wait_seconds(self) -> float:
         """Return the maximum seconds that a caller waits for the publisher's thread."""
         return self._settings.sign_out_limit + GRACE_SECONDS
 
-    def _get_running(self) -> "_PublisherThread":
+    def _get_or_start_thread(self) -> "_PublisherThread":
         """Return the running thread of this process; start it if necessary."""
         if self._pid != os.getpid():  # forked: a thread of the parent may hold the lock
             self._pid, self._starting, self._running = os.getpid(), threading.Lock(), None
         with self._starting:
             if self._running is None:
-                self._running = _PublisherThread(Publisher(self._settings, alive=self._alive), self._limit)
+                self._running = _PublisherThread(Publisher(self._settings, alive=self._alive), self._max_wait_seconds)
             return self._running
 
 
 class BlockingPreparedEvent:
-    """As `PreparedEvent`, for threads. No method waits or raises."""
+    """Like `PreparedEvent`, for threads. No method waits or raises."""
 
     def __init__(self, running: "_PublisherThread | None", prepared: PreparedEvent | None) -> None:
         self.id = None if prepared is None else prepared.id
@@ -131,17 +141,17 @@ class BlockingPreparedEvent:
         self._prepared = prepared
 
     def publish(self) -> None:
-        """Publish the event: the session has ended."""
+        """Publish the event, because the session has ended."""
         if self._running is not None and self._prepared is not None:
             self._running.call(self._prepared.publish)
 
     def discard(self) -> None:
-        """Delete the event: the session lives."""
+        """Delete the event, because the session still exists."""
         if self._running is not None and self._prepared is not None:
             self._running.call(self._prepared.discard)
 
-    def look_up(self, *, patience: float = DELETION_SECONDS, doubt: bool = True) -> None:
-        """Let the store decide, see `PreparedEvent.look_up`."""
+    def look_up(self, *, patience: float = DELETION_TIMEOUT_SECONDS, doubt: bool = True) -> None:
+        """Look up the session, and publish or discard accordingly, see `PreparedEvent.look_up`."""
         prepared = self._prepared
         if self._running is not None and prepared is not None:
             self._running.call(lambda: prepared.look_up(patience=patience, doubt=doubt))
@@ -152,55 +162,55 @@ class BlockingPreparedEvent:
 
 
 class _PublisherThread:
-    """A thread, its loop and the publisher on it."""
+    """A thread with an event loop, on which the publisher runs."""
 
     def __init__(self, publisher: Publisher, limit: float) -> None:
         self.publisher = publisher
-        self._limit = limit
+        self._max_wait_seconds = limit
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="notifier-publisher", daemon=True)
         self._thread.start()
-        with contextlib.suppress(TimeoutError):  # it starts as soon as it can
-            self.wait(publisher.start(), limit)
+        with contextlib.suppress(TimeoutError):  # the start continues in the background
+            self.run_and_wait(publisher.start(), limit)
         reference = weakref.ref(self)
-        self._at_exit = lambda: _close(reference)
+        self._at_exit = lambda: _close_at_exit(reference)
         atexit.register(self._at_exit)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def begin(self, what: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Run a coroutine on the loop."""
-        return asyncio.run_coroutine_threadsafe(what, self._loop)
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run a coroutine on the loop. Returns at once."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def wait(self, what: Coroutine[Any, Any, T], limit: float) -> T:
+    def run_and_wait(self, coroutine: Coroutine[Any, Any, T], limit: float) -> T:
         """Return the coroutine's result. Raises its error, or TimeoutError after the limit; the coroutine continues."""
         try:
-            return self.begin(what).result(limit)
+            return self.submit(coroutine).result(limit)
         except TimeoutError:
-            log.error("no answer within %g s: %s", limit, STARVED)
+            log.error("no result within %g s: %s", limit, THREAD_NOT_RUNNING_TEXT)
             raise
 
-    def call(self, what: Any) -> None:
-        """Call a function on the loop. Does nothing if the loop has ended: the next process reads the file."""
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function on the loop. If the loop has ended, log it: the next start looks up the session."""
         try:
-            self._loop.call_soon_threadsafe(what)
+            self._loop.call_soon_threadsafe(function)
         except RuntimeError:
-            log.warning("an event was decided after the publisher had been closed; the next start looks its session up")
+            log.warning("an event was published or discarded after close(); the next start looks up its session")
 
     async def state(self) -> PublisherState:
-        """On the loop's thread."""
+        """Return the publisher's state, read on the loop's thread."""
         return self.publisher.state
 
     def close(self) -> None:
-        """Drain, and end the thread."""
+        """Drain, then end the thread."""
         atexit.unregister(self._at_exit)
         if not self._thread.is_alive():
             return  # a forked child has no such thread
         try:
             with contextlib.suppress(TimeoutError):
-                self.wait(self.publisher.close(), self.publisher.max_close_seconds)
+                self.run_and_wait(self.publisher.close(), self.publisher.max_close_seconds)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(GRACE_SECONDS)
@@ -209,12 +219,12 @@ class _PublisherThread:
 
 
 def _look_up_late(done: "Future[PreparedEvent]") -> None:
-    """Look up the session on the loop's thread: the deletion did not wait for the event."""
+    """Look up the session, which may have been deleted before the event was stored."""
     if not done.cancelled() and done.exception() is None:
-        done.result().look_up(patience=LATE_LOOKUP_SECONDS)
+        done.result().look_up(patience=LATE_DELETION_TIMEOUT_SECONDS)
 
 
-def _close(reference: "weakref.ref[_PublisherThread]") -> None:
+def _close_at_exit(reference: "weakref.ref[_PublisherThread]") -> None:
     running = reference()
     if running is not None:
         running.close()

@@ -1,7 +1,7 @@
-"""Threads for blocking work: the disk, secret files. They end with the process, even if they are blocked.
+"""Threads for blocking work: the disk, secret files. They end with the process, even while blocked.
 
-Those of `concurrent.futures` accept no work once the interpreter shuts down, which is when a publisher drains. Also, a
-thread that waits for a hanging disk would keep the process from ending.
+The threads of `concurrent.futures` accept no work during interpreter shutdown, when a publisher drains. A thread of
+theirs that is blocked by a hanging disk would also prevent the process from ending.
 """
 
 import queue
@@ -19,8 +19,8 @@ _Work = tuple["Future[Any]", Callable[[], Any]]
 class DaemonThreads(Executor):
     """A pool of daemon threads, started on demand."""
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
+    def __init__(self, max_threads: int, name: str) -> None:
+        self._max_threads = max_threads
         self._name = name
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
@@ -33,7 +33,7 @@ class DaemonThreads(Executor):
         self._work.put((future, lambda: what(*args, **kwargs)))
         if not self._idle.acquire(blocking=False):
             with self._lock:
-                if self._started < self._most:
+                if self._started < self._max_threads:
                     self._started += 1
                     threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True).start()
         return future

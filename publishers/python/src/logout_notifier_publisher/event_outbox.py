@@ -1,6 +1,6 @@
 """The outbox: each event is in a file before it is published, or in memory if the disk fails or is full.
 
-State belongs to the event loop.
+Not thread-safe: use it from one event loop.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from logout_notifier_publisher.publisher_settings import PublisherSettings, form
 
 
 class EventOutbox:
-    """The pending events. Used from one event loop."""
+    """The pending events of this process. Not thread-safe."""
 
     def __init__(self, settings: PublisherSettings, counts: PublisherCounters, threads: DaemonThreads) -> None:
         self._max_age = settings.outbox_max_age
         self._counts = counts
         self._pending = PendingEvents(settings.outbox_max_events, settings.outbox_max_bytes)
-        self._disk = OutboxDisk(settings.folder, threads)
+        self._disk = OutboxDisk(settings.outbox_folder, threads)
         self._token = secrets.token_hex(4)
         self._stamp = 0
         self._writing: set[str] = set()  # names
@@ -39,37 +39,37 @@ class EventOutbox:
 
     # ── open and take over ──
 
-    async def open(self) -> list[PendingEvent]:
+    async def claim_and_take_over(self) -> list[PendingEvent]:
         """Claim a folder if there is none, and take over the events of dead processes.
 
         Returns the events whose session must be looked up. Never raises for the disk.
         """
-        return self._load(await self._disk.refresh())
+        return self._add_found_files(await self._disk.refresh())
 
-    def _load(self, files: Iterable[FoundFile]) -> list[PendingEvent]:
+    def _add_found_files(self, files: Iterable[FoundFile]) -> list[PendingEvent]:
         found = []
-        for left in files:
-            if left.path.stem not in self._pending.by_name and left.path.stem not in self._writing:
-                stage = Stage.PREPARED if left.pending else Stage.READY
+        for file in files:
+            if file.path.stem not in self._pending.by_name and file.path.stem not in self._writing:
+                stage = Stage.PREPARED if file.pending else Stage.READY
                 event = PendingEvent(
-                    id="", name=left.path.stem, lane=left.lane, at=left.at, size=left.size, stage=stage, path=left.path
+                    id="", name=file.path.stem, lane=file.lane, at=file.at, size=file.size, stage=stage, path=file.path
                 )  # fmt: skip
                 self._pending.add(event)
                 if stage is Stage.PREPARED:
                     found.append(event)
-        self._wake()
+        self._signal_all_lanes()
         return found
 
     # ── store ──
 
     async def store(self, event_id: str, lane: Lane, content: bytes, stage: Stage, limit: float) -> PendingEvent | None:
-        """Store an event: on disk when this returns, or in memory if the disk fails, is full, or exceeds `limit`.
+        """Store an event on disk, or in memory if the disk fails, is full, or takes longer than `limit` seconds.
 
-        While the disk hangs, only the first event waits for it. Returns None if it is lost. If cancelled, the event is
-        stored all the same; `remove` deletes it.
+        While the disk hangs, only the first event waits for it. Returns None if the event is lost. Cancelling the call
+        does not cancel the write; call `remove` to delete the event.
         """
         if not self._pending.room_in_memory(lane):
-            self.record_loss(event_id, f"{len(self._pending)} events wait, and memory is full")
+            self.record_loss(event_id, f"{len(self._pending)} events are pending, and memory is full")
             return None
         now = time.time_ns()
         self._stamp = max(self._stamp + 1, now)
@@ -87,18 +87,23 @@ class EventOutbox:
             done, _ = await asyncio.wait({writing}, timeout=0.0 if self._disk_hangs else limit)
             if not done:
                 self._disk_hangs = True
-                self._log_memory_only(event, f"the disk did not answer within {limit:g} s", "hangs")
+                self._log_memory_only(event, f"the disk did not respond within {limit:g} s", "hangs")
         self._counts.on_stored(on_disk=event.path is not None)
         return event
 
     async def _write(self, event: PendingEvent, suffix: str) -> None:
-        """Write an event to disk, then apply the decisions made meanwhile to its file. Never raises for the disk."""
+        """Write an event to disk, then rename or delete its file if it was made ready or removed meanwhile.
+
+        Never raises for the disk.
+        """
         if event.content is None:
             return
         event.writing = True
         self._writing.add(event.name)
         try:
-            await self._disk.write(event.name, event.content, suffix, lambda path: self._pending.written(event, path))
+            await self._disk.write(
+                event.name, event.content, suffix, lambda path: self._pending.on_written(event, path)
+            )
         except OSError as error:
             self._log_memory_only(event, format_error(error))
         finally:
@@ -111,10 +116,10 @@ class EventOutbox:
             self._rename_later(event)
 
     def _log_memory_only(self, event: PendingEvent, why: str, kind: str = "") -> None:
-        if self._log_limit.allows(("memory", kind or why)):  # a full disk is logged besides a full outbox
+        if self._log_limit.allows(("memory", kind or why)):  # a full disk is logged separately from a full outbox
             log.error(
-                "event %s (lane %s) waits in memory alone: the outbox %s does not take it: %s. %d such events are lost"
-                " if this process ends now. The disk is tried again every 30 s",
+                "event %s (lane %s) waits in memory alone: it cannot be written to the outbox %s: %s. %d such events"
+                " are lost if this process ends now. The write is retried every 30 s",
                 event.id, event.lane.value, self._disk.root, why, self._pending.in_memory,
             )  # fmt: skip
 
@@ -130,15 +135,15 @@ class EventOutbox:
             if not self._disk.usable:
                 return
             if not self._pending.room_on_disk(event.size, event.lane):
-                continue  # a sign-out may fit where a mass logout does not
+                continue  # bulk events have a lower limit than single sign-outs
             await self._write(event, PENDING if event.stage is Stage.PREPARED else READY)
             if event.path is None and event.stage is not Stage.REMOVED:
                 return
 
     # ── decide ──
 
-    def release(self, event: PendingEvent) -> None:
-        """Make an event ready to be published: its session has ended."""
+    def mark_ready(self, event: PendingEvent) -> None:
+        """Mark an event ready to be published, because its session has ended."""
         if event.stage is Stage.PREPARED:
             self._pending.make_ready(event)
             self._ready_signals[event.lane].set()
@@ -146,18 +151,21 @@ class EventOutbox:
                 self._rename_later(event)
 
     def _rename_later(self, event: PendingEvent) -> None:
-        """Rename without waiting or fsync: before that, a restart looks the session up, or publishes."""
+        """Rename the file in the background, without fsync.
+
+        If the process dies before that, the next start looks up the session, or publishes if there is no `alive`.
+        """
         if event.path is not None and event.path.suffix == PENDING:
             event.path = self._disk.rename_later(event.path, READY)
 
     def remove(self, *events: PendingEvent) -> None:
-        """Delete events that were published, or whose session lives."""
+        """Delete events that were published, or whose session still exists."""
         for event in events:
             self._pending.remove(event)
         self._disk.remove_later(event.path for event in events if event.path is not None and not event.writing)
 
     def set_aside(self, event: PendingEvent, suffix: str, why: str) -> None:
-        """Keep the file of an event that can never be published under another name."""
+        """Rename the file of an event that cannot be published, for inspection."""
         self._pending.remove(event)
         self._counts.refused += suffix == REFUSED
         self._counts.expired += suffix == EXPIRED
@@ -166,14 +174,14 @@ class EventOutbox:
             self._disk.rename_later(event.path, suffix)
 
     def expire(self) -> None:
-        """Set aside the events that are older than `outbox_max_age`: their sessions have ended everywhere."""
+        """Set aside the events that are older than `outbox_max_age`: their sessions have expired at all clients."""
         for event in list(self._pending.by_name.values()):
             self._expire_if_old(event)
 
     def _expire_if_old(self, event: PendingEvent) -> bool:
         if time.time() - event.at <= self._max_age:
             return False
-        self.set_aside(event, EXPIRED, f"it has waited for longer than outbox_max_age ({self._max_age:g} s)")
+        self.set_aside(event, EXPIRED, f"it is older than outbox_max_age ({self._max_age:g} s)")
         return True
 
     # ── publishing ──
@@ -193,7 +201,7 @@ class EventOutbox:
         return found
 
     def defer(self, event: PendingEvent) -> None:
-        """Publish the other events of the lane without this one."""
+        """Exclude the event from `take` until `restore_deferred`."""
         self._pending.defer(event)
 
     def deferred(self, lane: Lane) -> list[PendingEvent]:
@@ -201,7 +209,7 @@ class EventOutbox:
         return self._pending.deferred(lane)
 
     def restore_deferred(self, lane: Lane) -> None:
-        """Publish the deferred events of the lane like all others."""
+        """Return the deferred events to the lane's queue."""
         self._pending.restore_deferred(lane)
 
     def has_ready(self, lane: Lane) -> bool:
@@ -209,12 +217,12 @@ class EventOutbox:
         return self._pending.has_ready(lane)
 
     def requeue(self, events: Iterable[PendingEvent]) -> None:
-        """Queue the events that are still to be published."""
+        """Return the taken events to their queues, unless they were removed or deferred."""
         self._pending.requeue(events)
-        self._wake()
+        self._signal_all_lanes()
 
     async def read(self, events: Sequence[PendingEvent]) -> list[tuple[PendingEvent, StoredEvent]]:
-        """Return the content of each event. An invalid event is set aside; an unreadable file is tried again later."""
+        """Return the content of each event. An invalid event is set aside; an unreadable file is read again later."""
         events = [event for event in events if not self._expire_if_old(event)]
         contents = {event: event.content for event in events if event.content is not None}
         paths = {event: event.path for event in events if event.content is None and event.path is not None}
@@ -234,18 +242,18 @@ class EventOutbox:
                 else:  # the file was renamed
                     event.lane = stored.lane
                     self.requeue([event])
-            elif isinstance(content, outbox_files.ForeignFileError):
+            elif isinstance(content, outbox_files.UntrustedFileError):
                 self.set_aside(event, REFUSED, format_error(content))
             else:
-                self._cannot_read(event, content)
+                self._on_read_error(event, content)
         return found
 
-    def _cannot_read(self, event: PendingEvent, error: OSError | None) -> None:
+    def _on_read_error(self, event: PendingEvent, error: OSError | None) -> None:
         self._pending.remove(event)
         self._disk.needs_scan = True
         if self._log_limit.allows("unread"):
-            why = "it is gone" if error is None else format_error(error)
-            log.error("file %s cannot be read: %s. It, and others, are looked for again", event.name, why)
+            why = "it is missing" if error is None else format_error(error)
+            log.error("file %s cannot be read: %s. The outbox folder will be scanned again", event.name, why)
 
     # ── state ──
 
@@ -254,30 +262,30 @@ class EventOutbox:
         return len(self._pending)
 
     @property
-    def in_memory(self) -> int:
+    def in_memory_count(self) -> int:
         """Return the number of events that are only in memory."""
         return self._pending.in_memory
 
     @property
-    def oldest(self) -> float | None:
+    def oldest_stored_at(self) -> float | None:
         """Return the time of the oldest event, in epoch seconds."""
         return self._pending.oldest()
 
     @property
-    def any_ready(self) -> bool:
-        """Return whether an event can be published now. Deferred events do not count."""
+    def has_unpublished(self) -> bool:
+        """Return whether events are queued or in flight. Deferred events do not count."""
         return any(event.stage is Stage.READY for event in self._pending.by_name.values())
 
-    def _wake(self) -> None:
-        for came in self._ready_signals.values():
-            came.set()
+    def _signal_all_lanes(self) -> None:
+        for signal in self._ready_signals.values():
+            signal.set()
 
     async def close(self, limit: float) -> None:
-        """Release the folder. Events in memory are written to disk now, or are lost."""
+        """Write the events in memory to disk, then release the folder. Events that cannot be written are lost."""
         try:
             async with asyncio.timeout(limit):
                 if self._pending.in_memory:
-                    await self.open()
+                    await self.claim_and_take_over()
                     await self.persist()
                 await self._disk.finish()
         except TimeoutError:

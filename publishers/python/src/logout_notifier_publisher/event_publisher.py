@@ -20,31 +20,35 @@ from logout_notifier_publisher.lane_publisher import LanePublisher
 from logout_notifier_publisher.pending_events import PendingEvent, Stage
 from logout_notifier_publisher.prepared_events import IsAlive, PreparedEvent, PreparedEvents
 from logout_notifier_publisher.publisher_metrics import PublisherCounters, PublisherState
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake, format_cause
+from logout_notifier_publisher.publisher_settings import (
+    PublisherSettings,
+    SettingsError,
+    format_error_without_user_data,
+)
 from logout_notifier_publisher.session_ended import EventPart, SessionEnded, build_events
 
-REFRESH_SECONDS = 30.0  # between checks of the disk and of dead processes' folders
-THREAD_COUNT = 8  # an fsync takes about a millisecond, and concurrent ones share the disk's flush
-CLOSE_SECONDS = 5.0  # for a connection
-POLL_SECONDS = 0.02  # between checks whether all is published, during a close
+MAINTENANCE_INTERVAL_SECONDS = 30.0  # between checks of the disk and of dead processes' folders
+THREAD_COUNT = 8  # concurrent fsyncs share one disk flush, so more threads store more events
+TRANSPORT_CLOSE_TIMEOUT_SECONDS = 5.0
+POLL_INTERVAL_SECONDS = 0.02  # between checks whether all events are published, during a close
 
 
 class Publisher:
     """Stores events on disk and publishes them. For one event loop and one process.
 
-    `alive`: returns whether a session lives, given the `session` of `publishing(…)`; a function, or a coroutine
-    function. Raises SettingsMistake, which lists all mistakes.
+    `alive`: a sync or async function that receives the `session` of `publishing(…)`, and returns whether that session
+    exists. Raises SettingsError, which lists all mistakes.
     """
 
     def __init__(self, settings: PublisherSettings, *, alive: IsAlive | None = None) -> None:
-        if mistakes := settings.mistakes():
-            raise SettingsMistake(mistakes)
+        if mistakes := settings.find_mistakes():
+            raise SettingsError(mistakes)
         self._settings = settings
         self._counts = PublisherCounters()
         self._threads = DaemonThreads(THREAD_COUNT, "notifier-publisher")
         self._outbox = EventOutbox(settings, self._counts, self._threads)
         self._prepared = PreparedEvents(self._outbox, alive)
-        self._transports = {lane: _transport(settings, lane, self._threads) for lane in Lane}
+        self._transports = {lane: _create_transport(settings, lane, self._threads) for lane in Lane}
         self._opening: asyncio.Task[None] | None = None
         self._opening_is_late = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,16 +73,16 @@ class Publisher:
         if self._closed:
             raise RuntimeError("the publisher is closed")
         if self._opening is None:
-            self._opening = asyncio.create_task(self._refresh())
+            self._opening = asyncio.create_task(self._take_over_events())
             for lane, transport in self._transports.items():
                 publisher = LanePublisher(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
                 self._tasks.append(asyncio.create_task(publisher.run()))
-            self._tasks.append(asyncio.create_task(self._refresh_periodically()))
+            self._tasks.append(asyncio.create_task(self._maintain_outbox()))
         await asyncio.wait({self._opening}, timeout=0.0 if self._opening_is_late else self._settings.sign_out_limit)
         self._opening_is_late = not self._opening.done()
 
     async def close(self) -> None:
-        """Publish for `drain_limit` seconds more, then stop. The rest stays on disk for the next start."""
+        """Continue to publish for up to `drain_limit` seconds, then stop. The next start publishes the rest."""
         if self._closed or self._opening is None:
             self._closed = True
             return
@@ -86,32 +90,37 @@ class Publisher:
         give_up = time.monotonic() + self._settings.drain_limit
         if self._running_stores:
             await asyncio.wait(set(self._running_stores), timeout=self._settings.drain_limit)
-        while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  lanes do not signal it
-            await asyncio.sleep(POLL_SECONDS)
+        while self._outbox.has_unpublished and time.monotonic() < give_up:  # noqa: ASYNC110  lanes do not signal it
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
-            for transport in self._transports.values():  # last: a connection that cannot be closed loses no event
-                stack.push_async_callback(_close, transport)
+            for (
+                transport
+            ) in self._transports.values():  # runs last (reverse order), so that a hanging close loses no event
+                stack.push_async_callback(_close_transport, transport)
             stack.push_async_callback(self._outbox.close, self._settings.sign_out_limit)
             stack.push_async_callback(self._prepared.close)
             for task in (self._opening, *self._tasks):
                 task.cancel()
             await asyncio.wait({self._opening, *self._tasks}, timeout=self._settings.drain_limit)
-        log.info("stopped; %d events wait on disk for the next start", len(self._outbox) - self._outbox.in_memory)
+        log.info(
+            "stopped; %d pending events on disk are published after the next start",
+            len(self._outbox) - self._outbox.in_memory_count,
+        )
 
     @property
     def max_close_seconds(self) -> float:
         """Return the maximum seconds of `close`, including the time to close connections and threads."""
         return 2 * self._settings.drain_limit + self._settings.sign_out_limit + 10.0
 
-    async def _refresh(self) -> None:
-        self._prepared.look_up(await self._outbox.open())
+    async def _take_over_events(self) -> None:
+        self._prepared.look_up(await self._outbox.claim_and_take_over())
 
-    async def _refresh_periodically(self) -> None:
+    async def _maintain_outbox(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(MAINTENANCE_INTERVAL_SECONDS)
             try:
-                await self._refresh()
+                await self._take_over_events()
                 await self._outbox.persist()
                 self._outbox.expire()
             except Exception:  # noqa: BLE001  an internal error must not end the loop
@@ -127,12 +136,12 @@ class Publisher:
         """
         lane = Lane.BULK if bulk else Lane.EVENTS
         found = build_events(ended, now=time.time())
-        kept = self._start_store(self._store(found, lane, None, Stage.READY), self._prepared.publish)
-        await asyncio.shield(kept)
+        storing = self._start_store(self._store(found, lane, None, Stage.READY), self._prepared.publish)
+        await asyncio.shield(storing)
         return found[0].id
 
     async def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> PreparedEvent:
-        """Write the event of a session that is about to end. The `PreparedEvent` publishes or discards it.
+        """Store the event of a session that is about to end. The `PreparedEvent` publishes or discards it.
 
         `session`: the argument of `alive`, any JSON value; it is stored in the file. Never raises an error of the
         publisher: an invalid event is logged and counted as lost.
@@ -140,18 +149,18 @@ class Publisher:
         try:
             lane = Lane.BULK if bulk else Lane.EVENTS
             found = build_events(ended, now=time.time(), session=session, looked_up=self._prepared.can_look_up)
-            kept = self._start_store(self._store(found, lane, session, Stage.PREPARED), None)
+            storing = self._start_store(self._store(found, lane, session, Stage.PREPARED), None)
             try:
-                events = await asyncio.shield(kept)
-            except asyncio.CancelledError:  # the deletion does not follow
-                kept.add_done_callback(self._discard_stored)
+                events = await asyncio.shield(storing)
+            except asyncio.CancelledError:  # the caller was cancelled before it deleted the session
+                storing.add_done_callback(self._discard_stored)
                 raise
             return PreparedEvent(self._prepared, events, session, found[0].id)
         except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
             reason = (
                 f"the event is invalid: {error}"
                 if isinstance(error, EventMistake)
-                else format_cause(error, with_file=True)
+                else format_error_without_user_data(error, with_file=True)
             )
             self._outbox.record_loss(ended.id or "?", reason)
             return PreparedEvent(self._prepared, [], session, None)
@@ -160,18 +169,19 @@ class Publisher:
     async def publishing(
         self, ended: SessionEnded, *, session: object = None, bulk: bool = False
     ) -> AsyncIterator[PreparedEvent]:
-        """Publish the end of a session that the block deletes. The event is on disk before the block begins.
+        """Context manager around the deletion of a session: store its event before, and publish it afterwards.
 
-        If the block raises, the event is discarded; `alive` decides, if given. Never raises an error of the publisher.
+        If the block raises, `alive` decides. Without `alive`, the event is discarded after an Exception, and published
+        after a cancellation. Never raises an error of the publisher.
         """
-        made = await self.prepare(ended, session=session, bulk=bulk)
+        prepared = await self.prepare(ended, session=session, bulk=bulk)
         try:
-            yield made
+            yield prepared
         except BaseException as error:
-            # A deletion that was cancelled may have happened: without a store, it counts as happened.
-            made.look_up(doubt=not isinstance(error, Exception))
+            # The session may have been deleted despite the cancellation.
+            prepared.look_up(doubt=not isinstance(error, Exception))
             raise
-        made.publish()
+        prepared.publish()
 
     ending = deprecated_name("ending", "publishing")
 
@@ -180,7 +190,7 @@ class Publisher:
     @property
     def state(self) -> PublisherState:
         """Counters since the start, and the pending events."""
-        counts, oldest = self._counts, self._outbox.oldest
+        counts, oldest = self._counts, self._outbox.oldest_stored_at
         return PublisherState(
             written=counts.on_disk,
             written_in_memory=counts.in_memory,
@@ -190,51 +200,51 @@ class Publisher:
             expired=counts.expired,
             failures={reason.value: count for reason, count in counts.failures.items()},
             waiting=len(self._outbox),
-            waiting_in_memory=self._outbox.in_memory,
+            waiting_in_memory=self._outbox.in_memory_count,
             oldest_age=0.0 if oldest is None else max(0.0, time.time() - oldest),
             connected=self._transports[Lane.EVENTS].connected,
         )
 
-    def _discard_stored(self, kept: "asyncio.Task[list[PendingEvent]]") -> None:
-        if not kept.cancelled() and kept.exception() is None:
-            self._prepared.discard(kept.result())
+    def _discard_stored(self, storing: "asyncio.Task[list[PendingEvent]]") -> None:
+        if not storing.cancelled() and storing.exception() is None:
+            self._prepared.discard(storing.result())
 
     async def _store(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[PendingEvent]:
         give_up = time.monotonic() + self._settings.sign_out_limit
         await self.start()
         limit = max(0.0, give_up - time.monotonic())
         contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
-        kept = await asyncio.gather(
+        stored = await asyncio.gather(
             *(self._outbox.store(event_id, lane, content, stage, limit) for event_id, content in contents)
         )
-        return [event for event in kept if event is not None]
+        return [event for event in stored if event is not None]
 
     def _start_store(
-        self, keeping: Coroutine[object, object, list[PendingEvent]], then: Callable[[list[PendingEvent]], None] | None
+        self, storing: Coroutine[object, object, list[PendingEvent]], then: Callable[[list[PendingEvent]], None] | None
     ) -> "asyncio.Task[list[PendingEvent]]":
-        """Store the events even if the caller is cancelled."""
+        """Store the events in a task, so that they are stored even if the caller is cancelled. Then call `then`."""
 
-        async def keep() -> list[PendingEvent]:
-            events = await keeping
+        async def store_then_call() -> list[PendingEvent]:
+            events = await storing
             if then is not None:
                 then(events)
             return events
 
-        task = asyncio.create_task(keep())
+        task = asyncio.create_task(store_then_call())
         self._running_stores.add(task)
         task.add_done_callback(self._running_stores.discard)
         return task
 
 
-async def _close(transport: EventTransport) -> None:
+async def _close_transport(transport: EventTransport) -> None:
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
+        async with asyncio.timeout(TRANSPORT_CLOSE_TIMEOUT_SECONDS):
             await transport.close()
     except Exception as error:  # noqa: BLE001  the process stops anyway
-        log.warning("a connection could not be closed: %s", format_cause(error))
+        log.warning("a connection could not be closed: %s", format_error_without_user_data(error))
 
 
-def _transport(settings: PublisherSettings, lane: Lane, threads: Executor) -> EventTransport:
+def _create_transport(settings: PublisherSettings, lane: Lane, threads: Executor) -> EventTransport:
     """Return the transport for the URL. Imports the client library here, so that importing the package is cheap."""
     server = settings.server
     if server.protocol == "http":

@@ -26,7 +26,7 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailure:
-    """Not accepted now. `retry_after`: seconds that the server requested to wait."""
+    """The event was not accepted, and stays pending. `retry_after`: seconds that the server requested to wait."""
 
     reason: FailureReason
     text: str
@@ -35,7 +35,7 @@ class PublishFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The server refuses the event for good."""
+    """The server refuses the event permanently."""
 
     text: str
 
@@ -53,21 +53,21 @@ class OutgoingEvent:
 
 
 class EventTransport(Protocol):
-    """Publishes the events of one lane. Raises nothing except for a cancellation."""
+    """Publishes the events of one lane. Raises only CancelledError."""
 
     async def connect(self) -> PublishFailure | None:
         """Connect if necessary. Returns the failure, if any."""
         ...
 
     async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
-        """Publish them in this order. Call `on_outcome` with the index and outcome of each event that was sent."""
+        """Publish the events in order. Call `on_outcome` with the index and outcome of each event that was sent."""
         ...
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now."""
+        """Whether there is a connection."""
         ...
 
     async def close(self) -> None:
-        """End the connection, within a second."""
+        """Close the connection within a second."""
         ...

@@ -1,4 +1,4 @@
-"""Publish the pending events of one lane, oldest first. A failing lane does not delay the other."""
+"""Publish the pending events of one lane, oldest first. A failing lane does not delay the other lane."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ _REASONS_OF_RESPONSES = {FailureReason.DENIED, FailureReason.REJECTED, FailureRe
 
 
 class LanePublisher:
-    """The loop of one lane. `eager`: connect before there is an event to publish."""
+    """Publishes the events of one lane. `eager`: connect before there is an event to publish."""
 
     def __init__(
         self, outbox: EventOutbox, lane: Lane, transport: EventTransport, counts: PublisherCounters, *, eager: bool
@@ -89,7 +89,7 @@ class LanePublisher:
             return
         self._record_failure(failed)
         if failed.reason is FailureReason.INTERCEPTED and is_probe:
-            return  # it concerns the deferred event alone
+            return  # it only concerns the deferred event
         self._failing = True
         if confirmed:
             self._backoff.reset()  # other events are accepted
@@ -135,7 +135,7 @@ class LanePublisher:
                 self._interceptions.on_first_deferred()
             self._outbox.defer(event)
             log.warning(
-                "event %s is deferred after %d answers that are not notifier's: %s. It is sent again every 10 to 60 s,"
+                "event %s is deferred after %d responses that are not notifier's: %s. It is probed every 10 to 60 s,"
                 " and delays no other event",
                 event.id, MAX_ATTEMPTS, failed.text,
             )  # fmt: skip
@@ -144,7 +144,7 @@ class LanePublisher:
         self._counts.failures[failed.reason] += 1
         if self._log_limit.allows(failed.reason):
             log.warning(
-                "publishing fails (lane %s, %s): %s. %d events wait; it is tried again, at most 10 s apart",
+                "publishing fails (lane %s, %s): %s. %d events are pending; retried at least every 10 s",
                 self._lane.value, failed.reason.value, failed.text, len(self._outbox),
             )  # fmt: skip
 
@@ -159,7 +159,7 @@ class LanePublisher:
 
 
 def _until_repeated_id(read: list[tuple[PendingEvent, StoredEvent]]) -> Iterator[tuple[PendingEvent, StoredEvent]]:
-    """Yield the events up to the first repeated id, because the broker's returns cannot distinguish the two."""
+    """Yield the events up to the first repeated id, because a returned message is identified only by its id."""
     ids: set[str] = set()
     for event, stored in read:
         if stored.id in ids:

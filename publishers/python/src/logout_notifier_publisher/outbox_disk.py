@@ -1,7 +1,6 @@
 """Disk access of the outbox, on threads: a hanging disk blocks neither a sign-out nor a thread of the application.
 
-Writers share the fsync of the folder. Renames and deletions, which are not awaited, run in order, one at
-a time.
+Concurrent writes share one fsync of the folder. Renames and deletions are not awaited, and run one at a time in order.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 
 class OutboxDisk:
-    """This process's folder below the root. Used from one event loop. `needs_scan`: read the folder again."""
+    """The sub-folder of this process below the root. Not thread-safe. `needs_scan`: list it at the next refresh."""
 
     def __init__(self, root: Path, threads: DaemonThreads) -> None:
         self.root = root
@@ -47,7 +46,7 @@ class OutboxDisk:
         """
         try:
             if (folder := self._folder) is not None and not await self._run(folder.exists):
-                folder.close()  # it was deleted or replaced
+                folder.close()  # the folder was deleted or replaced
                 self._folder = None
             if self._folder is None:
                 self._folder = await self._run(OutboxFolder.claim, self.root)
@@ -56,35 +55,37 @@ class OutboxDisk:
             taken = await self._run(self._folder.take_over, self._log_takeover_failure)
             found: list[FoundFile] = []
             if taken or self.needs_scan:
-                self.needs_scan = True  # until it was read
+                self.needs_scan = True  # until the listing succeeds
                 found = await self._run_in_order(outbox_files.list_events, self._folder.path)
                 self.needs_scan = False
         except OSError as error:
             if self._log_limit.allows("folder"):
                 log.error(
-                    "the outbox %s cannot be used: %s. Sign-outs go on; their events wait in memory alone, and are lost"
-                    " if this process ends before they are published. Give the folder to this user, or make room",
+                    "the outbox %s cannot be used: %s. Sign-outs continue; their events are only in memory and are lost"
+                    " if this process ends before they are published. Check the folder's owner, permissions and disk",
                     self.root, format_error(error),
                 )  # fmt: skip
             return []
         self._log_limit.forget("folder")
         if taken:
-            log.info("took over %d events that ended processes had left below %s", taken, self.root)
+            log.info("took over %d events of ended processes below %s", taken, self.root)
         return found
 
     def _log_takeover_failure(self, folder: Path, error: OSError) -> None:
         self.needs_scan = True
         if self._log_limit.allows(folder):
             log.error(
-                "what an ended process left in %s cannot be taken over: %s. Tried again", folder, format_error(error)
+                "the events of an ended process in %s cannot be taken over: %s. It is retried",
+                folder,
+                format_error(error),
             )
 
-    async def write(self, name: str, content: bytes, suffix: str, written: Callable[[Path], None]) -> None:
-        """Write a file, and return once it is durable. Calls `written` with its path when it exists. Raises OSError."""
+    async def write(self, name: str, content: bytes, suffix: str, on_written: Callable[[Path], None]) -> None:
+        """Write a file, and return once it is durable. Calls `on_written` when the file exists. Raises OSError."""
         folder = self._folder
         if folder is None:
-            raise FileNotFoundError("there is no folder")
-        written(await self._run(outbox_files.write, folder.path, name, content, suffix))
+            raise FileNotFoundError("no outbox folder is claimed")
+        on_written(await self._run(outbox_files.write, folder.path, name, content, suffix))
         if self._next_sync is None:  # callers that arrive during an fsync share the next one
             self._next_sync = asyncio.ensure_future(self._sync(folder, self._syncing))
         await self._next_sync
@@ -111,7 +112,7 @@ class OutboxDisk:
             self.track(self._run_logged(outbox_files.remove, names))
 
     def track(self, work: "asyncio.Future[None]") -> "asyncio.Future[None]":
-        """Wait for this work before the folder is released."""
+        """Track background work: `finish` waits for it."""
         self._background.add(work)
         work.add_done_callback(self._background.discard)
         return work
@@ -136,12 +137,12 @@ class OutboxDisk:
         return await asyncio.get_running_loop().run_in_executor(self._ordered_threads, what, *arguments)
 
     async def finish(self) -> None:
-        """Return once all background work is done."""
+        """Wait for all background work."""
         while self._background:
             await asyncio.wait(set(self._background))
 
     async def close(self) -> None:
-        """Release the folder. Stops waiting for a hanging disk."""
+        """Cancel the background work and release the folder. Waits at most a second for a hanging disk."""
         left = set(self._background)
         for work in left:
             work.cancel()

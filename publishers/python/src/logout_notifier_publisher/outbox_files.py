@@ -1,11 +1,11 @@
-"""The files of the outbox: one per event, durable before it gets the name of a complete file.
+"""The files of the outbox, one per event. A file is durable before it is renamed to its complete name.
 
     0000001763811000123456789-7f3a91c2-events.part      being written
-    …                                         .pending  complete; its session is about to end
-    …                                         .json     its session has ended: to be published
+    …                                         .pending  complete; its session may still exist
+    …                                         .json     complete; its session has ended, to be published
     …                                         .refused, .expired   set aside; never read again
 
-Names sort by time. All of this blocks: it runs on threads.
+Names sort by time. All functions block, and run on threads.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from logout_notifier_publisher.event_checks import EventMistake, to_checked_json
 from logout_notifier_publisher.lane import Lane
 
 PART, PENDING, READY, REFUSED, EXPIRED = ".part", ".pending", ".json", ".refused", ".expired"
-_IRREGULAR = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a socket, a folder
-MAX_FILE_BYTES = 1024 * 1024  # an event has at most 128 KiB; the rest is for `session`
+_NOT_REGULAR_ERRNOS = (errno.ELOOP, errno.ENXIO, errno.EISDIR)  # a link, a socket, a folder
+MAX_FILE_BYTES = 1024 * 1024  # an event has at most 128 KiB; the rest is reserved for `session`
 
 
-class ForeignFileError(OSError):
-    """A folder or file is a link, belongs to another user, or is writable by others."""
+class UntrustedFileError(OSError):
+    """A folder or file is not used: it is a link, belongs to another user, or is writable by others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def decode(content: bytes) -> StoredEvent:
 
 
 def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:
-    """Write a file with durable content; the caller makes its name durable by `sync`. Raises OSError."""
+    """Write a file durably; the caller makes its name durable with `sync`. Raises OSError."""
     part, whole = folder / f"{name}{PART}", folder / f"{name}{suffix}"
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -93,7 +93,7 @@ def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:
 
 
 def sync(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
+    """Make the created and renamed files of a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -104,24 +104,24 @@ def sync(folder: Path) -> None:
 def open_own(path: Path | str, flags: int, folder: int | None = None) -> int:
     """Open a regular file that belongs to this user or root, without following a link and without blocking.
 
-    Raises ForeignFileError for another, and OSError.
+    Raises UntrustedFileError for any other file, and OSError.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
-        if error.errno in _IRREGULAR:
-            raise ForeignFileError(errno.EPERM, f"{path} is not a regular file: remove it") from None
+        if error.errno in _NOT_REGULAR_ERRNOS:
+            raise UntrustedFileError(errno.EPERM, f"{path} is not a regular file: remove it") from None
         raise
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_uid in (os.geteuid(), 0):
         return descriptor
     os.close(descriptor)
     why = f"belongs to another user ({status.st_uid})" if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    raise ForeignFileError(errno.EPERM, f"{path} {why}: look into it, then chown it or remove it")
+    raise UntrustedFileError(errno.EPERM, f"{path} {why}: inspect it, then chown it or remove it")
 
 
 def read(path: Path) -> bytes:
-    """Return the content of a file, at most one byte more than the limit. Raises ForeignFileError and OSError."""
+    """Return the content of a file, at most one byte more than the limit. Raises UntrustedFileError and OSError."""
     with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
 
@@ -131,7 +131,7 @@ def read_during_rename(path: Path) -> bytes:
     for each in (path, path.with_suffix(PENDING)):
         with contextlib.suppress(FileNotFoundError):
             return read(each)
-    return read(path)  # renamed in between
+    return read(path)  # renamed between the two attempts
 
 
 def rename(path: Path, suffix: str) -> Path:
@@ -175,7 +175,7 @@ def list_events(folder: Path) -> list[FoundFile]:
                 found.append(
                     FoundFile(path=path, size=path.lstat().st_size, at=read_created_at(path), lane=parse_lane(path))
                 )
-    return sorted(found, key=lambda left: left.path.name)
+    return sorted(found, key=lambda file: file.path.name)
 
 
 def format_name(stamp: int, token: str, lane: Lane) -> str:
@@ -189,6 +189,6 @@ def parse_lane(path: Path) -> Lane:
 
 
 def read_created_at(path: Path) -> float:
-    """Return the time of writing in epoch seconds: by the name, else by the disk. Raises OSError."""
+    """Return when the event was written, in epoch seconds: by the file's name, otherwise its mtime. Raises OSError."""
     digits = path.name.partition("-")[0]
     return int(digits) / 1e9 if digits.isdigit() and len(digits) == 25 else path.lstat().st_mtime

@@ -1,11 +1,11 @@
-"""A numbered sub-folder of the outbox, which one process at a time owns by a lock on a file in it.
+"""A numbered sub-folder of the outbox. The process that holds the lock on a file in it owns the sub-folder.
 
 The kernel releases the lock when the process ends. The lock file is never deleted, because two processes could then own
-the folder. A forked child closes its copy of the lock, which would otherwise outlive the parent.
+the folder. A forked child closes its copy of the lock, which would otherwise stay locked after the parent's end.
 
-Any user who can write to such a folder can publish events. A folder that is a link, belongs to another user, or is open
-to groups other than this process's is therefore not used, and no event is taken from it. The outbox's own folder may be
-open: a Kubernetes volume is.
+A user who can write to a sub-folder can publish events. A sub-folder that is a link, belongs to another user, or is
+writable for others is therefore not used, and no event is taken from it. The outbox folder itself may be writable for
+others, as a Kubernetes volume is.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from logout_notifier_publisher import outbox_files
-from logout_notifier_publisher.outbox_files import PART, PENDING, READY, ForeignFileError
+from logout_notifier_publisher.outbox_files import PART, PENDING, READY, UntrustedFileError
 
 MAX_FOLDERS = 1000
 LOCK = "lock"
@@ -38,7 +38,7 @@ class OutboxFolder:
 
     @classmethod
     def claim(cls, root: Path) -> Self:
-        """Claim the first sub-folder that only this user can write to and no living process owns. Raises OSError."""
+        """Claim the first sub-folder that only this user can write to and no running process owns. Raises OSError."""
         _create(root)
         refused = None
         for number in range(MAX_FOLDERS):
@@ -50,7 +50,7 @@ class OutboxFolder:
                         _remove_unfinished(folder)
                         outbox_files.sync(root)  # the folder may be new
                         return cls(path, os.dup(lock))
-            except (ForeignFileError, PermissionError) as error:
+            except (UntrustedFileError, PermissionError) as error:
                 refused = error
         raise refused or OSError(f"{MAX_FOLDERS} processes own a folder below {root}")
 
@@ -69,7 +69,7 @@ class OutboxFolder:
             if other == self.path or not other.name.isdigit():
                 continue
             try:
-                for folder, name in self._list_left(other):
+                for folder, name in self._list_abandoned(other):
                     os.rename(name, self.path / name, src_dir_fd=folder)
                     taken += 1
             except OSError as error:
@@ -78,8 +78,8 @@ class OutboxFolder:
             outbox_files.sync(self.path)
         return taken
 
-    def _list_left(self, other: Path) -> Iterator[tuple[int, str]]:
-        """Yield the open folder and the name of each file while it is locked. Yields nothing if its process lives."""
+    def _list_abandoned(self, other: Path) -> Iterator[tuple[int, str]]:
+        """Yield the open folder and each file name, while it is locked. Yields nothing if its process is running."""
         with _open_checked(other) as folder:
             if not any(name.endswith((PART, PENDING, READY)) for name in _list_names(folder)):
                 return
@@ -104,31 +104,31 @@ def _release_after_fork(reference: "weakref.ref[OutboxFolder]") -> None:
 
 def _create(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):  # also a dangling link
-        folder.mkdir(mode=0o700, parents=True)  # events name users
+        folder.mkdir(mode=0o700, parents=True)  # events contain user ids
 
 
 @contextlib.contextmanager
 def _open_checked(path: Path) -> Iterator[int]:
     """Open and check a folder. The open folder is checked, so that it cannot be replaced in between. Raises OSError."""
-    why = _find_foreign_reason(path.lstat())
+    why = _find_distrust_reason(path.lstat())
     if why is None:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            why = _find_foreign_reason(os.fstat(folder))
+            why = _find_distrust_reason(os.fstat(folder))
             if why is None:
                 yield folder
                 return
         finally:
             os.close(folder)
-    raise ForeignFileError(
+    raise UntrustedFileError(
         errno.EPERM,
-        f"{path} {why}, so anybody may have put its events there: look through them, then chmod 700 or chown it, or"
-        " name another folder in outbox",
+        f"{path} {why}, so others may have written its events: inspect them, then chmod 700 or chown it, or set"
+        " another folder as outbox",
     )
 
 
-def _find_foreign_reason(status: os.stat_result) -> str | None:
-    """Return the reason not to use a folder. Own groups may write: Kubernetes opens volumes to the pod's `fsGroup`."""
+def _find_distrust_reason(status: os.stat_result) -> str | None:
+    """Return why a folder is not used. This process's groups may write, such as `fsGroup` in Kubernetes."""
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
@@ -137,9 +137,9 @@ def _find_foreign_reason(status: os.stat_result) -> str | None:
     if status.st_uid != os.geteuid():
         return f"belongs to another user ({status.st_uid}; this process runs as {os.geteuid()})"
     if mode & stat.S_IWOTH:
-        return f"may be written to by others (mode {mode:04o})"
+        return f"is writable for others (mode {mode:04o})"
     if mode & stat.S_IWGRP and status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"may be written to by others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
+        return f"is writable for others (mode {mode:04o}, and group {status.st_gid} is not this process's)"
     return None
 
 
@@ -158,9 +158,9 @@ def _remove_unfinished(folder: int) -> None:
 
 @contextlib.contextmanager
 def _try_lock(folder: int) -> Iterator[int | None]:
-    """Yield a descriptor that holds the open folder, None if a living process does. Raises OSError.
+    """Yield a descriptor that holds the folder's lock, None if a running process holds it. Raises OSError.
 
-    The lock file must belong to this user: another user could hold theirs forever.
+    The lock file must belong to this user, because another user could hold the lock forever.
     """
     lock = outbox_files.open_own(LOCK, os.O_RDWR | os.O_CREAT, folder)
     try:

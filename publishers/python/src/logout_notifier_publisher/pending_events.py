@@ -1,4 +1,4 @@
-"""The pending events in order of time, and the limits of their number. No disk, no threads."""
+"""The pending events in order of time, and the limits of their number. No I/O, no threads."""
 
 import heapq
 from collections.abc import Iterable
@@ -9,24 +9,24 @@ from pathlib import Path
 from logout_notifier_publisher.lane import Lane
 
 MAX_IN_MEMORY = 10_000
-BULK_SHARE_ON_DISK = 0.9  # the rest is for sign-outs
+BULK_SHARE_ON_DISK = 0.9  # the rest is reserved for sign-outs
 BULK_SHARE_IN_MEMORY = 0.5
 
 
 class Stage(Enum):
     """The state of a pending event."""
 
-    PREPARED = auto()  # its session is about to end
+    PREPARED = auto()  # its session may still exist
     READY = auto()  # to be published
-    DEFERRED = auto()  # to be published, and probed from time to time: another server answers in place of notifier
+    DEFERRED = auto()  # to be published: probed at intervals, because another server answers in place of notifier
     REMOVED = auto()  # published, dropped or set aside
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingEvent:
-    """A pending event. Its content is in `content` until it is in the file `path`.
+    """A pending event. `content` is set until the event is in the file `path`.
 
-    `name`: of its file, without the ending. `at`: epoch seconds.
+    `name`: the name of its file, without the suffix. `at`: epoch seconds.
     """
 
     id: str
@@ -68,7 +68,7 @@ class PendingEvents:
         return on_disk < share * self.max_events and self.bytes + size <= share * self.max_bytes
 
     def room_in_memory(self, lane: Lane) -> bool:
-        """Return whether the limits permit another event of the lane: each is in memory until it is on disk."""
+        """Return whether the limits permit another event of the lane. Each event is in memory until it is on disk."""
         bulk_fits = lane is not Lane.BULK or self.bulk_in_memory < BULK_SHARE_IN_MEMORY * MAX_IN_MEMORY
         return self.in_memory < MAX_IN_MEMORY and bulk_fits
 
@@ -82,7 +82,7 @@ class PendingEvents:
         if event.stage is Stage.READY:
             heapq.heappush(self._queues[event.lane], event)
 
-    def written(self, event: PendingEvent, path: Path) -> None:
+    def on_written(self, event: PendingEvent, path: Path) -> None:
         """Record that the event was written to this file."""
         event.path, event.content = path, None
         if event.stage is not Stage.REMOVED:
@@ -99,11 +99,11 @@ class PendingEvents:
         event.stage = Stage.READY
         heapq.heappush(self._queues[event.lane], event)
 
-    def take(self, lane: Lane, most: int) -> list[PendingEvent]:
+    def take(self, lane: Lane, max_count: int) -> list[PendingEvent]:
         """Remove and return the oldest ready events of the lane."""
-        row, found = self._queues[lane], list[PendingEvent]()
-        while row and len(found) < most:
-            event = heapq.heappop(row)
+        queue, found = self._queues[lane], list[PendingEvent]()
+        while queue and len(found) < max_count:
+            event = heapq.heappop(queue)
             if event.stage is Stage.READY:
                 found.append(event)
         return found
@@ -113,13 +113,13 @@ class PendingEvents:
         return bool(self._queues[lane])
 
     def requeue(self, events: Iterable[PendingEvent]) -> None:
-        """Queue the events that are still to be published."""
+        """Return the taken events to their queues, unless they were removed or deferred."""
         for event in events:
             if event.stage is Stage.READY:
                 heapq.heappush(self._queues[event.lane], event)
 
     def defer(self, event: PendingEvent) -> None:
-        """Keep a ready event out of its lane's queue."""
+        """Keep a ready event out of its lane's queue until `restore_deferred`."""
         event.stage = Stage.DEFERRED
         self._deferred[event.name] = event
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class PublisherCounters:
-    """Counters of one publisher, from its start on."""
+    """Counters of one publisher since its start."""
 
     on_disk: int = 0
     in_memory: int = 0
@@ -23,7 +23,7 @@ class PublisherCounters:
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
 
     def on_stored(self, *, on_disk: bool) -> None:
-        """Count an event that was kept."""
+        """Count an event that was stored."""
         if on_disk:
             self.on_disk += 1
         else:
@@ -34,8 +34,9 @@ class PublisherCounters:
 class PublisherState:
     """A snapshot. The first members count since the start; the last four are current values.
 
-    `written`: kept on disk. `written_in_memory`: kept in memory: the disk failed or is full. `refused`, `expired`: set
-    aside. `failures`: failed tries by reason. `oldest_age`: seconds that the oldest event has waited, 0 if none waits.
+    `written`: events stored on disk. `written_in_memory`: events stored in memory, because the disk failed or is full.
+    `refused`, `expired`: events set aside. `failures`: failed attempts by reason. `waiting`: pending events.
+    `oldest_age`: age of the oldest pending event in seconds, 0 if there is none.
     """
 
     written: int = 0
@@ -59,7 +60,7 @@ class PublisherCollector:
 
     def collect(self) -> Iterable["Metric"]:
         """Return the metrics for prometheus_client."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415  wanted by few
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415  optional
 
         state = self._state()
         name = "notifier_publisher"

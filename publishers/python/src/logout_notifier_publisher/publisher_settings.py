@@ -1,22 +1,24 @@
-"""The settings of a publisher. All mistakes are reported at once, each with the setting's name and the remedy."""
+"""The settings of a publisher. All mistakes are reported together, each with the setting's name and the remedy."""
 
 import os
 import socket
 import ssl
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from logout_notifier_publisher.address import AddressMistake, Server, read_address
+from logout_notifier_publisher.address import AddressError, Server, read_address
+from logout_notifier_publisher.deprecation import deprecated_name
 
-DAY = 86_400.0
-ERRNO_LIMIT = 4096  # Linux returns no errno from here on (MAX_ERRNO)
+DAY_SECONDS = 86_400.0
+ERRNO_LIMIT = 4096  # Linux errno values are below this
 
 
-class SettingsMistake(ValueError):  # noqa: N818  it is one, or several
-    """The settings cannot be used. `mistakes` lists all that is wrong, as `(setting, text)`."""
+class SettingsError(ValueError):
+    """The settings are invalid. `mistakes` lists every mistake, as `(setting, text)`."""
 
     def __init__(self, mistakes: list[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{name} {text}" for name, text in mistakes))
@@ -25,9 +27,10 @@ class SettingsMistake(ValueError):  # noqa: N818  it is one, or several
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherSettings:
-    """What a publisher needs to know. Times are in seconds.
+    """The settings of a publisher. Times are in seconds.
 
-    `url` and `outbox` are required. `secret`, or what is in `secret_file`, is the broker's password or the API's token.
+    `url` and `outbox` are required. `secret`, or the content of `secret_file`, is the broker's password or the API's
+    token.
     """
 
     url: str
@@ -36,7 +39,7 @@ class PublisherSettings:
     secret_file: Path | str | None = None
     outbox_max_events: int = 100_000
     outbox_max_bytes: int = 268_435_456
-    outbox_max_age: float = 30 * DAY
+    outbox_max_age: float = 30 * DAY_SECONDS
     ca_file: Path | str | None = None
     certificate_file: Path | str | None = None
     key_file: Path | str | None = None
@@ -48,10 +51,10 @@ class PublisherSettings:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, object]) -> Self:
-        """From names in either case. Raises SettingsMistake, also for names that there are not."""
+        """Create settings from a mapping; names are case-insensitive. Raises SettingsError, also for unknown names."""
         known = {field.name: field for field in fields(cls)}
         mistakes = [
-            (str(name), f"is not a setting; the settings are {', '.join(known)}")
+            (str(name), f"is not a setting; must be one of {', '.join(known)}")
             for name in given
             if str(name).lower() not in known
         ]
@@ -62,24 +65,30 @@ class PublisherSettings:
             **{name: lower[name] for name in known if name in lower},
         }
         settings = cls(**values)
-        mistakes += settings.mistakes()
+        mistakes += settings.find_mistakes()
         if mistakes:
-            raise SettingsMistake(mistakes)
+            raise SettingsError(mistakes)
         return settings
 
     @property
     def server(self) -> Server:
-        """Return the parsed `url`. Raises AddressMistake."""
+        """Return the parsed `url`. Raises AddressError."""
         return read_address(self.url)
 
     @property
-    def folder(self) -> Path:
-        """The outbox's folder, absolute: a server may change its directory when it becomes a daemon."""
+    def outbox_folder(self) -> Path:
+        """The absolute path of the outbox: a server may change its working directory when it becomes a daemon."""
         return Path(self.outbox).absolute()
 
-    def mistakes(self) -> list[tuple[str, str]]:
-        """Everything that is wrong, as `(setting, text)`. Looks at the files that are named."""
-        found = [*self._check_address(), *self._check_outbox()]
+    @property
+    def folder(self) -> Path:
+        """Return the outbox's folder under its former name."""
+        warnings.warn("`folder` is deprecated: use `outbox_folder`", DeprecationWarning, stacklevel=2)
+        return self.outbox_folder
+
+    def find_mistakes(self) -> list[tuple[str, str]]:
+        """Return every mistake, as `(setting, text)`. Opens the configured files."""
+        found = [*self._check_url_and_secret(), *self._check_outbox()]
         for name in ("exchange", "bulk_exchange"):
             value = getattr(self, name)
             if not isinstance(value, str) or not 0 < len(value.encode()) <= 255:
@@ -87,23 +96,25 @@ class PublisherSettings:
         for name in ("outbox_max_events", "outbox_max_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                found.append((name, "must be a whole number above 0"))
+                found.append((name, "must be a positive integer"))
         for name in ("outbox_max_age", "sign_out_limit", "publish_limit", "drain_limit"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                found.append((name, "must be a number of seconds above 0"))
+                found.append((name, "must be a positive number of seconds"))
         return found + self._check_tls()
 
-    def _check_address(self) -> list[tuple[str, str]]:
+    mistakes = deprecated_name("mistakes", "find_mistakes")
+
+    def _check_url_and_secret(self) -> list[tuple[str, str]]:
         found = []
         try:
             server = self.server
-        except AddressMistake as mistake:
+        except AddressError as mistake:
             found.append(("url", str(mistake)))
         else:
             if server.protocol == "http" and find_spec("aiohttp") is None:
                 found.append(
-                    ("url", "is notifier's API, which needs aiohttp: pip install 'logout-notifier-publisher[http]'")
+                    ("url", "is notifier's API, which requires aiohttp: pip install 'logout-notifier-publisher[http]'")
                 )
             if server.password is not None and (self.secret is not None or self.secret_file is not None):
                 found.append(("url", "contains a password, and `secret` or `secret_file` is set too: remove one"))
@@ -113,9 +124,9 @@ class PublisherSettings:
                 and self.secret is None
                 and self.secret_file is None
             ):
-                found.append(("secret_file", "must name the file of the broker's password"))
+                found.append(("secret_file", "must be the path of the file with the broker's password"))
         if self.secret is not None and self.secret_file is not None:
-            found.append(("secret", "is given beside `secret_file`: leave out one"))
+            found.append(("secret", "is set together with `secret_file`: remove one"))
         if self.secret_file is not None and (text := _find_read_error(self.secret_file)) is not None:
             found.append(("secret_file", text))
         return found
@@ -125,16 +136,16 @@ class PublisherSettings:
             return [
                 (
                     "outbox",
-                    "is required: a folder that outlives the process, where events wait; in a container a volume",
+                    "is required: a persistent folder for pending events, in a container a volume",
                 )
             ]
-        at = self.folder
-        while not at.exists() and at != at.parent:
-            at = at.parent
-        if not at.is_dir():
-            return [("outbox", f"cannot be a folder: {at} is none")]
-        if not os.access(at, os.W_OK | os.X_OK):
-            return [("outbox", f"cannot be written: give the folder {at} to the user that this process runs as")]
+        existing = self.outbox_folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            return [("outbox", f"cannot be used: {existing} is not a directory")]
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return [("outbox", f"is not writable: give the folder {existing} to the user of this process")]
         return []
 
     def _check_tls(self) -> list[tuple[str, str]]:
@@ -142,14 +153,14 @@ class PublisherSettings:
         given = [name for name in names if getattr(self, name) is not None]
         found = [(name, text) for name in given if (text := _find_read_error(getattr(self, name))) is not None]
         if "key_file" in given and "certificate_file" not in given:
-            found.append(("key_file", "needs `certificate_file` beside it"))
+            found.append(("key_file", "requires `certificate_file`"))
         if given and not found:
             try:
                 if not self.server.tls:
-                    found.append((given[0], "is of no use without TLS: write amqps:// or https:// in `url`"))
+                    found.append((given[0], "requires TLS: use amqps:// or https:// in `url`"))
                 else:
-                    self.tls_context()
-            except AddressMistake:
+                    self.create_tls_context()
+            except AddressError:
                 pass  # reported already
             except (OSError, ValueError) as error:
                 found.append(
@@ -160,33 +171,37 @@ class PublisherSettings:
                 )
         return found
 
-    def tls_context(self) -> ssl.SSLContext:
-        """Verifies chain and name, TLS 1.2 or newer. Raises OSError or ValueError for files that cannot be used."""
+    def create_tls_context(self) -> ssl.SSLContext:
+        """Create a context for TLS 1.2 or newer that verifies chain and name. Raises OSError or ValueError."""
         context = ssl.create_default_context(cafile=self.ca_file)
-        # As on all versions of Python: 3.13 refuses authorities without key usage, and 3.12 an intermediate in ca_file.
+        # The same rules on every Python version: by default 3.13 rejects authorities without key usage, and 3.12 an
+        # intermediate authority in ca_file.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.certificate_file is not None:
-            # The empty password makes an encrypted key an error. Without it OpenSSL would ask on the terminal.
+            # With the empty password an encrypted key raises an error. Without it OpenSSL would prompt on the terminal.
             context.load_cert_chain(self.certificate_file, self.key_file, password="")
         return context
 
+    tls_context = deprecated_name("tls_context", "create_tls_context")
+
     def read_secret(self) -> str | None:
-        """The password or token as it is now. Raises OSError or ValueError."""
+        """Return the current password or token. Raises OSError or ValueError."""
         if self.secret_file is not None:
             return Path(self.secret_file).read_text(encoding="utf-8").strip()
         return self.secret if self.secret is not None else self.server.password
 
     def __repr__(self) -> str:
-        """Without the secret: settings are logged."""
+        """Return a text without the secret, since settings are logged."""
         return f"PublisherSettings(outbox={str(self.outbox)!r}, …)"
 
 
-def format_cause(error: BaseException, *, with_file: bool = False) -> str:
-    """Return the system's text of an error, else its class alone, since the text may name the user. Never raises.
+def format_error_without_user_data(error: BaseException, *, with_file: bool = False) -> str:
+    """Return the OS error text, or only the class name: other texts may contain user data. Never raises.
 
-    `with_file`: with the file, for the outbox's errors alone. An application may name a file after a session's key.
+    `with_file`: append the file name. Use it only for outbox errors, since an application's file names may contain
+    session keys.
     """
     text: object = None
     if isinstance(error, ssl.SSLError):

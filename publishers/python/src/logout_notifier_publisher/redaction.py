@@ -1,7 +1,7 @@
-"""Redact a user's name in a server's text, however it is escaped there.
+"""Redact a value, such as a user id, in a server's text, in any of its escaped forms.
 
 Servers escape quoted values in different ways. They return `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
-`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and names of users in lower case.
+`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and may change the case of user ids.
 """
 
 import html

@@ -1,4 +1,4 @@
-"""The event of an identity server: a session ended, and these clients must be notified.
+"""The event of a session end, with the clients to notify.
 
 An event of more than 128 KiB is split into several, each with a separate id and a part of the clients.
 """
@@ -14,8 +14,8 @@ from uuid import uuid4
 from logout_notifier_publisher.event_checks import MAX_EVENT_BYTES, MAX_ID_BYTES, EventMistake, to_checked_json, to_json
 from logout_notifier_publisher.moment import format_moment
 
-RESERVED_BYTES = 64  # bytes of a part that are kept free for the end of its id and for commas
-SAME_END_SECONDS = 10.0  # within which a second sign-out of one session counts as the first
+RESERVED_BYTES = 64  # reserved in each part for the suffix of its id and for commas
+SAME_END_SECONDS = 10.0  # a second sign-out of a session within this time counts as the same
 
 _MEMBERS = (
     "client_id",
@@ -33,8 +33,8 @@ _MEMBERS = (
 class Client:
     """A client to notify. Its members take precedence over notifier's registry.
 
-    `no_address`: the client has no `backchannel_logout_uri`. It is skipped unless the registry knows one. The
-    front-channel members are for the page of `POST /v1/sign-outs`, where the registry has no such client.
+    `no_address`: the client has no `backchannel_logout_uri`. It is skipped unless the registry has one. The
+    front-channel members are used by the page of `POST /v1/sign-outs` if the registry does not have the client.
     """
 
     client_id: str
@@ -76,7 +76,7 @@ class SessionEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPart:
-    """An event as it is written and published: the whole, or a part of a large one."""
+    """A whole event, or a part of a large one, as it is stored and published."""
 
     id: str
     event: dict[str, object]
@@ -87,9 +87,9 @@ def build_events(
 ) -> list[EventPart]:
     """Return the event, or the parts of a large one. Raises EventMistake.
 
-    Without an explicit `id`, the id of an event with a `session` is derived, so that a double click handled by two
-    processes is one session end. If `looked_up`, a published event has ended its session, and the id is derived from
-    the session and its clients. Otherwise it also includes the time, because the session may continue and end again.
+    Without an explicit `id`, the id of an event with a `session` is derived, so that a double click that two processes
+    handle is one session end. The id is derived from the session and its clients. Unless `looked_up`, the time is
+    included too, because the session may still exist after a published event, and end again.
     """
     members = {
         "iss": ended.iss,

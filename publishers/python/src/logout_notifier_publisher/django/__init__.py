@@ -1,8 +1,7 @@
 """Publish each Django `logout()`: add `"logout_notifier_publisher.django"` to INSTALLED_APPS, settings to `NOTIFIER`.
 
-`user_logged_out` is sent before the session is deleted, so the event is on disk before that. It is published once the
-session is gone from the store. The outcome of the view does not matter: if its transaction is rolled back, the session
-still lives, and the event is dropped.
+`user_logged_out` is sent before the session is deleted, so the event is stored first. It is published once the session
+is deleted from the store. If the view's transaction is rolled back, the session still exists, and the event is dropped.
 """
 
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ def session_sid(request: object) -> str:
 
 
 def user_ended(user: object, *, reason: str = "terminated", request: object = None) -> None:
-    """Publish the end of all sessions of the user: a changed password, a disabled or deleted account. Never raises.
+    """Publish the end of all sessions of the user, such as after a changed password or a deleted account. Never raises.
 
     In a transaction, the event is published after the commit.
     """
@@ -34,7 +33,7 @@ def user_ended(user: object, *, reason: str = "terminated", request: object = No
 
 
 def publisher() -> "BlockingPublisher":
-    """Return the publisher of this process. Raises SettingsMistake."""
+    """Return the publisher of this process. Raises SettingsError."""
     from logout_notifier_publisher.django.sign_outs import get_publisher  # noqa: PLC0415  needs Django's settings
 
     return get_publisher()

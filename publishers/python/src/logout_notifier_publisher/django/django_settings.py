@@ -7,15 +7,18 @@ from typing import Any, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsMistake
+from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsError
 
-SID = "notifier_sid"  # in the session
+SID = "notifier_sid"  # the key in the session
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DjangoSettings:
-    """`issuer` and `clients` get request (or None) and user, `sub` the user, `sid` the request."""
+    """The settings in `NOTIFIER`.
+
+    `issuer` and `clients` are called with request (or None) and user, `sub` with the user, `sid` with the request.
+    """
 
     publisher: PublisherSettings
     issuer: Callable[[Any, Any], str]
@@ -25,23 +28,23 @@ class DjangoSettings:
 
 
 def read() -> DjangoSettings:
-    """Raises SettingsMistake, which lists all mistakes."""
+    """Read `NOTIFIER`. Raises SettingsError, which lists all mistakes."""
     given = getattr(settings, "NOTIFIER", None)
     if not isinstance(given, Mapping):
-        raise SettingsMistake([("NOTIFIER", "is required: a dictionary with URL, SECRET_FILE, OUTBOX and ISSUER")])
+        raise SettingsError([("NOTIFIER", "is required: a dictionary with URL, SECRET_FILE, OUTBOX and ISSUER")])
     own = {name: given[name] for name in ("ISSUER", "CLIENTS", "SUB", "SID") if name in given}
     mistakes: list[tuple[str, str]] = []
     publisher = None
     try:
         publisher = PublisherSettings.from_mapping({name: given[name] for name in given if name not in own})
-    except SettingsMistake as mistake:
+    except SettingsError as mistake:
         mistakes += [(name.upper(), text) for name, text in mistake.mistakes]
     issuer = _read_issuer(own.get("ISSUER"), mistakes)
     clients = _read_clients(own.get("CLIENTS", "*"), mistakes)
     sub = _load_function("SUB", own.get("SUB", _default_sub), mistakes)
     sid = _load_function("SID", own.get("SID", _default_sid), mistakes)
     if mistakes or publisher is None:
-        raise SettingsMistake(mistakes)
+        raise SettingsError(mistakes)
     return DjangoSettings(publisher=publisher, issuer=issuer, clients=clients, sub=sub, sid=sid)
 
 

@@ -1,7 +1,7 @@
-"""Look up whether a session lives. A session key is a secret, because it identifies the user: the outbox encrypts it.
+"""Look up whether a session exists. The outbox contains only encrypted session keys, which are secrets.
 
 The encryption key is derived from SECRET_KEY; SECRET_KEY_FALLBACKS decrypt older entries. An entry that cannot be
-decrypted counts as ended, because its sign-out had started.
+decrypted counts as ended, because its sign-out was started.
 """
 
 import base64
@@ -14,7 +14,7 @@ from django.utils.crypto import salted_hmac
 
 from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES
 
-_SALT = "notifier.publisher.django"  # entries of existing outboxes are encrypted with it
+_SALT = "notifier.publisher.django"  # do not change: existing outboxes are encrypted with it
 
 
 def encrypt_session_key(session_key: str | None) -> str | None:
@@ -25,14 +25,14 @@ def encrypt_session_key(session_key: str | None) -> str | None:
 
 
 def derive_event_id(session_key: str | None) -> str | None:
-    """Return one id for a repeated sign-out. A key is unique to a session; its event is published after its end."""
+    """Return the event id of a session, so that a repeated sign-out has the same id. A key is never reused."""
     if not session_key or settings.SESSION_ENGINE == SIGNED_COOKIES:
         return None
     return str(salted_hmac(f"{_SALT}.id", session_key, algorithm="sha256").hexdigest())[:40]
 
 
-def lives(session: object) -> bool:
-    """Return whether the session is in the store. Raises the store's errors. Called on a thread of the publisher."""
+def session_exists(session: object) -> bool:
+    """Return whether the session is in Django's store. Raises the store's errors. Runs on a thread of the publisher."""
     try:
         session_key = _fernet().decrypt(str(session)).decode()
     except InvalidToken:

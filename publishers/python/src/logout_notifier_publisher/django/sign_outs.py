@@ -10,14 +10,14 @@ from logout_notifier_publisher.blocking_publisher import BlockingPublisher
 from logout_notifier_publisher.django.django_settings import SID
 from logout_notifier_publisher.django.session_lookup import derive_event_id, encrypt_session_key
 from logout_notifier_publisher.guarded_log import log
-from logout_notifier_publisher.publisher_settings import format_cause
+from logout_notifier_publisher.publisher_settings import format_error_without_user_data
 from logout_notifier_publisher.session_ended import SessionEnded
 
-LOOKUP_SECONDS = 300.0  # seconds in which the view's transaction ends: until then the session is looked up repeatedly
+LOOKUP_SECONDS = 300.0  # the session is looked up for this long, until the view's transaction has ended
 
 
 def on_user_logged_out(sender: object, request: Any, user: Any, **more: object) -> None:
-    """Handle `user_logged_out`, which is sent before the session is deleted. Never raises: `logout()` would."""
+    """Handle `user_logged_out`, which is sent before the session is deleted. Never raises into `logout()`."""
     del sender, more
     if user is None or request is None:
         return
@@ -34,7 +34,7 @@ def on_user_logged_out(sender: object, request: Any, user: Any, **more: object) 
             reason="user_logout",
         )
         get_publisher().prepare(ended, session=encrypt_session_key(session_key)).look_up(patience=LOOKUP_SECONDS)
-    except Exception as error:  # noqa: BLE001  no error stops a sign-out
+    except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
         _log_loss(error)
 
 
@@ -44,7 +44,7 @@ def user_ended(user: Any, *, reason: str, request: Any) -> None:
     def publish() -> None:
         try:
             get_publisher().publish(ended)
-        except Exception as error:  # noqa: BLE001  a password is changed all the same
+        except Exception as error:  # noqa: BLE001  an error must not stop a changed password
             _log_loss(error)
 
     try:
@@ -75,8 +75,8 @@ def get_publisher() -> BlockingPublisher:
 
 
 def _log_loss(error: Exception) -> None:
-    """Log the cause without the error's text, which may name the user."""
+    """Log the cause without the error's text, which may contain user data."""
     log.error(
         "a sign-out could not be published (%s): no client is notified. Check NOTIFIER and run `manage.py check`",
-        format_cause(error),
+        format_error_without_user_data(error),
     )
