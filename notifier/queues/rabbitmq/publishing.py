@@ -185,13 +185,18 @@ class Publishing:
         message_id = publish.message_id
         while (earlier := self._in_flight.get(message_id)) is not None:
             await asyncio.wait({earlier})
+        if (window := self._windows.get(name := publish.exchange or publish.routing_key)) is None:
+            window = self._windows[name] = QueueWindow(self._patience)
         published = shared_future()
         self._in_flight[message_id] = published
         try:
-            if (window := self._windows.get(name := publish.exchange or publish.routing_key)) is None:
-                window = self._windows[name] = QueueWindow(self._patience)
             async with window, self._all_windows:
                 await self._send(publish, window)
+        except QueueUnavailable:
+            if window.refuses_long and not window.is_reported:
+                window.on_reported()
+                self._log.warning("queue_refuses", reason=window.refusal, help=REFUSAL_HELP)
+            raise
         finally:
             del self._in_flight[message_id]
             published.set_result(None)
@@ -220,21 +225,18 @@ class Publishing:
             raise self._on_refused(window, channel, text, late) from late
         except CONNECTION_ERRORS as lost:
             raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
-        if window.refuses_long:
+        if window.is_reported:
             self._log.info("queue_accepts", queue=publish.exchange or publish.routing_key)
         window.on_confirmed(former_count)
 
     def _on_refused(
         self, window: QueueWindow, channel: aiormq.Channel, text: str, error: Exception
     ) -> QueueUnavailable:
-        """Record the refusal, log it if it lasts, and replace the channel if that may help. Return the error."""
+        """Record the refusal, and replace the channel if that may help. Return the error."""
         if self.blocked:
             return QueueUnavailable(f"{text}: {BLOCKED_PROBLEM}")
-        was_long = window.refuses_long
         late_confirm = error.confirm if isinstance(error, ConfirmOverdue) else None
         window.on_refused(text, is_nack=isinstance(error, DeliveryError), late_confirm=late_confirm)
-        if window.refuses_long and not was_long:
-            self._log.warning("queue_refuses", reason=text, help=REFUSAL_HELP)
         if channel is self._channel and window.needs_channel(self._opened_at):
             assert self._replacing is not None
             if not self._replacing.done():

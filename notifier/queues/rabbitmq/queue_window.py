@@ -38,6 +38,7 @@ class QueueWindow:
     """The window of one queue, entered by `async with` for each publish. Moments are those of the event loop.
 
     `confirmed_count` counts confirms. `refusal`: the text of the last refusal, at `refused_at`, since the last confirm.
+    `is_reported`: the refusal is logged.
     """
 
     def __init__(self, patience: float | None = None) -> None:
@@ -52,6 +53,7 @@ class QueueWindow:
         self.confirmed_count = 0
         self.refusal: str | None = None
         self.refused_at = 0.0
+        self.is_reported = False
         self._keeps_place = False  # of the publish that leaves next
 
     async def __aenter__(self) -> None:
@@ -106,7 +108,7 @@ class QueueWindow:
         """Record a confirm. `former_count`: the `confirmed_count` when the publish was written."""
         self.confirmed_count += 1
         self._wanted_size = min(MAX_WINDOW, max(MIN_WINDOW, 2 * (self.confirmed_count - former_count)))
-        self._silent_since, self._nacks, self.refusal = self._loop.time(), 0, None
+        self._silent_since, self._nacks, self.refusal, self.is_reported = self._loop.time(), 0, None, False
 
     def on_refused(self, refusal: str, *, is_nack: bool, late_confirm: "asyncio.Future[object] | None" = None) -> None:
         """Record a nack, or a publish that was not confirmed in time, which keeps its place until `late_confirm`."""
@@ -114,6 +116,10 @@ class QueueWindow:
         if late_confirm is not None:
             self.keep_place(late_confirm)
         self.refusal, self.refused_at = refusal, self._loop.time()
+
+    def on_reported(self) -> None:
+        """Record that the refusal is logged."""
+        self.is_reported = True
 
     def keep_place(self, late_confirm: "asyncio.Future[object]") -> None:
         """Keep the place of the publish that leaves next until `late_confirm` ends: until then the broker counts it."""
