@@ -33,7 +33,7 @@ from notifier.queues.queue_port import BucketQueues, WorkerQueue
 MIN_TRY_SECONDS = 1.0  # for which a deferral is tried at least: a thousand deferrals must not block the event loop
 LARGE_BACKLOG = 1000  # parked deliveries of one client, from which on they would delay others in the same bucket
 UNPARKED_SECONDS = 16.0  # for which a delivery waits instead of being parked: until its bucket is tried again
-DECIDED_AGAIN_SECONDS = 1024.0  # for which a delivery waits instead of being a dead letter
+DECIDED_AGAIN_SECONDS = 128.0  # for which a delivery waits instead of being a dead letter, also after a short outage
 BATCH_MESSAGES = 16  # messages made and confirmed together: making more at once would block the event loop
 SHORT_WAIT_SECONDS = 16.0  # shorter waits are counted by eighths of a second: several may follow within a second
 SHORT_STEPS = 8  # … these
