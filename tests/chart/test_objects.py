@@ -65,7 +65,7 @@ def test_pods_pass_the_restricted_standard(rendered: Rendered) -> None:
             assert all("hostPort" not in port for port in container.get("ports", ()))
             assert "memory" in container["resources"]["limits"]
         mounts = spec["containers"][0]["volumeMounts"]
-        given = ("registry", "outcomes")  # an extraVolume, a file
+        given = ("registry", "outcomes", "spool")  # an extraVolume, a file, the folder to which workers write
         assert all(mount["readOnly"] for mount in mounts if mount["name"] not in given)
 
 
