@@ -79,7 +79,6 @@ def test_one_file_hides_no_other(folder: Path) -> None:
     assert "neither PEM" in found[f'issuers["{ISS}"].keys[1].file']
 
 
-SECRETS = {"web": {"keys_file": "words", "issuers": {ISS: {"url": f"{ISS}/n", "keys_file": "gone"}}}}
 TWO_SOURCES = {"registry": {"sources": [{"name": "a", "file": "gone"}, {"name": "b", "file": "words.yaml"}]}}
 QUEUE = {"url": "amqps://mq", "username": "u", "password_file": "lines"}
 CERT, KEY, CA = ({member: "words"} for member in ("cert_file", "key_file", "ca_file"))
@@ -94,7 +93,6 @@ CERT, KEY, CA = ({member: "words"} for member in ("cert_file", "key_file", "ca_f
         ({"web": {"tls": {"cert_file": "gone", **KEY}}}, ["web.tls.cert_file", "web.tls"]),
         ({"queue": {**QUEUE, "tls": {"ca_file": "gone", **CERT, **KEY}}}, ["queue.tls.ca_file", "lines", "queue.tls"]),
         ({"queue": {**QUEUE, "password_file": "gone", "tls": CA}}, ["queue.password_file", "queue.tls"]),
-        (SECRETS, [f'web.issuers["{ISS}"].keys_file', "web.keys_file"]),
         (TWO_SOURCES, ["registry.sources[0].file", "words.yaml"]),
     ],
 )

@@ -107,7 +107,9 @@ async def test_rules_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
     """Every name in an expression is on the page of a worker, or recorded by a rule; and so is every `le`."""
     (tmp_path / "key.pem").write_bytes(generate_key(Algorithm.RS256))
     client = {"client_id": "shop", "backchannel_logout_uri": "https://s/"}
-    settings = {"issuers": {"https://i": {"keys": [{"file": "key.pem"}]}}, "registry": {"file": "clients.yaml"}}
+    issuers = {"https://i": {"keys": [{"file": "key.pem"}]}}
+    queue, spool = {"url": "amqp://localhost"}, {"folder": str(tmp_path / "spool")}
+    settings = {"issuers": issuers, "registry": {"file": "clients.yaml"}, "queue": queue, "spool": spool}
     for name, document in (("clients.yaml", [client]), ("n.yaml", settings)):
         (tmp_path / name).write_text(yaml.safe_dump(document))
     file = tmp_path / "n.yaml"

@@ -275,3 +275,13 @@ def test_pages_follow_a_reload_and_their_listener_does_not(tmp_path: Path) -> No
     write(tmp_path)
     assert running.reload(requested=False)
     assert running.reloads.changed_fixed_settings == ("web",)
+
+
+def test_a_missing_keys_file_hides_no_wrong_one(tmp_path: Path) -> None:
+    """Both are reported in one run."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    for name, text in (("clients.yaml", "[]"), ("tokens.yaml", "[]"), ("words", "no key")):
+        (tmp_path / name).write_text(text)
+    issuers = {ISS: {"url": f"{ISS}/n", "keys_file": "gone"}}
+    found = mistakes_of(tmp_path, service(web={"keys_file": "words", "issuers": issuers}))
+    assert list(found) == [f'web.issuers["{ISS}"].keys_file', "web.keys_file"]
