@@ -1,6 +1,7 @@
 """List the features: optional parts of notifier, each in a folder here. No feature imports another.
 
-The modules `notifier.service` and `notifier.cli` iterate over the list. No module of the core imports it.
+A feature that others publish through comes before them. The modules `notifier.service` and `notifier.cli` iterate over
+the list. No module of the core imports it.
 """
 
 from notifier.feature import Feature
@@ -15,7 +16,7 @@ from notifier.features.spool.spool_feature import SPOOL
 from notifier.features.upstreams.upstreams_feature import UPSTREAMS
 
 FEATURES: tuple[Feature, ...] = (
-    SPOOL,  # before those that publish through it
+    SPOOL,
     SOURCES,
     BROWSERS,
     UPSTREAMS,

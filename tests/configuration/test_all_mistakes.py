@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifier.configuration.clients.registry_checks import examine_tls_files
-from notifier.configuration.file_mistakes import find_start_errors, find_tls_mistakes
+from notifier.configuration.file_mistakes import find_start_errors
 from notifier.configuration.loading import load
 from notifier.features import FEATURES
 from notifier.model.errors import ConfigurationError, InputIssue
@@ -132,27 +132,6 @@ def test_a_missing_file_of_a_client_hides_no_other(folder: Path) -> None:
     assert f"tls: {folder}/words is not PEM, and has no certificate" in texts[4]
     assert len(texts) == 5
     assert "gone" not in texts[4]
-
-
-def test_wrong_tls_files_of_servers_are_found(folder: Path) -> None:
-    """In each section in which notifier calls a server: of issuers, keys, registry sources and upstreams."""
-    (folder / "words").write_text("no key")
-    vault = {"address": "https://v.example.com", "key": "k", "version": 1, "token_file": "words", "tls": CA}
-    source = {"name": "l", "issuer": ISS, "http": {"url": "https://l.example.com/", "tls": CA}}
-    upstream = {"issuer": OTHER, "client_id": "x", "tls": CA, "resolve": {"same_sub": {}}}
-    document = service(
-        issuers={ISS: {"keys": [{"file": "key.pem"}, {"vault": vault}], "tls": CA}},
-        registry={"sources": [source], "defaults": {ISS: {"tls": CA}}},
-        web={},
-        upstreams={"u": upstream},
-    )
-    (folder / "n.yaml").write_text(json.dumps(document))
-    found = find_tls_mistakes(load(folder / "n.yaml", {}, FEATURES).settings, ())
-    assert sorted(mistake.path for mistake in found) == [
-        f'issuers["{ISS}"].keys[1].vault.tls', f'issuers["{ISS}"].tls', f'registry.defaults["{ISS}"].tls',
-        "registry.sources[0].http.tls", "upstreams.u.tls",
-    ]  # fmt: skip
-    assert {"no certificate" in mistake.text for mistake in found} == {True}
 
 
 HTTP = '[{client_id: shop, backchannel_logout_uri: "http://10.0.0.1/", id_token_signed_response_alg: ES256}]'
