@@ -7,15 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS, ChannelPreset
-from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
+from notifier.features.channels.signed_channel import FORMATS, names_in, parse_rule
 from notifier.model.client import Client, FrontChannelWay
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import suggest
-from notifier.settings.channel_section import ChannelKindSection, ChannelSection
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions, TokenOptions
+from notifier.settings.feature_sections import ChannelKindSection, ChannelSection
 from notifier.settings.file_paths import ExistingFile, check_usable
 from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (
