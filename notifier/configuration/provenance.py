@@ -13,8 +13,8 @@ from notifier.model.client_channel import ClientChannel
 from notifier.model.errors import InputIssue
 from notifier.model.presets import PRESETS
 from notifier.model.record import copy_record, record
-from notifier.settings.channel_section import ChannelKindSection
 from notifier.settings.clients import ClientMetadata, ClientOptions, TokenOptions
+from notifier.settings.feature_sections import ChannelKindSection
 from notifier.tokens.foreign_keys import public_jwks
 
 _HIDDEN = ("headers", "proxy")  # may hold secrets

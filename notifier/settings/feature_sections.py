@@ -1,13 +1,15 @@
-"""Adds the sections and client options that features declare to the models of settings and clients."""
+"""Adds the sections and client options that features declare to the models, and defines those of a client's channel."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from inspect import getdoc
 from pkgutil import resolve_name
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, PrivateAttr, create_model
 
+from notifier.model.client import Client
+from notifier.model.client_channel import ClientChannel
 from notifier.model.shared_resources import shared_cache
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.input_issues import submodel
@@ -65,3 +67,31 @@ def _replace_type(annotation: Any, old: type[BaseModel], new: type[BaseModel]) -
     args = tuple(_replace_type(arg, old, new) for arg in get_args(annotation))
     origin = get_origin(annotation)
     return Union[args] if origin in (Union, UnionType) else origin[args]  # noqa: UP007  of members that are known now
+
+
+class ChannelKindSection(Section):
+    """The settings of one kind of channel. A feature derives its sections from it."""
+
+    _of_preset: Collection[str] = PrivateAttr(())  # the members that the preset has set
+
+    def values_in_force(self) -> Iterator[tuple[str, object, str]]:
+        """Yield the name of each setting in force, its value, and its origin, which is empty if it was given."""
+        for name, value in self.model_dump(mode="json", exclude_none=True).items():
+            origin = "" if name in self.model_fields_set else "default of the channel"
+            yield name, value, f"preset {getattr(self, 'preset', '')}" if name in self._of_preset else origin
+
+
+class ChannelSection(Section):
+    """The channel of a client. A feature derives its section from it, and declares it in its client options."""
+
+    def to_channel(self) -> ClientChannel:
+        """Return the channel as the pipeline uses it."""
+        raise NotImplementedError
+
+    def find_errors(self, client: Client, options: ClientOptions) -> Iterator[tuple[str, str]]:
+        """Yield each setting of the client that contradicts its channel, and its error."""
+        raise NotImplementedError
+
+    def find_warnings(self, client: Client, row: object) -> Iterator[tuple[str, str]]:
+        """Yield each setting of the client that is permitted but not advisable, and its warning. `row`: as written."""
+        raise NotImplementedError

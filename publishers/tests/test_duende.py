@@ -16,8 +16,7 @@ import jsonschema
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import open_context
-from notifier.features.browsers.front_channel_page import FrontChannelPage
-from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
+from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH, FrontChannelPage
 from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.messages.event_clients import PART_CLIENTS, split_event
 from notifier.model.client import Algorithm, FrontChannelClient

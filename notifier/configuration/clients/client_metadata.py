@@ -32,8 +32,8 @@ from notifier.model.presets import PRESETS
 from notifier.model.printable import excerpt, printable, stray_character
 from notifier.model.registry import Issuer, Registry
 from notifier.model.shared_resources import shared_cache
-from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.feature_sections import ChannelSection
 from notifier.settings.input_issues import path_of, validate
 from notifier.settings.policies import find_hold_error
 from notifier.settings.service_settings import Settings

@@ -27,7 +27,7 @@ from notifier.model.egress import MAX_URI_LENGTH, find_uri_issue
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.model.origins import origin_of
 from notifier.network.http.issuer_document import present_members
-from notifier.network.http.json_over_http import LIST_BOUNDS
+from notifier.network.http.json_client import LIST_BOUNDS
 from notifier.network.http.json_parts import OutOfBounds, format_size
 from notifier.settings.clients import ClientMetadata
 from notifier.tokens.foreign_keys import keep_used_keys, read_jwks, to_public_jwk

@@ -18,8 +18,8 @@ from notifier.model.egress import IPNetwork, check_address
 from notifier.model.errors import InputIssue
 from notifier.model.origins import origin_of
 from notifier.model.record import record
-from notifier.settings.channel_section import ChannelSection
 from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.feature_sections import ChannelSection
 from notifier.settings.policies import find_hold_error, override_policy
 
 ADDRESSES = frozenset({"backchannel_logout_uri", "frontchannel_logout_uri", "jwks_uri"})

@@ -9,8 +9,7 @@ from functools import partial
 
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.browsers.front_channel_context import MAX_CONTEXT_CHARACTERS
-from notifier.features.browsers.front_channel_page import FrontChannelPage
-from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH
+from notifier.features.browsers.front_channel_routes import COOKIES_SEEN_HEADER, PAGE_PATH, FrontChannelPage
 from notifier.features.browsers.web_settings import web_of
 from notifier.model.client import TlsFiles
 from notifier.network.http.issuer_document import AnswerHead, DocumentIssue, is_for_tests, issuer_egress

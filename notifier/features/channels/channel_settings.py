@@ -13,9 +13,9 @@ from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue
 from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import suggest
-from notifier.settings.channel_section import ChannelKindSection, ChannelSection
 from notifier.settings.choices import exactly_one
 from notifier.settings.clients import ClientOptions, TokenOptions
+from notifier.settings.feature_sections import ChannelKindSection, ChannelSection
 from notifier.settings.file_paths import ExistingFile, check_usable
 from notifier.settings.secret_text import read_secret
 from notifier.settings.values import (

@@ -16,8 +16,7 @@ from notifier.configuration.clients.remote_rows import RowCollector, redirect_ur
 from notifier.features.registries.list_settings import Auth0Settings
 from notifier.features.registries.page_requests import NumberedPage, access_token, ask, gather_pages, section_of
 from notifier.model.errors import InputIssue, SourceFault
-from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb
+from notifier.network.http.json_client import JsonAnswer, JsonWeb
 from notifier.settings.secret_text import secret_of
 
 PAGE_SIZE = 100

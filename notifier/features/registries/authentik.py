@@ -12,7 +12,7 @@ from notifier.configuration.clients.remote_rows import RowCollector, redirect_ur
 from notifier.features.registries.list_settings import AuthentikSettings
 from notifier.features.registries.page_requests import NumberedPage, ask, gather_pages
 from notifier.model.errors import InputIssue, SourceFault
-from notifier.network.http.json_over_http import JsonWeb
+from notifier.network.http.json_client import JsonWeb
 from notifier.settings.secret_text import secret_of
 
 PAGE_SIZE = 100

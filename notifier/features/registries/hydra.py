@@ -16,7 +16,7 @@ from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.features.registries.list_settings import HydraSettings
 from notifier.features.registries.page_requests import EndlessListError, PageLimit, ask, find_next_url
 from notifier.model.errors import SourceFault
-from notifier.network.http.json_over_http import JsonWeb
+from notifier.network.http.json_client import JsonWeb
 
 PAGE_SIZE = 500
 _MEMBERS = (

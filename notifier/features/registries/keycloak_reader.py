@@ -16,8 +16,7 @@ from notifier.features.registries.keycloak_clients import KeycloakRealm
 from notifier.features.registries.page_requests import Advice, ShiftingPages, access_token, ask
 from notifier.model.client import Algorithm
 from notifier.model.errors import InputIssue, SourceFault
-from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb
+from notifier.network.http.json_client import JsonAnswer, JsonWeb
 from notifier.settings.choices import exactly_one
 from notifier.settings.remote_server import RemoteServerSettings, server_address
 from notifier.settings.secret_text import SecretPath, SecretText, secret_of

@@ -16,8 +16,7 @@ from notifier.configuration.clients.remote_rows import ListAmount, RowCollector
 from notifier.model.errors import SourceFault
 from notifier.model.outcome import read_retry_after
 from notifier.model.record import record
-from notifier.network.http.json_client import JsonAnswer
-from notifier.network.http.json_over_http import JsonWeb, open_web, redact_url
+from notifier.network.http.json_client import JsonAnswer, JsonWeb, open_web, redact_url
 from notifier.settings.policies import TlsSettings
 
 MAX_HEADER_CHARS = 65_536  # of all `Link` headers together

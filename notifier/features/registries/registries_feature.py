@@ -3,7 +3,7 @@
 from notifier.feature import Feature, late
 
 _KINDS = {
-    "sql": "notifier.features.registries.sql_settings:SqlSettings",
+    "sql": "notifier.features.registries.list_settings:SqlSettings",
     "keycloak": "notifier.features.registries.keycloak_reader:KeycloakSettings",
     "hydra": "notifier.features.registries.list_settings:HydraSettings",
     "http": "notifier.features.registries.list_settings:HttpListSettings",

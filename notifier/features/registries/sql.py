@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
+from notifier.features.registries.list_settings import SqlSettings
 from notifier.features.registries.sql_duende import list_duende_clients
-from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import InputIssue, SourceFault
 from notifier.network.databases.sql_columns import (
     Listing,
@@ -29,7 +29,7 @@ from notifier.network.databases.sql_columns import (
     to_text,
 )
 from notifier.network.databases.sql_connection import Deadline, database_url, open_for_reading
-from notifier.network.http.json_over_http import LIST_BOUNDS
+from notifier.network.http.json_client import LIST_BOUNDS
 from notifier.network.http.json_parts import Bounds
 
 

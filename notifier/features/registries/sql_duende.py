@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from notifier.configuration.clients.remote_rows import redirect_uris
-from notifier.features.registries.sql_settings import DuendeTables, SqlSettings
+from notifier.features.registries.list_settings import DuendeTables, SqlSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import (
     Listing,

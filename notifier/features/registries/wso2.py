@@ -22,7 +22,7 @@ from notifier.features.registries.page_requests import ShiftingPages, ask, secti
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import AnswerFault, InputIssue, SourceFault
 from notifier.model.record import record
-from notifier.network.http.json_over_http import JsonWeb
+from notifier.network.http.json_client import JsonWeb
 from notifier.network.http.json_parts import OutOfBounds
 
 PAGE_SIZE = 100

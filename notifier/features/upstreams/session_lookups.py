@@ -20,7 +20,7 @@ from notifier.model.errors import SourceFault, describe_error
 from notifier.model.own_thread import run_in_thread
 from notifier.model.redaction import redact_subject
 from notifier.model.shared_resources import shared_slots
-from notifier.network.http.json_over_http import open_web, redact_url
+from notifier.network.http.json_client import open_web, redact_url
 from notifier.network.http.json_parts import Bounds
 
 MAX_CONCURRENT_LOOK_UPS = 4  # in one database or endpoint; each has a connection and a thread

@@ -15,8 +15,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from notifier.features.upstreams.seen_tokens import SeenTokens
-from notifier.features.upstreams.upstream_token import UnacceptedLogout, UpstreamResult, VerifiedLogout
+from notifier.features.upstreams.upstream_token import SeenTokens, UnacceptedLogout, UpstreamResult, VerifiedLogout
 from notifier.model.errors import QueueError
 from notifier.model.message import Lane, MessageDraft
 from notifier.model.printable import json_text

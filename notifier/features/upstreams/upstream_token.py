@@ -1,18 +1,30 @@
-"""Verify a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6).
+"""Verify a logout token of an upstream OpenID Provider (Back-Channel Logout 1.0 §2.6), and remember accepted tokens.
 
 Two rules follow what providers send. `exp` may be absent (Ory Hydra sends none), since `iat` bounds the age of each
 token. `typ` may be absent, or `JWT`, since the specification only recommends `logout+jwt` (§2.4).
+
+A worker shares the ids of its accepted tokens over the side channel once their events are durable: within about 20 ms,
+and without a guarantee. A copy that reaches another worker before that is published again: delivery is at least once.
+An id is a digest of the token's claims, so nobody who lacks the token can invent it. The embedded queue has one worker.
 """
 
+import asyncio
 import re
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, TypeGuard
+from typing import Literal, Protocol, TypeGuard
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from notifier.model.client import Algorithm
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
-from notifier.model.moment import is_in_milliseconds
+from notifier.model.moment import Clock, is_in_milliseconds
+from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.tokens.foreign_keys import expand_names
 from notifier.tokens.security_event_token import KeysUnavailable, has_audience, is_claim_time
 from notifier.tokens.signed_content import IssuerKeys, SignedContent, TokenFault, UnverifiedToken
@@ -21,6 +33,11 @@ LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 MAX_AUDIENCES = 100  # of a token of a relay; servers send one
 CLOCK_SKEW_SECONDS = 60.0  # between the clocks of the upstream and this worker
 TOKEN_TYPES = ("logout+jwt", "application/logout+jwt", "jwt")
+MAX_SEEN_TOKENS = shared_bound(10_000)  # the oldest are dropped; the event of a dropped one has the same id again
+MAX_UNSHARED_TOKENS = 1000  # with 50 updates a second, half a second of the most that a worker accepts
+MAX_UPDATE_TOKENS = 50  # 3 KiB
+MAX_UPDATE_BYTES = 4 * 1024
+MAX_UPDATES_PER_SECOND = shared_bound(500)  # of all workers; some may be forged
 _FORBIDDEN_CHARACTERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 )  # control characters, and half of a UTF-16 pair
@@ -183,3 +200,59 @@ class LogoutTokenVerifier:
             result = UpstreamResult.MALFORMED if is_malformed else UpstreamResult.SIGNATURE
             return UnacceptedLogout(result=result, description=content.text)
         return check_logout(content.claims, self._rules, self._clock())
+
+
+class _Update(TypedDict):
+    v: Literal[1]
+    seen: dict[str, float]
+
+
+_UPDATE = TypeAdapter(_Update)
+
+
+class SeenTokens:
+    """Remembers the tokens that any worker accepted, by id (RFC 7519 §4.1.7), so that no copy of them is published.
+
+    `clock` returns epoch seconds.
+    """
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._expires_at: OrderedDict[str, float] = OrderedDict()
+        self._unshared = shared_ring(MAX_UNSHARED_TOKENS)
+        self._has_unshared = asyncio.Event()
+        self._second, self._updates_read = 0, 0  # the present second, and the updates read in it
+
+    def is_seen(self, token_id: str) -> bool:
+        """Return whether the token was accepted before, and is not too old to be accepted again."""
+        return self._expires_at.get(token_id, 0.0) >= self._clock()
+
+    def add(self, token_id: str, expires_at: float) -> None:
+        """Remember and share an accepted token until `expires_at` (epoch seconds), when it is refused for its age."""
+        self._store(token_id, expires_at)
+        self._unshared.append((token_id, expires_at))
+        self._has_unshared.set()
+
+    async def next_update(self) -> bytes:
+        """Return tokens for other workers. Wait until there are some."""
+        await self._has_unshared.wait()
+        seen = dict(self._unshared.popleft() for _ in range(min(len(self._unshared), MAX_UPDATE_TOKENS)))
+        if not self._unshared:
+            self._has_unshared.clear()
+        return _UPDATE.dump_json({"v": 1, "seen": seen})
+
+    def on_update(self, update: bytes) -> None:
+        """Remember the tokens of another worker. Ignore unreadable and excess updates."""
+        if (second := int(self._clock())) != self._second:
+            self._second, self._updates_read = second, 0
+        self._updates_read += 1
+        if self._updates_read <= MAX_UPDATES_PER_SECOND and len(update) <= MAX_UPDATE_BYTES:
+            with suppress(ValidationError):
+                for token_id, expires_at in _UPDATE.validate_json(update)["seen"].items():
+                    self._store(token_id, expires_at)
+
+    def _store(self, token_id: str, expires_at: float) -> None:
+        self._expires_at[token_id] = expires_at
+        self._expires_at.move_to_end(token_id)
+        while len(self._expires_at) > MAX_SEEN_TOKENS:
+            self._expires_at.popitem(last=False)

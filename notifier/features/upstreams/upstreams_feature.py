@@ -27,11 +27,11 @@ def _run(context: FeatureContext) -> FeatureRuntime:
     from notifier.features.upstreams.configured_relays import ConfiguredRelays
     from notifier.features.upstreams.configured_upstreams import ConfiguredUpstreams
     from notifier.features.upstreams.relay_routes import MAX_TOKENS, MAX_TOKENS_OF_RELAY, RelayRoutes
-    from notifier.features.upstreams.seen_tokens import SeenTokens
     from notifier.features.upstreams.upstream_intake import UpstreamIntake
     from notifier.features.upstreams.upstream_record import UpstreamRecord
     from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute
     from notifier.features.upstreams.upstream_sign_outs import UpstreamSignOutRoutes
+    from notifier.features.upstreams.upstream_token import SeenTokens
     from notifier.network.listeners.throttle import RequestSlots
 
     record, seen = UpstreamRecord(), SeenTokens()

@@ -11,9 +11,11 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -22,17 +24,22 @@ from yarl import URL
 
 from notifier import RELEASE
 from notifier.model.client import EgressPolicy, TlsFiles
+from notifier.model.defaults import MAX_LIST_BYTES
 from notifier.model.egress import check_uri
-from notifier.model.errors import InternalFault, NotifierError
+from notifier.model.errors import AnswerFault, InternalFault, NotifierError, SourceFault
 from notifier.model.outcome import StaleConnection, TransportFailure
+from notifier.model.shared_resources import shared_bound
 from notifier.network.http.aiohttp_hooks import new_session
 from notifier.network.http.client_contexts import TlsContexts
 from notifier.network.http.connections import MAX_HEAD_BYTES, Exchange, OpenConnections, current_exchange
 from notifier.network.http.faults import translate_fault, translate_timeout
 from notifier.network.http.json_parts import Bounds, format_size, read_json
 from notifier.network.http.name_resolver import NameResolver
+from notifier.settings.policies import TlsSettings
 
 MAX_ERROR_BYTES = 64 * 1024  # bytes
+LIST_BOUNDS = Bounds(answer=MAX_LIST_BYTES)  # of one response of a registry source
+_MAX_KEPT_CONNECTIONS = shared_bound(8)  # more than any source requests at a time
 _PART_BYTES = 64 * 1024  # bytes decompressed at a time
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, by the header of the data
 _CODINGS = ("gzip", "x-gzip", "deflate")
@@ -241,3 +248,47 @@ def _explain(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: UR
     if exchange.connection is not None and exchange.connection.head_too_large:
         return f"the head of the answer is larger than {format_size(MAX_HEAD_BYTES)}"
     return "the answer is not HTTP/1.1"
+
+
+class JsonWeb:
+    """Sends requests to one server within the time of one reading: of clients of registry sources, or of sessions.
+
+    Used in a thread with a separate event loop, for one reading at a time. No egress policy applies: the operator chose
+    the address. Raises SourceFault for any failure before there is a response.
+    """
+
+    def __init__(self, client: JsonClient, until: float) -> None:
+        self._client = client
+        self._until = until
+
+    def left(self) -> float:
+        """Return the seconds until the time limit of the reading."""
+        return self._until - asyncio.get_running_loop().time()
+
+    async def ask(self, method: str, url: str, headers: Mapping[str, str] | None = None, **sent: Any) -> JsonAnswer:
+        """Send a request, with `json` or a form as `data`."""
+        try:
+            return await self._client.ask(method, url, headers, **sent)
+        except BeyondBounds as fault:
+            raise AnswerFault(f"{redact_url(url)}: {fault}") from None
+        except NoAnswer as fault:
+            raise SourceFault(f"{redact_url(url)}: {fault}") from None
+
+
+@asynccontextmanager
+async def open_web(tls: TlsSettings | None, within: float, bounds: Bounds = LIST_BOUNDS) -> AsyncIterator[JsonWeb]:
+    """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
+    client = JsonClient(bounds, (tls or TlsSettings()).files(), keep=_MAX_KEPT_CONNECTIONS)
+    try:
+        async with asyncio.timeout(within):
+            yield JsonWeb(client, asyncio.get_running_loop().time() + within)
+    except TimeoutError:
+        raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
+    finally:
+        await client.close()
+
+
+def redact_url(url: str) -> str:
+    """Return the URL with scheme, host, port and path only: user and query may be secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

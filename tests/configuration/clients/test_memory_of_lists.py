@@ -12,7 +12,7 @@ from notifier.configuration.clients.client_rows import SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.configuration.live_configuration import RouteChanges
 from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
-from notifier.network.http.json_over_http import LIST_BOUNDS
+from notifier.network.http.json_client import LIST_BOUNDS
 from notifier.network.http.json_parts import read_json
 from tests.configuration.clients.test_guard import GOOD, Source
 from tests.tokens.key_folder import ISS

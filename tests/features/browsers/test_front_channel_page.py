@@ -33,7 +33,7 @@ from notifier.features.browsers.front_channel_counts import (
     PageResult,
     read_report,
 )
-from notifier.features.browsers.front_channel_page import MAX_FRAMES, FrontChannelPage
+from notifier.features.browsers.front_channel_routes import MAX_FRAMES, FrontChannelPage
 from notifier.features.browsers.web_settings import WebIssuerSettings
 from notifier.model.client import Client, FrontChannelClient
 from notifier.model.front_channel import AddressRefusal, AskedClient, FrontChannelContext, PagePlan, UnaskedClient

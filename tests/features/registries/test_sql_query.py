@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 from pydantic import ValidationError
 
+from notifier.features.registries.list_settings import SqlSettings
 from notifier.features.registries.sql import COLUMNS, SqlReader
-from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import SourceFault
 from notifier.network.databases.sql_columns import ROWS_PER_TURN, to_algorithms, to_text
 from notifier.network.http.json_parts import Bounds

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.features.registries.list_settings import SqlSettings
 from notifier.features.registries.sql import SqlReader
-from notifier.features.registries.sql_settings import SqlSettings
 from notifier.model.errors import SourceFault
 from tests.features.registries.duende_tables import filled, recorded
 from tests.features.registries.test_sql_duende import CLIENTS, by_name, expected

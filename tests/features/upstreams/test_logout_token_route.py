@@ -11,10 +11,9 @@ from aiohttp import web
 
 from notifier.features.upstreams.relay_settings import RelaySettings
 from notifier.features.upstreams.relay_tokens import MAX_DEAD_LETTERS_PER_HOUR, DeadLetterBudget, Relay
-from notifier.features.upstreams.seen_tokens import SeenTokens
 from notifier.features.upstreams.server_keys import ServerKeys
 from notifier.features.upstreams.upstream_routes import BACK_CHANNEL_PATH, LogoutTokenRoute, TokenSender
-from notifier.features.upstreams.upstream_token import UpstreamResult, VerifiedLogout
+from notifier.features.upstreams.upstream_token import SeenTokens, UpstreamResult, VerifiedLogout
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import Kind, Lane, MessageDraft
 from notifier.model.record import record

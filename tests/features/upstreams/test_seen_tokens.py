@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from notifier.features.upstreams.seen_tokens import (
+from notifier.features.upstreams.upstream_token import (
     MAX_SEEN_TOKENS,
     MAX_UNSHARED_TOKENS,
     MAX_UPDATE_BYTES,
