@@ -6,11 +6,11 @@ senders whose events, and whose inline addresses, are accepted for the issuer.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import InputIssue
 from notifier.model.front_channel import is_on_page
 from notifier.model.record import record
 from notifier.model.registry import Registry
+from notifier.settings.api_tokens import ApiToken
 from notifier.settings.service_settings import Settings
 
 _NO_CLIENTS = "the registry has no client of this issuer with an address"

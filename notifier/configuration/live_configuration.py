@@ -21,10 +21,10 @@ from notifier.configuration.clients.registry_checks import find_excessive_loss, 
 from notifier.configuration.configured_feature import key_kinds_of, merge_jti_prefixes, reader_builder
 from notifier.configuration.loading import MAX_LOGGED, LoadedConfiguration, load, log_faults, log_ignored_values
 from notifier.configuration.reload_state import ReloadState
-from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm, Client
 from notifier.model.errors import ConfigurationError, InputIssue, describe_error
 from notifier.model.registry import ENDLESS_SECONDS, Registry
+from notifier.settings.api_tokens import ApiToken
 from notifier.telemetry.audit import write_audit
 from notifier.tokens.published_keys import Signing
 from notifier.tokens.signers import Signers

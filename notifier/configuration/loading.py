@@ -23,18 +23,17 @@ from notifier.configuration.clients.registry_checks import (
 from notifier.configuration.configured_feature import ConfiguredFeature, FeaturePart, key_kinds_of, settings_model
 from notifier.configuration.file_mistakes import leave_out_files
 from notifier.configuration.inline_senders import find_ignored_members, find_unlisted_senders, list_token_senders
-from notifier.model.api_token import ApiToken
 from notifier.model.client import Algorithm
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.ignored_members import IssueGroup
 from notifier.model.message import Binding
 from notifier.model.registry import Registry
+from notifier.settings.api_tokens import ApiToken, find_expiring_tokens, load_tokens
 from notifier.settings.config_file import examine_settings
 from notifier.settings.file_watch import Stamp, stamps_of
 from notifier.settings.key_settings import KeySettings
 from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
-from notifier.settings.tokens_file import find_expiring_tokens, load_tokens
 from notifier.tokens.key_files import KeySource, examine_keys
 from notifier.tokens.key_ring import ExternalKeyEntry, KeyRing
 from notifier.tokens.published_keys import thumbprint

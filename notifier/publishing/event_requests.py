@@ -26,7 +26,6 @@ from notifier.delivery.facts import Observer
 from notifier.messages.event_clients import find_publisher_objection
 from notifier.messages.replacements import to_members_misspelt
 from notifier.messages.selection import LARGE_ROUNDS
-from notifier.model.api_token import ApiToken
 from notifier.model.documents.event_document import read_event
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.message import Lane, Message
@@ -74,6 +73,7 @@ from notifier.publishing.route_steps import (
     read_lane,
     refuse_compressed,
 )
+from notifier.settings.api_tokens import ApiToken
 
 LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 may arrive at once
 MAX_LARGE_EVENTS = 8

@@ -49,8 +49,8 @@ from notifier.operators.status.own_state import read_status
 from notifier.operators.status.service_status import ServiceStatus, seen_keys_of
 from notifier.queues.building import build_queue
 from notifier.queues.sqlite.lock import has_worker
+from notifier.settings.api_tokens import find_expiring_tokens
 from notifier.settings.policies import TlsSettings
-from notifier.settings.tokens_file import find_expiring_tokens
 from notifier.tokens.client_encryption import READ_TIMEOUT_SECONDS, ClientEncryption, ClientKeyReader
 from notifier.tokens.first_day import Seen
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from notifier.model.durations import format_duration
+from notifier.settings.api_tokens import TokenEntry
 from notifier.settings.service_settings import Settings
-from notifier.settings.tokens_file import TokenEntry
 from notifier.settings.values import Listen, Section
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

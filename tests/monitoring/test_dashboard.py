@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.features.browsers.front_channel_context import seal_context
 from notifier.model.front_channel import FrontChannelContext
-from notifier.operators.doctor.runbook import parse_sections
+from notifier.operators.doctor.manual import parse_sections
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.support.certificates import authority
 from tests.support.softhsm import SoftHsm

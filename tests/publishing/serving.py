@@ -7,7 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from notifier.model.api_token import ApiToken
 from notifier.model.client import Client
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
@@ -17,6 +16,7 @@ from notifier.network.listeners.request_counts import RequestCounts
 from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.publishing.event_requests import ApiSources
 from notifier.publishing.notice_wait import WaitingRequests
+from notifier.settings.api_tokens import ApiToken
 
 ISS = "https://id.example.com"
 NOW = 1000.0

@@ -13,7 +13,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.delivery.facts import Fact, MembersMisspelt
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import Lane
 from notifier.model.registry import Issuer, Registry
@@ -22,6 +21,7 @@ from notifier.model.trouble import merge_troubles
 from notifier.network.listeners.request_counts import STATUS_CLASSES, RequestCounts
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
+from notifier.settings.api_tokens import ApiToken
 from tests.publishing.serving import CLIENTS, ISS, NOW, serving, sources_of, token
 
 CLOSED = "https://closed.example.com"

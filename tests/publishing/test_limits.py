@@ -11,12 +11,12 @@ import aiohttp
 import uvloop
 from aiohttp import web
 
-from notifier.model.api_token import ApiToken
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Listener
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
+from notifier.settings.api_tokens import ApiToken
 from tests.publishing.serving import ISS, serving, sources_of, token
 from tests.system.waiting import until
 

@@ -10,13 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from notifier.model.errors import ConfigurationError, SourceFault
+from notifier.settings.api_tokens import EXPIRY_WARNING_SECONDS, find_expiring_tokens, load_tokens
 from notifier.settings.config_file import read_credentials
 from notifier.settings.file_owners import find_foreign_file
 from notifier.settings.queue_settings import QueueSettings
 from notifier.settings.secret_text import secret_of
 from notifier.settings.service_settings import Settings
 from notifier.settings.subject_key import find_short_key, is_subject_key_missing, make_subject_key, read_subject_key
-from notifier.settings.tokens_file import EXPIRY_WARNING_SECONDS, find_expiring_tokens, load_tokens
 from tests.settings.config_sample import mistakes, require_single_mistake, write
 
 # ── A secret is never empty: in a text or a file, at each setting, at start and afterwards ───────────────────────────

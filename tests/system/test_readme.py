@@ -40,14 +40,14 @@ from notifier.model.message import Lane, Message
 from notifier.model.outcome import Delivered
 from notifier.model.presets import PRESETS, Preset
 from notifier.model.session_ended import SessionEnded
-from notifier.operators.doctor.settings_reference import list_settings as reference_settings
+from notifier.operators.doctor.manual import list_settings as reference_settings
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.service.service import Service
+from notifier.settings.api_tokens import TokenEntry, load_tokens
 from notifier.settings.input_issues import submodel
 from notifier.settings.service_settings import Settings
-from notifier.settings.tokens_file import TokenEntry, load_tokens
 from notifier.tokens.key_files import generate_key
 from tests.settings.whole_settings import SETTINGS, SOURCE_SETTINGS
 from tests.support.lane_looks import at_broker

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from notifier.features.channels.channel_presets import EVENT_PRESETS, REVOCATION_PRESETS, ChannelPreset
-from notifier.features.channels.subjects import FORMATS, names_in, parse_rule
+from notifier.features.channels.signed_channel import FORMATS, names_in, parse_rule
 from notifier.model.client import Client, FrontChannelWay
 from notifier.model.client_channel import ClientChannel
 from notifier.model.egress import check_uri, find_uri_issue

@@ -7,8 +7,7 @@ answers so. An unsupported command is final.
 
 from notifier.delivery.verdict import Dead
 from notifier.features.channels.channel_settings import CommandSettings
-from notifier.features.channels.signed_channel import SignedChannel, judge
-from notifier.features.channels.subjects import FORMATS
+from notifier.features.channels.signed_channel import FORMATS, SignedChannel, judge
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Delivered, HttpResponse, Outcome, Refused

@@ -30,7 +30,7 @@ from notifier.network.listeners.operation import (
     to_answer,
 )
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
-from notifier.operators.doctor.runbook import parse_sections
+from notifier.operators.doctor.manual import parse_sections
 from notifier.operators.status.service_status import ServiceStatus, count_delayed, count_held_messages, seen_keys_of
 from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit

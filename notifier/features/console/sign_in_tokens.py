@@ -15,13 +15,13 @@ from typing import Any
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.features.console.console_settings import OidcSettings
 from notifier.features.console.sign_in_provider import RETRY_SECONDS, SignInProvider
-from notifier.model.api_token import ApiToken, Scope
 from notifier.model.moment import Clock, is_in_milliseconds
 from notifier.model.record import record
 from notifier.model.shared_resources import shared_bound
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.authorization import unauthorized
 from notifier.network.listeners.problem import Refusal, problem_response
+from notifier.settings.api_tokens import ApiToken, Scope
 from notifier.tokens.security_event_token import SET_ALGORITHMS, KeysUnavailable, has_audience, is_claim_time
 from notifier.tokens.signed_content import SignedClaims, SignedContent, UnverifiedToken, read_unverified_claims
 

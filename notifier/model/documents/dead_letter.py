@@ -18,16 +18,17 @@ from typing_extensions import TypedDict  # pydantic requires this TypedDict befo
 from notifier.model.delivery import Delivery
 from notifier.model.documents import unreadable
 from notifier.model.documents.documents import (
+    COMPARED_NAMES,
     NAMES_VERSION,
     EventDocument,
     StoredDelivery,
     dump_event,
+    find_disagreements,
     parse,
     to_written,
 )
 from notifier.model.documents.event_entries import WrongEntries, abridge_issues, parse_positions
 from notifier.model.documents.sourced import WrongEvents, parse_event_positions
-from notifier.model.documents.stored_names import COMPARED_NAMES, find_disagreements
 from notifier.model.documents.unreadable import LETTER_HEADER, RawMessage
 from notifier.model.errors import InputIssue, MalformedEvent
 from notifier.model.json_size import fits

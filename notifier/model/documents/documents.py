@@ -8,8 +8,11 @@ worker could process, such as an infinite time, are rejected.
 
 An event with more than 200 plain names has version 2, which contains a client as published, `"shop"`. Version 1 has
 objects only, `{"client_id":"shop"}`, which can make an event of short names five times as large.
+
+Searches, lists and permissions use the names of a dead letter, and a replay uses its content. So both must agree.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import (
@@ -209,3 +212,30 @@ def _find_later_version(body: bytes | str, latest: int) -> int | None:
         return None
     version = content.get("v") if isinstance(content, dict) else None
     return version if isinstance(version, int) and version > latest else None
+
+
+COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
+
+
+def find_disagreements(
+    names: Mapping[str, str | None], delivery: Delivery | None, event: SessionEnded | None
+) -> list[InputIssue]:
+    """Return a mistake for each of the letter's `names` that differs from its content. A missing name does not differ.
+
+    `names` has the COMPARED_NAMES. Of an event, the letter's own ID is not compared, and any client may be named.
+    """
+    contents: dict[str, Mapping[str, str | None]] = {}
+    if delivery is not None:
+        contents["delivery"] = {name: getattr(delivery, name) for name in COMPARED_NAMES}
+    if event is not None:
+        entries = () if event.clients == "*" else event.clients
+        client_ids = [entry if isinstance(entry, str) else entry.client_id for entry in entries]
+        client_id = names["client_id"] if names["client_id"] in client_ids else None
+        of_event = {"iss": event.iss, "event_id": event.id, "publisher": event.publisher, "client_id": client_id}
+        contents["event"] = of_event
+    return [
+        InputIssue(name, f"is not that of the {content} that it holds")
+        for content, of_content in contents.items()
+        for name, value in of_content.items()
+        if names[name] and names[name] != value
+    ]

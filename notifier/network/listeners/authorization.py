@@ -20,10 +20,10 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from notifier.model.api_token import ApiToken, Scope
 from notifier.model.moment import Clock, format_moment_for_people
 from notifier.network.listeners.openapi import description_of
 from notifier.network.listeners.problem import Refusal, problem_response
+from notifier.settings.api_tokens import ApiToken, Scope
 
 LOOPBACK_ONLY_TEXT = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar, cast
 from aiohttp import typedefs, web
 
 from notifier import RELEASE
-from notifier.model.api_token import Scope
 from notifier.model.documents.event_document import event_schema
 from notifier.model.errors import InputIssue
 from notifier.model.nearest import find_nearest_name, format_suggestion
 from notifier.model.printable import excerpt
 from notifier.network.listeners.problem import PROBLEM_TYPE, Refusal, malformed_refusal, problem_response
+from notifier.settings.api_tokens import Scope
 
 JsonSchema = Mapping[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])

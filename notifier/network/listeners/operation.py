@@ -13,13 +13,13 @@ from typing import Annotated, Any, NotRequired, TypeAlias, TypeVar, cast, get_ar
 from aiohttp import web
 from pydantic import Field, TypeAdapter, ValidationError
 
-from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
 from notifier.model.validation import to_issues
 from notifier.network.listeners.authorization import Authorization, name_of_caller, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response, read_json_object
+from notifier.settings.api_tokens import ApiToken, Scope
 
 Document: TypeAlias = dict[str, Any]
 Items: TypeAlias = list[Document]

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueError, QueueUnavailable, describe_error
 from notifier.model.ids import new_id
 from notifier.model.json_size import take_fitting
@@ -30,6 +29,7 @@ from notifier.operators.status.worker_requests import (
 )
 from notifier.queues.passes import RepairOptions, stopped_by
 from notifier.queues.queue_port import ANOTHER_HOLDER, Queue
+from notifier.settings.api_tokens import ApiToken
 from notifier.telemetry.audit import mark_claimed, write_audit
 
 MAX_RUNNING_JOBS: Mapping[JobKind, int] = shared_bound({"replay": 8, "discard": 8, "cancel": 8, "retry": 32})

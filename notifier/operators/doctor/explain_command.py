@@ -11,8 +11,7 @@ import typer
 from notifier.model.outcome import Cause
 from notifier.model.trouble import TroubleKind
 from notifier.operators.deliveries.readmission import KeepReason
-from notifier.operators.doctor.runbook import RunbookSection, load_runbook, parse_sections, read_page
-from notifier.operators.doctor.settings_reference import find_settings
+from notifier.operators.doctor.manual import RunbookSection, find_settings, load_runbook, parse_sections, read_page
 from notifier.operators.terminal.command_options import Json
 from notifier.operators.terminal.output import say, say_json
 

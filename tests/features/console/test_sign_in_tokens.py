@@ -16,10 +16,10 @@ from notifier.features.console.sign_in_tokens import (
     MAX_SKEW_SECONDS,
     SignInTokens,
 )
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import ConfigurationError
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.network.listeners.problem import Refusal
+from notifier.settings.api_tokens import ApiToken
 from tests.features.console.console_provider import AUDIENCE, CLIENT, NOW, ConsoleProvider, live, oidc, section, written
 from tests.tokens.key_folder import ISS, OTHER
 from tests.tokens.transmitter import key, public, shared_secret

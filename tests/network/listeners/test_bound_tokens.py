@@ -10,7 +10,6 @@ import aiohttp
 import pytest
 
 from notifier.configuration.clients.client_rows import SourceState
-from notifier.model.api_token import ApiToken
 from notifier.model.errors import QueueUnavailable
 from notifier.model.registry import Issuer, Registry
 from notifier.model.trouble import Trouble, TroubleKind
@@ -24,6 +23,7 @@ from notifier.operators.status.service_status import ServiceStatus, status_of
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
 from notifier.publishing.route_steps import ApiLimits
+from notifier.settings.api_tokens import ApiToken
 from tests.operators.status.test_service_status import stands, worker
 from tests.publishing.serving import ISS, NOW, accept, look, serving, sources_of, token
 

@@ -10,7 +10,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from notifier.model.api_token import ApiToken
 from notifier.model.message import Lane
 from notifier.model.printable import json_text
 from notifier.model.session_ended import SessionEnded
@@ -21,6 +20,7 @@ from notifier.network.listeners.operation import routes_of
 from notifier.network.listeners.problem import read_json_object
 from notifier.operators.status.status_routes import StatusRoutes
 from notifier.publishing.event_requests import EventRequests, build_api_app
+from notifier.settings.api_tokens import ApiToken
 from tests.publishing.serving import accept, look, serving, sources_of, token
 
 # ── Without a tokens file the API is only for this machine: no web page reads or changes anything ────────────────────

@@ -13,8 +13,14 @@ from notifier.delivery.facts import Attempted
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.model.trouble import TroubleKind
-from notifier.operators.doctor.runbook import load_runbook, parse_sections
-from notifier.operators.doctor.settings_reference import PAGES, find_settings, list_settings, load_reference
+from notifier.operators.doctor.manual import (
+    PAGES,
+    find_settings,
+    list_settings,
+    load_reference,
+    load_runbook,
+    parse_sections,
+)
 from notifier.operators.status.status_page import STATE_WORDS
 from notifier.telemetry.log_output import configure
 from notifier.telemetry.logs import LogObserver, SubjectHash

@@ -17,7 +17,7 @@ from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.deliveries.waiting_filter import read_waiting
-from notifier.operators.doctor.runbook import parse_sections
+from notifier.operators.doctor.manual import parse_sections
 from notifier.operators.status.client_status import ClientStatus, list_client_states, merge_states, troubled_clients_of
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.lifetime import lifetime_of

@@ -1,19 +1,37 @@
-"""Reads the file of API tokens with their scopes and issuers. Keeps only the digests of tokens."""
+"""Defines API tokens, and reads the file of them with their scopes and issuers. Keeps only the digests of tokens."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 
-from notifier.model.api_token import ApiToken, Scope
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.moment import format_moment_for_people
 from notifier.settings.document_files import read_document
 from notifier.settings.input_issues import explain
 from notifier.settings.secret_text import SecretText
 from notifier.settings.values import Name, Section
+
+Scope = Literal["publish", "read", "repair"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """A bearer token, identified by its SHA-256. `name` is the `publisher` of its events, and `who` in audit lines.
+
+    `issuers`: the issuers for which it may publish, list and repair dead letters; None means all issuers. `expires`:
+    the end of its validity in epoch seconds; None means no end.
+    """
+
+    name: str
+    sha256: bytes = field(repr=False)
+    scopes: frozenset[Scope]
+    issuers: frozenset[str] | None
+    expires: float | None = None
+
 
 EXPIRY_WARNING_SECONDS = 14 * 86_400.0  # long enough to distribute tokens manually
 
