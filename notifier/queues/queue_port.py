@@ -45,11 +45,9 @@ class BucketQueues(Protocol):
         """Return the buckets that may contain messages of a worker that has ended, or after the start of no worker."""
 
     async def park(self, bucket: str, message: MessageDraft, *, until: float) -> None:
-        """Return once the message is durable in the bucket. Raises QueueUnavailable, or OneQueueUnavailable at
-        once if the bucket has taken nothing for some seconds.
+        """Return once the message is durable in the bucket. Raises QueueUnavailable, OneQueueUnavailable.
 
-        It stays there until it is fetched, or until the queue makes it a retry: on RabbitMQ after
-        `MAX_PARKED_SECONDS`, elsewhere at `until` (epoch seconds).
+        It stays there until it is fetched or becomes a retry, `until` then or, on RabbitMQ, after `MAX_PARKED_SECONDS`.
         """
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
@@ -88,15 +86,11 @@ class Inbox(Protocol):
         """Take a message. It counts against the lane's prefetch until it is acked or set aside."""
 
     def on_lost(self, lane: Lane, source: str | None = None) -> None:
-        """Forget the unacked messages of a queue: its channel is closed, and the broker redelivers them.
-
-        It is the queue of `source`, which feeds the lane; if that is None, the queue of the lane.
-        """
+        """Forget the unacked messages of the queue of `source`, or of the lane: the broker redelivers them."""
 
 
 NameHolder = Callable[[], Awaitable[str]]
 """Returns a name for the process that holds messages, for a pass that waits for it. Never raises."""
-
 
 ANOTHER_HOLDER = "another command or request"
 
@@ -119,8 +113,8 @@ class WaitingDeliveries(Protocol):
     ) -> OpenPass[S]:
         """Begin a pass that hands each message to `read`. `clients`: skip buckets that contain none of these.
 
-        Without `parked` it covers the delay queues only. Messages that stay keep their due time and hops. On RabbitMQ
-        only one pass runs at a time. Raises QueueError.
+        Without `parked`: only the delay queues. Messages that stay keep due time and hops. On RabbitMQ one pass runs at
+        a time. Raises QueueError.
         """
 
 

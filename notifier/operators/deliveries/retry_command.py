@@ -56,7 +56,7 @@ def retry(
     del yes  # for scripts that pass it to each repair
     part = load_queue_part(config, log_from="warning")
     client_id, dry_run, force = members["client_id"], "dry_run" in members, "force" in members
-    iss = _find_issuer(part, members.get("iss"))
+    iss = find_issuer(part, members.get("iss"))
     request = RetryRequest(key=(iss, client_id), who=operating_user(), force=force)
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
@@ -79,7 +79,7 @@ def retry(
     raise typer.Exit(1 if is_open and not dry_run else 0)
 
 
-def _find_issuer(part: PartialSettings, iss: str | None) -> str:
+def find_issuer(part: PartialSettings, iss: str | None) -> str:
     """Return `iss`, or else the only issuer of the configuration. Raises BadParameter if it has none or several.
 
     Issuers of test sign-outs do not count.
