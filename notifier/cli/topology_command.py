@@ -20,6 +20,7 @@ from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.queues.building import rabbit_options
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology, survey_bindings, survey_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.register import REGISTER
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.topology import TopologyState
 from notifier.settings.config_file import read_sections
@@ -138,9 +139,9 @@ def _print_new_queues(names: Sequence[str], seconds: float) -> None:
 def _require_force(prefix: str, states: Sequence[TopologyState], force: str | None) -> None:
     """Exit with 1 if messages are ready or a worker consumes, unless --force names the prefix.
 
-    Raises BadParameter if --force names another prefix.
+    The register always has a message, which does not count. Raises BadParameter if --force names another prefix.
     """
-    ready = {state.name: state.ready for state in states if state.ready}
+    ready = {state.name: state.ready for state in states if state.ready and state.name != f"{prefix}.{REGISTER}"}
     consumed = [state.name for state in states if state.consumers]
     if force is not None and force != prefix:
         raise typer.BadParameter(f"queue.prefix is {prefix}, not {force}", param_hint="--force")

@@ -10,7 +10,8 @@ NotifierError
 │   ├── QueueUnavailable the queue cannot take a message now; try again later
 │   │   ├── OneQueueUnavailable  only this queue; others take messages
 │   │   │   └── QueueFull    it has refused the message
-│   │   └── DiskFull     its disk has no room
+│   │   ├── DiskFull     its disk has no room
+│   │   └── ChangeUncertain  the broker has not confirmed a change, and may still make it
 │   └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 └── SourceFault          a registry source could not be read
     └── AnswerFault      its answer cannot be used
@@ -116,6 +117,10 @@ class PassStopped(QueueError):  # noqa: N818  a state, not a mistake
 
 class DiskFull(QueueUnavailable):
     """The disk of the embedded queue is full; the text names its file."""
+
+
+class ChangeUncertain(QueueUnavailable):
+    """The broker has not confirmed a change in time. It may take effect afterwards, or be lost."""
 
 
 class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake

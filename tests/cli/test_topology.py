@@ -31,7 +31,7 @@ def test_topology_is_declared_shown_and_deleted(amqp_url: str, bare_prefix: str,
 
     def states() -> set[str]:
         shown = json.loads(notifier("topology", "show", "--json", cwd=tmp_path, settings=settings).stdout)
-        assert len(shown) == 24 + ALL_BUCKETS
+        assert len(shown) == 25 + ALL_BUCKETS
         return {each["state"] for each in shown}
 
     assert states() == {"missing"}
@@ -40,7 +40,7 @@ def test_topology_is_declared_shown_and_deleted(amqp_url: str, bare_prefix: str,
     assert (declared.returncode, declared.stdout) == (0, f"all queues and exchanges under {prefix} are declared\n")
     assert (
         declared.stderr
-        == f"{21 + ALL_BUCKETS} new queues: waiting 2 s until RabbitMQ has written their names to its disk\n"
+        == f"{22 + ALL_BUCKETS} new queues: waiting 2 s until RabbitMQ has written their names to its disk\n"
     )
     assert states() == {"ok"}
     assert notifier("topology", "declare", cwd=tmp_path, settings=settings).stderr == ""
@@ -55,7 +55,7 @@ def test_topology_is_declared_shown_and_deleted(amqp_url: str, bare_prefix: str,
     deleted = notifier("topology", "delete", "--yes", cwd=tmp_path, settings=settings)
     assert (deleted.returncode, deleted.stdout) == (
         0,
-        f"deleted {24 + ALL_BUCKETS} queues and exchanges under {prefix}\n",
+        f"deleted {25 + ALL_BUCKETS} queues and exchanges under {prefix}\n",
     )
     assert states() == {"missing"}
 

@@ -18,8 +18,10 @@ from pamqp.header import ContentHeader
 
 from notifier.model.message import Lane
 from notifier.operators.status.worker_presence import WorkerPresence
+from notifier.queues.rabbitmq.connection import connected
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
+from notifier.queues.rabbitmq.register import fill_register
 from notifier.queues.rabbitmq.topology import topology_of
 from tests.contract.queues import PATIENCE, Inbox, consuming
 from tests.support.rabbit_options import rabbit_options
@@ -45,21 +47,25 @@ async def _empty(url: str, prefix: str) -> None:
 
 
 async def _was_empty(url: str, prefix: str) -> bool:
-    """Purge each queue, upstream queues first. Return True if none had a message or a consumer.
+    """Purge each queue but the register, upstream queues first. Return True if none had a message or a consumer.
 
-    A purge follows everything that the queue confirmed before.
+    A purge follows everything that the queue confirmed before. The register gets its first document again.
     """
     found = 0
     async with await aiormq.connect(url) as connection:
         channel = await connection.channel()
         try:
-            for queue in reversed(topology_of(rabbit_options(url, prefix)).queues):
+            register, *queues = reversed(topology_of(rabbit_options(url, prefix)).queues)
+            await channel.queue_purge(register.name)
+            for queue in queues:
                 found += (await channel.queue_purge(queue.name)).message_count or 0
             for lane in Lane:
                 found += (await channel.queue_declare(f"{prefix}.{lane}", passive=True)).consumer_count or 0
         except ChannelNotFoundEntity:
             await declare_at_once(url, prefix)
             return False
+    async with connected(rabbit_options(url, prefix), "test") as connection:
+        await fill_register(connection, register.name)
     return not found
 
 

@@ -40,13 +40,13 @@ async def opened(options: RabbitOptions) -> AsyncIterator[RabbitQueue]:
 def test_every_queue_is_quorum_with_a_finite_limit() -> None:
     """No `x-delivery-limit` means 20 on 4.x, and -1 drops at the first requeue on 3.10: it is given, and positive."""
     topology = topology_of(RabbitOptions(urls=("amqp://host/",)))
-    assert len(topology.queues) == 1 + len(Lane) + len(HOP_SECONDS) + 64 + 16
+    assert len(topology.queues) == 1 + len(Lane) + len(HOP_SECONDS) + 64 + 16 + 1
     for queue in topology.queues:
         limit = queue.arguments["x-delivery-limit"]
         assert isinstance(limit, int)
         assert 0 < limit < 2**31
         assert queue.arguments["x-queue-type"] == "quorum"
-        if queue.name != "notifier.dead":
+        if queue.name not in ("notifier.dead", "notifier.pauses"):
             assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
             assert queue.arguments["x-overflow"] == "reject-publish"
 

@@ -33,6 +33,7 @@ from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.overdue import OverdueDelays
 from notifier.queues.rabbitmq.publishing import BLOCKED_PROBLEM, NO_WORKER_ANSWERS_PROBLEM, Publishing
 from notifier.queues.rabbitmq.queue_window import PATIENCE_SECONDS, describe_refusals
+from notifier.queues.rabbitmq.register import RabbitRegister
 from notifier.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.queues.rabbitmq.topology_watch import TopologyWatch, WorkerCount
@@ -54,7 +55,9 @@ class RabbitQueue(EventPublisher):
         self._overdue = OverdueDelays(waiting_at_once, self._is_empty, clock)
         self._links = Link(options, "consume", self._serve_consuming), Link(options, "publish", self._serve_publishing)
         self._workers = WorkerCount()
-        self._watch = TopologyWatch(options, self._links[1].wait_for_connection, self._workers)
+        self.register = RabbitRegister(options, lambda: self._watch.repair_soon.set())  # noqa: PLW0108  made next
+        opened, on_new_register = self._links[1].wait_for_connection, self.register.on_declared
+        self._watch = TopologyWatch(options, opened, self._workers, on_new_register)
         self._bindings, self._policies = SourceBindings(options), PolicyWatch(options)
         self._depth_reader = DepthReader(options)
         lanes = {
@@ -81,8 +84,6 @@ class RabbitQueue(EventPublisher):
 
     def _name(self, queue: str) -> str:
         return f"{self._options.prefix}.{queue}"
-
-    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> None:
         """Start connecting in the background. Reconnect until `close`."""
@@ -111,6 +112,7 @@ class RabbitQueue(EventPublisher):
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks = []
+        await self.register.close()
 
     async def wait_until_broken(self) -> NoReturn:
         """Never return: this queue recovers from every loss."""
@@ -129,8 +131,6 @@ class RabbitQueue(EventPublisher):
     async def stop_consuming(self) -> None:
         """Take no further messages. Messages already taken can still be acked."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
-
-    # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
 
     async def _serve_consuming(self, link: Link, connection: Connection) -> None:
         await self._watch.prepare(connection)
@@ -295,6 +295,6 @@ class RabbitQueue(EventPublisher):
         return RabbitFeedTarget(self._options, encode)
 
     def _consuming_connection(self) -> Connection:
-        if (connection := self._links[0].connection) is None:
-            raise QueueUnavailable("not connected")
-        return connection
+        if (connection := self._links[0].connection) is not None:
+            return connection
+        raise QueueUnavailable("not connected")

@@ -18,6 +18,7 @@ from notifier.queues.rabbitmq.buckets import abridge_buckets, bucket_names
 from notifier.queues.rabbitmq.connection import Connection
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
+from notifier.queues.rabbitmq.register import REGISTER, REGISTER_ARGUMENTS
 from notifier.queues.rabbitmq.request_pipeline import Answer, RequestPipeline, pipelined, run_together
 from notifier.queues.rabbitmq.settling import Settling
 
@@ -31,7 +32,7 @@ class QueueSpec:
     """A queue: its full name and arguments."""
 
     name: str
-    arguments: Mapping[str, str | int]
+    arguments: dict[str, str | int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class ExchangeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """All queues and exchanges under one prefix."""
+    """All queues, the register as the last one, and all exchanges under one prefix."""
 
     queues: tuple[QueueSpec, ...]
     exchanges: tuple[ExchangeSpec, ...]
@@ -66,8 +67,10 @@ def topology_of(options: RabbitOptions) -> Topology:
         )
         for name, seconds in (*DELAY_QUEUES.items(), *((name, options.parked_for) for name in bucket_names(options)))
     )
+    register = _build_queue_spec(f"{prefix}.{REGISTER}", limit=UNLIMITED_DELIVERIES, to=None)
+    register.arguments.update(REGISTER_ARGUMENTS)
     return Topology(
-        queues=(dead, *lanes, *delays),
+        queues=(dead, *lanes, *delays, register),
         exchanges=(
             *(ExchangeSpec(name=f"{prefix}.{lane}", queue=f"{prefix}.{lane}") for lane in (Lane.EVENTS, Lane.BULK)),
             ExchangeSpec(name=f"{prefix}.{OUTCOMES_EXCHANGE}", collected=f"{prefix}.{COLLECTED_QUEUE}"),
@@ -106,8 +109,10 @@ def _require_match(missing: Sequence[str], different: Sequence[str | None]) -> N
 
 async def declare(
     connection: Connection, topology: Topology, settling: Settling, trial: Coroutine[object, object, None]
-) -> None:
+) -> bool:
     """Declare missing queues and exchanges, and change nothing else. Return once new queues can be used.
+
+    Return True if the register was missing, so that its queue is empty: the caller, or its first reader, fills it.
 
     `trial`: a test of the broker, whose errors are raised. It runs beside the search for existing queues: a queue that
     is created while the feature flag `stream_queue` is off drops expired messages even when the flag is on later.
@@ -115,6 +120,7 @@ async def declare(
     """
     async with pipelined(connection) as pipeline:
         await run_together([trial, _find_new(pipeline, topology, settling)])
+        [register] = await find_queues(pipeline, [topology.queues[-1].name])
         answers = await pipeline.send([[_declare_of(queue)] for queue in topology.queues])
         for queue in topology.queues:  # before a refusal is raised
             settling.on_declared(queue.name)
@@ -126,6 +132,7 @@ async def declare(
         await settling.wait_until_usable()
         different += await _declare_exchanges(pipeline, topology.exchanges)
     _require_match((), different)
+    return register is None
 
 
 async def _find_new(pipeline: RequestPipeline, topology: Topology, settling: Settling) -> None:
@@ -194,12 +201,12 @@ class TopologyState:
 async def verify(connection: Connection, topology: Topology) -> bool:
     """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
 
-    Return False if only large buckets are missing, which former releases do not declare. Raises TopologyMismatch with
-    all differences.
+    Return False if large buckets are missing. They and the register may be, since former releases do not declare them.
+    Raises TopologyMismatch with all differences.
     """
-    states = await survey(connection, topology)
-    missing = [f"{state.what} {state.name}" for state in states if state.missing]
-    required = [name for name in missing if f".{PARKED_LARGE}-" not in name]
+    states, register = await survey(connection, topology), topology.queues[-1].name
+    missing = [state for state in states if state.missing and state.name != register]
+    required = [f"{state.what} {state.name}" for state in missing if f".{PARKED_LARGE}-" not in state.name]
     _require_match(required, [state.difference for state in states])
     return not missing
 
@@ -232,7 +239,10 @@ async def survey(connection: Connection, topology: Topology) -> tuple[TopologySt
 
 
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
-    """Delete everything. Return the number of ready messages per queue. A missing queue is not an error."""
+    """Delete everything. Return the number of ready messages per queue. A missing queue is not an error.
+
+    The message of the register does not count.
+    """
     lost: dict[str, int] = {}
     # Never `if-empty`: on quorum queues it closes the whole connection.
     # One after the other: RabbitMQ 4.0 stops dead-lettering if many queues are deleted in its first second. Queues that
@@ -240,7 +250,9 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
     async with pipelined(connection) as pipeline:
         for queue in reversed(topology.queues):
             [answer] = await pipeline.send([[commands.Queue.Delete(queue=queue.name)]])
-            if isinstance(answer, commands.Queue.DeleteOk):
+            if isinstance(answer, commands.Queue.DeleteOk) and queue is topology.queues[-1]:
+                lost[queue.name] = 0
+            elif isinstance(answer, commands.Queue.DeleteOk):
                 lost[queue.name] = answer.message_count or 0
             elif not isinstance(answer, ChannelNotFoundEntity):
                 _explain_answer(queue.name, answer)

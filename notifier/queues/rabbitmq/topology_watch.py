@@ -101,15 +101,19 @@ class TopologyWatch:
     """Watches the topology over the current connection. `repair_soon` requests an immediate check.
 
     `problem`: what cannot be repaired; `settling`: which queues are too new to be used. From the second check on,
-    `workers` gets the number of consumers.
+    `workers` gets the number of consumers. `on_new_register` is called when the register's queue was declared.
     """
 
     def __init__(
-        self, options: RabbitOptions, wait_for_publishing: Callable[[], Awaitable[Connection]], workers: WorkerCount
+        self,
+        options: RabbitOptions,
+        wait_for_publishing: Callable[[], Awaitable[Connection]],
+        workers: WorkerCount,
+        on_new_register: Callable[[], None] = lambda: None,
     ) -> None:
         self._declares = options.topology == "declare"
         self._prefix = options.prefix
-        self._wait_for_publishing = wait_for_publishing
+        self._wait_for_publishing, self._on_new_register = wait_for_publishing, on_new_register
         self._expiry_tested = self._established = False
         self._topology = topology.topology_of(options)
         self._bucket_count, self._buckets = options.buckets, bucket_names(options)
@@ -157,7 +161,8 @@ class TopologyWatch:
         """Declare or verify the topology, beside the test that the broker keeps expired messages. Raises QueueError."""
         async with broker_timeout(None):
             if self._declares:
-                await topology.declare(connection, self._topology, self.settling, self._try_expiry())
+                if await topology.declare(connection, self._topology, self.settling, self._try_expiry()):
+                    self._on_new_register()
             else:
                 self._workers.has_large_buckets = await topology.verify(connection, self._topology)
         self._established = True

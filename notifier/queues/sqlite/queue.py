@@ -23,6 +23,7 @@ from notifier.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.queues.sqlite.file import examine_file
 from notifier.queues.sqlite.lock import find_moved_file
 from notifier.queues.sqlite.options import SqliteOptions
+from notifier.queues.sqlite.register import SqliteRegister
 from notifier.queues.sqlite.row_passes import SqlitePasses
 from notifier.queues.sqlite.rows import (
     LONGEST_DELAY,
@@ -60,7 +61,7 @@ class SqliteQueue:
         self._consuming = False
         self._ended = asyncio.Event()
         self._damage: str | None = None
-        self.side_channel = SqliteSideChannel(self, options.clock)
+        self.side_channel, self.register = SqliteSideChannel(self, options.clock), SqliteRegister(self)
         self._tasks: list[asyncio.Task[object]] = []
         self._log = structlog.get_logger()
 
@@ -194,7 +195,7 @@ class SqliteQueue:
 
     async def read_overview(self, within: float) -> QueueOverview:
         """Return the depths, and the worker's state if it answers in time. Raises QueueError."""
-        async with self._temporarily_open():
+        async with self.temporarily_open():
             depths, oldest = await self.depths(), await self.use(Store.read_oldest, writing=False)
             blocked = await self._call(self._require_writer().describe_full_disk)
             states: Sequence[bytes] = []
@@ -210,13 +211,13 @@ class SqliteQueue:
 
     async def request(self, document: bytes, within: float) -> WorkerAnswers:
         """Send a request to the worker; return its answer if it arrives in time. Raises QueueError."""
-        async with self._temporarily_open():
+        async with self.temporarily_open():
             workers = (await self.depths())[Lane.EVENTS].consumers
             answers = await self.side_channel.request(document, within) if workers else []
             return WorkerAnswers(seen=workers, answers=answers)
 
     @asynccontextmanager
-    async def _temporarily_open(self) -> AsyncIterator[None]:
+    async def temporarily_open(self) -> AsyncIterator[None]:
         """Open an existing file for the block, unless it is open already. Raises QueueError."""
         was_closed, path = self._writer is None, self._options.path
         if was_closed and not path.exists():

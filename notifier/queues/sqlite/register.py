@@ -1,0 +1,57 @@
+"""The register in the queue's file: a table of one row, created at the first change. The schema's version stays."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+from notifier.model.pauses import NO_PAUSES, PauseDocument, read_pauses, write_pauses
+from notifier.queues.sqlite.store import Store
+
+T = TypeVar("T")
+_SCHEMA = "CREATE TABLE IF NOT EXISTS register (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID"
+_EXISTS = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'register'"
+
+
+class OpenFile(Protocol):
+    """The queue's file, which is opened for a block if it is closed."""
+
+    def temporarily_open(self) -> AbstractAsyncContextManager[None]:
+        """Open an existing file for the block, unless it is open already. Raises QueueError."""
+
+    async def use(self, work: Callable[[Store], T], *, writing: bool = True) -> T:
+        """Run `work` on the thread of the open file, in one transaction if it writes. Raises QueueError."""
+
+
+class SqliteRegister:
+    """The register in a file, which a worker and commands share. The file keeps it, so nothing needs to be restored."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self._file = file
+
+    async def read(self) -> PauseDocument:
+        """Return the document. Raises QueueError."""
+        async with self._file.temporarily_open():
+            return await self._file.use(lambda store: _read(store.database), writing=False)
+
+    async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
+        """Replace the document in one transaction. Raises QueueError."""
+
+        def work(store: Store) -> PauseDocument:
+            present = _read(store.database)
+            changed = edit(present)
+            if changed is not present:
+                store.database.execute(_SCHEMA)
+                row = (write_pauses(changed),)
+                store.database.execute("INSERT OR REPLACE INTO register VALUES ('pauses', ?)", row)
+            return changed
+
+        async with self._file.temporarily_open():
+            return await self._file.use(work)
+
+
+def _read(database: sqlite3.Connection) -> PauseDocument:
+    if not database.execute(_EXISTS).fetchone()[0]:
+        return NO_PAUSES
+    row = database.execute("SELECT document FROM register WHERE name = 'pauses'").fetchone()
+    return NO_PAUSES if row is None else read_pauses(bytes(row[0]))
