@@ -18,7 +18,6 @@ from typing_extensions import TypedDict  # pydantic requires this TypedDict befo
 from notifier.model.delivery import Delivery
 from notifier.model.documents import unreadable
 from notifier.model.documents.documents import (
-    COMPARED_NAMES,
     NAMES_VERSION,
     EventDocument,
     StoredDelivery,
