@@ -8,6 +8,7 @@ from notifier.model.ages import describe_attempts, describe_expiry, fault_wait_s
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import Cause, DeadReason
+from notifier.model.pauses import Pause
 from notifier.model.registry import Registry
 
 PAUSED_SECONDS = 512.0  # until a paused delivery is admitted again: a power of two; it does not count as age
@@ -18,11 +19,17 @@ UNKNOWN_TEXTS = frozenset({NO_SUCH_CLIENT, NO_ADDRESS, NO_SUCH_CLIENT + _IGNORED
 
 
 def verdict_without_attempt(
-    delivery: Delivery, client: Client | None, client_or_default: Client, registry: Registry, now: float
+    delivery: Delivery,
+    client: Client | None,
+    client_or_default: Client,
+    registry: Registry,
+    now: float,
+    pause: Pause | None = None,
 ) -> Defer | Dead | None:
     """Return the verdict on a delivery that needs no attempt; None if the delivery is to be attempted.
 
     `client` is None if it is unknown. `client_or_default` is then the issuer's default client, which has the ages.
+    `pause`: by which an operator has paused the client.
     """
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{describe_attempts(delivery, now)}: not_after has passed, the session ran out at the client by itself"
@@ -31,8 +38,9 @@ def verdict_without_attempt(
         return Dead(reason=DeadReason.EXPIRED, text=describe_expiry(delivery, client_or_default, now))
     if client is None or client.logout_uri is None:
         return _judge_unknown_client(delivery, NO_SUCH_CLIENT if client is None else NO_ADDRESS, registry, now)
-    if client.paused:
-        return Defer(due=now + PAUSED_SECONDS, cause=Cause.PAUSED, text="the registry has paused: true")
+    if pause is not None or client.paused:
+        text = "the registry has paused: true" if pause is None else pause.text
+        return Defer(due=now + PAUSED_SECONDS, cause=Cause.PAUSED, text=text)
     return None
 
 

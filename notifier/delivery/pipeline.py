@@ -130,8 +130,6 @@ class DeliveryPipeline:
         if verdict.wait_kind is WaitKind.PROBE:
             self._scheduler.deferrals.on_probe_durable(delivery.key, delivery.id)
 
-    # ── admit ──
-
     def _admit(
         self, message: MessageOfDelivery, delivery: Delivery, *, fetched: bool = False
     ) -> AdmittedDelivery | DeliveryVerdict:
@@ -144,9 +142,11 @@ class DeliveryPipeline:
             # Its requests may have this time, which must not change.
             delivery = copy_record(delivery, progress=delivery.progress.after_take(now))
         verdict: Verdict | None = None
+        pauses = self._tools.pauses.in_force
+        pause = pauses.get(client.key) if pauses and client is not None else None
         may_be_expired = delivery.progress.first_taken_at is not None or delivery.not_after is not None
-        if may_be_expired or client is None or client.paused or client.logout_uri is None:
-            verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now)
+        if may_be_expired or pause is not None or client is None or client.paused or client.logout_uri is None:
+            verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now, pause)
             if delivery.progress.probe_due is not None and isinstance(verdict, Dead):
                 self._scheduler.deferrals.on_probe_lost(delivery.key)
         if verdict is None and client is not None:
@@ -161,15 +161,18 @@ class DeliveryPipeline:
         assert verdict is not None
         return delivery, verdict
 
-    # ── attempt and decide ──
-
     async def _attempt(self, admitted: AdmittedDelivery) -> DeliveryVerdict:
         """Wait for a slot if necessary, attempt the delivery, and return the delivery after it with its verdict."""
-        delivery, client = admitted.delivery, admitted.client
+        delivery, client, pauses = admitted.delivery, admitted.client, self._tools.pauses
         if admitted.wake_future is not None and (defer := await admitted.wake_future) is not None:
             return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
         try:
-            report = await attempt(admitted, self._tools)
+            if self._tools.clock() >= pauses.outdated_at:
+                await pauses.refresh()
+            if (pause := pauses.in_force.get(client.key)) is None:
+                report = await attempt(admitted, self._tools)
+            else:  # paused while the delivery waited
+                report = report_fault(InternalFault(Cause.PAUSED, pause.text), delivery)
         except asyncio.CancelledError:
             cancelled = report_fault(InternalFault(Cause.UNKNOWN, "the attempt was cancelled"), delivery)
             self._scheduler.on_ended(admitted, cancelled, is_cancelled=True)

@@ -3,8 +3,10 @@
 Each is a protocol of a few methods. Other rooms have these methods; `notifier/service` connects them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from notifier.delivery.facts import Observer
@@ -16,6 +18,7 @@ from notifier.model.errors import InternalFault
 from notifier.model.message import Lane
 from notifier.model.moment import Clock
 from notifier.model.outcome import HttpResponse, Outcome, TransportFailure, TransportResult
+from notifier.model.pauses import Pause
 from notifier.model.record import record
 from notifier.model.request import PreparedRequest, Request
 
@@ -138,6 +141,31 @@ class MessageOfDelivery(Protocol):
         """
 
 
+class Pauses(Protocol):
+    """The pauses that operators requested, as this worker has read them."""
+
+    @property
+    def in_force(self) -> Mapping[ClientKey, Pause]:
+        """Return the pauses in force by client, empty mostly."""
+
+    @property
+    def outdated_at(self) -> float:
+        """Return from when on `refresh` must precede an attempt: then this process was suspended (epoch seconds)."""
+
+    async def refresh(self) -> None:
+        """Read the pauses, for a bounded time. Never raises."""
+
+
+class NoPauses:
+    """Pauses no client."""
+
+    in_force: Mapping[ClientKey, Pause] = MappingProxyType({})
+    outdated_at = math.inf
+
+    async def refresh(self) -> None:
+        """Return at once."""
+
+
 @record
 class Tools:
     """What an attempt uses. `channels`: the channels by which clients are notified, by `Client.channel_kind`.
@@ -151,3 +179,4 @@ class Tools:
     monotonic: Clock
     jitter: Jitter
     observe: Observer
+    pauses: Pauses = field(default_factory=NoPauses)

@@ -1,4 +1,4 @@
-"""The pauses that operators request at run time: the document in the queue, and its changes. Pure.
+"""The pauses that operators request at run time: the document in the queue, its changes, and the port to it. Pure.
 
 One document has all pauses: those in force, at most MAX_PAUSES, and the last MAX_ENDED_PAUSES that have ended. Each
 change increases its version, so that a reader detects an older document. A pause ends by itself at `until`, which is by
@@ -6,7 +6,7 @@ the clock of its writer. All times are in epoch seconds.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -175,3 +175,20 @@ def _sort(pauses: Iterable[Pause]) -> tuple[Pause, ...]:
     present = sorted((each for each in pauses if each.ended_at is None), key=lambda each: -each.since)
     ended = sorted((each for each in pauses if each.ended_at is not None), key=lambda each: -(each.ended_at or 0.0))
     return (*present[:MAX_PAUSES], *ended[:MAX_ENDED_PAUSES])
+
+
+class Register(Protocol):
+    """The pauses, in one durable document that all processes share. One process changes it at a time.
+
+    Both methods work while the queue is closed, and restore a lost document from this process's copy.
+    """
+
+    async def read(self) -> PauseDocument:
+        """Return the document, whose version is never lower than at an earlier call. Raises QueueError."""
+
+    async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
+        """Replace the document by what `edit` returns for it, and return that once it is durable.
+
+        `edit` may be called again, and may raise: then nothing changes; nor if it returns its argument.
+        Raises ChangeUncertain if the change may take effect later, another QueueError if it does not.
+        """

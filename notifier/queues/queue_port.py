@@ -9,7 +9,7 @@ from typing import NoReturn, Protocol, TypeVar
 from notifier.model.backoff import Rounding
 from notifier.model.message import Depth, Lane, Message, MessageDraft, QueueStatus
 from notifier.model.notice import FeedNotice
-from notifier.model.pauses import PauseDocument
+from notifier.model.pauses import Register
 from notifier.model.record import record
 from notifier.queues.passes import OnWait, OpenPass, Reader, ignore_holder
 from notifier.queues.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
@@ -221,23 +221,6 @@ class SideChannel(Protocol):
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Send a reply, or drop and count it. Never waits or raises."""
-
-
-class Register(Protocol):
-    """The pauses, in one durable document that all processes share. One process changes it at a time.
-
-    Both methods work while the queue is closed, and restore a lost document from this process's copy.
-    """
-
-    async def read(self) -> PauseDocument:
-        """Return the document, whose version is never lower than at an earlier call. Raises QueueError."""
-
-    async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
-        """Replace the document by what `edit` returns for it, and return that once it is durable.
-
-        `edit` may be called again, and may raise: then nothing changes; nor if it returns its argument.
-        Raises ChangeUncertain if the change may take effect later, another QueueError if it does not.
-        """
 
 
 class EventQueue(Protocol):

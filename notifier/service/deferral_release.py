@@ -1,8 +1,8 @@
 """Releases deferred deliveries (makes them due) when the cause of their deferral has ended.
 
-If a client's address, TLS, egress or pause has changed in the registry, one attempt is made at the client, unless its
-circuit is closed. The client's limits stay in force. The end of a fault releases only the deliveries that were deferred
-for this cause at the issuer or client.
+If a client's address, TLS, egress or pause has changed in the registry, or an operator's pause has ended, one attempt
+is made at the client, unless its circuit is closed. The client's limits stay in force. The end of a fault releases only
+the deliveries that were deferred for this cause at the issuer or client.
 
 A change may come with a restart, and a new worker does not know the former configuration. So after its start it makes a
 *first release*, of the deliveries whose internal cause is over by its registry and keys, or may be over (a proxy, TLS
@@ -21,7 +21,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -31,6 +31,7 @@ from notifier.configuration.live_configuration import LiveConfiguration, RouteCh
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import DelayCounts
 from notifier.delivery.verdict import CLIENT_CAUSES
+from notifier.model.client import ClientKey
 from notifier.model.defaults import SIGNATURE_TIMEOUT_SECONDS
 from notifier.model.moment import Clock
 from notifier.model.outcome import Cause
@@ -62,8 +63,14 @@ class DeferralRelease:
     """Releases deferred deliveries for one worker. `run` does so until it is cancelled."""
 
     def __init__(
-        self, live: LiveConfiguration, queue: Queue, monotonic: Clock = time.monotonic, clock: Clock = time.time
+        self,
+        live: LiveConfiguration,
+        queue: Queue,
+        monotonic: Clock = time.monotonic,
+        clock: Clock = time.time,
+        pauses: Callable[[], Container[ClientKey]] = tuple,
     ) -> None:
+        """`pauses` returns the clients that operators have paused."""
         self._live = live
         self._queue = queue
         self._monotonic = monotonic
@@ -74,6 +81,13 @@ class DeferralRelease:
         self._not_before: dict[_EndedCause, float] = {}  # when a client's deliveries may be released again
         self._next_pass_at = float("-inf")
         self._changed = asyncio.Event()
+        self._pauses = pauses
+        self._resumed: dict[ClientKey, float] = {}  # clients to release, from this time on
+
+    def on_pause_end(self, keys: Iterable[ClientKey]) -> None:
+        """Have `run` release the deliveries of clients whose pause has ended, and again what is deferred meanwhile."""
+        self._resumed |= dict.fromkeys(keys, -math.inf)
+        self._changed.set()
 
     def on_cause_end(self, cause: Cause, iss: str, client_id: str) -> None:
         """Have `run` release the deliveries deferred for this cause; an empty `client_id` means all clients."""
@@ -101,6 +115,7 @@ class DeferralRelease:
                     await self._changed.wait()
             self._changed.clear()
             await self._release_after_reload(scheduler, delayed)
+            await self._release_resumed(scheduler, delayed)
             now, former_count, worker_count = self._monotonic(), worker_count, self._queue.worker_count()
             if worker_count and (not former_count or worker_count < former_count):
                 spread = random.uniform(0, min(MAX_SPREAD_SECONDS, FIRST_RELEASE_SECONDS * worker_count))  # noqa: S311
@@ -130,6 +145,19 @@ class DeferralRelease:
             self.on_cause_end(Cause.UNKNOWN, iss, "")
         self._issuers = issuers
         await self._release_clients(self._live.take_route_changes(), scheduler, delayed)
+
+    async def _release_resumed(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
+        """Release the deliveries of clients whose pause has ended, twice; again if the queue fails."""
+        now, rerouted = self._monotonic(), dict[str, set[str]]()
+        for iss, client_id in [key for key, release_at in self._resumed.items() if release_at <= now]:
+            first = self._resumed.pop((iss, client_id)) == -math.inf
+            if (iss, client_id) in self._pauses():
+                continue
+            rerouted.setdefault(iss, set()).add(client_id)
+            if first:
+                self._resumed[iss, client_id] = now + DEFERRAL_STORE_SECONDS
+        if rerouted and not await self._release_clients(RouteChanges(rerouted=rerouted), scheduler, delayed):
+            self.on_pause_end((iss, client_id) for iss, client_ids in rerouted.items() for client_id in client_ids)
 
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
@@ -163,10 +191,12 @@ class DeferralRelease:
         client = current.registry.clients_of(iss).get(client_id)
         if cause not in INTERNAL_CAUSES or client is None or client.logout_uri is None or client.paused:
             return False
+        if client.key in self._pauses():
+            return False
         return cause != Cause.SIGNING or current.keys.can_sign(iss, client.token.alg)
 
-    async def _release_clients(self, changes: RouteChanges, scheduler: Scheduler, delayed: DelayCounts) -> None:
-        """Probe the changed clients, and release their delayed deliveries.
+    async def _release_clients(self, changes: RouteChanges, scheduler: Scheduler, delayed: DelayCounts) -> bool:
+        """Probe the changed clients, and release their delayed deliveries. Return False if the queue failed.
 
         Only for a moved client, a delay that the client requested ends too.
         """
@@ -183,17 +213,19 @@ class DeferralRelease:
                     await asyncio.sleep(0)
         if parts:
             await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret
-        released_count = 0
+        released_count, is_done = 0, True
         for changed, has_moved in parts:
             has_ended = partial(_has_changed, changed)
             result = await self._make_due(WaitingFilter(has_ended=has_ended, parked=False), force=has_moved)
             released_count += result.done
+            is_done = is_done and not result.failed
             if result.unfinished is None:
                 for iss, client_id, _, _ in [*delayed]:
                     if client_id in changed.get(iss, ()):
                         delayed.forget((iss, client_id))
         if probed_count or released_count:
             structlog.get_logger().info("clients_freed", clients=probed_count, deliveries=released_count)
+        return is_done
 
     def _get_rate(self, iss: str) -> float:
         """Return the issuer's deliveries per second to release. The signers keep half of their rate for new logouts."""

@@ -41,6 +41,7 @@ from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccou
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.status.claimed_actions import RECORD_ACTION, ActionRecorder
 from notifier.operators.status.own_state import OwnState, read_status
+from notifier.operators.status.pause_watch import READ_PAUSES
 from notifier.operators.status.reload_request import RELOAD_REQUEST, make_reload_act
 from notifier.operators.status.worker_requests import Act, RequestHandler, RequestKind
 from notifier.publishing.event_requests import ApiSources, EventRequests
@@ -152,14 +153,9 @@ class Service:
     def _build_worker(self, readers: Mapping[str, SourceReader]) -> Worker:
         settings, live, tracing = self._settings, self._live, self._tracing
         intake = MessagePlanner(
-            live.registry,
-            clock=time.time,
-            monotonic=time.monotonic,
-            new_id=new_id,
-            max_event=MAX_EVENT,
-            readers=readers,
-            observe=self._watches.observe,
-        )
+            live.registry, clock=time.time, monotonic=time.monotonic, new_id=new_id, max_event=MAX_EVENT,
+            readers=readers, observe=self._watches.observe,
+        )  # fmt: skip
         limits = Limits(
             max_in_flight=settings.delivery.max_in_flight, shutdown_grace=settings.shutdown_grace,
             max_open_files=max_open_files(),
@@ -173,6 +169,7 @@ class Service:
                 monotonic=UnsuspendedClock(time.monotonic),
                 jitter=random.random,
                 observe=self._watches.observe,
+                pauses=self._watches.pauses,
             ),
             live.registry,
             self.queue,
@@ -195,6 +192,7 @@ class Service:
             RELOAD_REQUEST: make_reload_act(self.reloading.carry_out),
             RECORD_ACTION: ActionRecorder().act,
             RETRY_CLIENT: self._retries.act,
+            READ_PAUSES: self._watches.pauses.act,
             replay_account.FOLLOW_REPLAY: self._replays.act,
             **dict.fromkeys((LIST_JOBS, SHOW_JOB, END_JOB), self._jobs.act),
             **{kind: act for feature in self._features for kind, act in feature.acts.items()},
@@ -267,14 +265,14 @@ class Service:
             watches.signers.run,
         )
         yield from (watches.self_watch.watch_loop, watches.self_watch.watch_files, watches.registry.refresh.run)
-        yield self._jobs.run
-        yield self.queue.wait_until_broken
+        yield from (watches.pauses.run, self._jobs.run, self.queue.wait_until_broken)
 
     async def _consume_and_release(self) -> None:
         """Consume events once the registry is complete; then release deferred deliveries until cancelled."""
         await self.queue.wait_until_ready()
         await self._watches.registry.refresh.complete()
         await self._watches.signers.wait_for_checks()
+        await self._watches.pauses.start()
         gc.collect()
         gc.freeze()  # long-lived objects are left out of garbage collections, which blocked the loop for up to 64 ms
         await self.queue.consume(self.worker)

@@ -34,6 +34,7 @@ from notifier.operators.status.deferral_watch import DeferralWatch
 from notifier.operators.status.health_observer import HealthObserver, RefusedEventCounts
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.own_state import OwnSources
+from notifier.operators.status.pause_watch import PauseWatch
 from notifier.operators.status.reload_request import ReloadRequest, ReloadResult
 from notifier.operators.status.session_only_watch import SessionOnlyWatch
 from notifier.operators.status.worker_presence import WorkerPresence
@@ -108,8 +109,7 @@ class ReloadWatch:
         if reload.dropped_source is None:
             problems = await self._reload(requested=True, accepted_by=accepted_by)
         else:
-            problem = self._registry.drop(reload.dropped_source, reload.who)
-            problems = () if problem is None else (problem,)
+            problems = tuple(filter(None, [self._registry.drop(reload.dropped_source, reload.who)]))
         sources = await self._registry.refresh.refresh(accepted_by=accepted_by)
         registry = self._live.registry()
         return ReloadResult(
@@ -191,11 +191,11 @@ class Watches:
             clock=time.time, monotonic=time.monotonic, registry=live.registry,
             get_lifetime=lambda delivery: lifetime_of(delivery, live.registry()),
         )  # fmt: skip
-        self.refused = RefusedEventCounts(time.time)
         self.session_only = SessionOnlyWatch(live.registry, self.health.last_activity_at, time.time)
         one_at_a_time = shared_lock()
         self.registry = RegistrySources(live, one_at_a_time)
-        self.deferral_release = DeferralRelease(live, queue)
+        self.deferral_release = DeferralRelease(live, queue, pauses=lambda: self.pauses.in_force)
+        self.pauses = PauseWatch(queue, live.registry, self.deferral_release.on_pause_end)
         self._deferrals = DeferralWatch(next_observer, live.registry, time.time, self.deferral_release.on_cause_end)
         self.observe = self._deferrals.observe
         self.signing_keys = SigningKeys(live, self._deferrals.on_key_signs)
@@ -203,7 +203,7 @@ class Watches:
         self.reloading = ReloadWatch(live, one_at_a_time, self.registry, self.signing_keys, self.signers)
         self.requests = RequestCounts(live.tokens, time.time)
         self.presence = WorkerPresence(name, uuid4().hex, time.time, time.monotonic)
-        self.self_watch = SelfWatch(live)
+        self.refused, self.self_watch = RefusedEventCounts(time.time), SelfWatch(live)
         self.observers = (self.registry.observe, self.refused.observe, self.session_only.observe)
 
     def add_features(self, features: Sequence[FeatureRuntime]) -> None:
@@ -278,6 +278,7 @@ class Watches:
                 (source.name, source.up, source.age, source.changed, source.held_back)
                 for source in self.registry.refresh.states()
             ),
+            pauses=self.pauses.metrics,
             log_lines_dropped=lambda: 0 if (output := current_output()) is None else output.dropped,
         )
 

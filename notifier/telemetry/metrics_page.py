@@ -34,7 +34,8 @@ class MetricsSources:
     (iss, client_id, number of pending deliveries). `signing_keys` returns (iss, kid, published). `certificates` returns
     (purpose, file, epoch seconds of the expiry of notifier's certificate). `registry_sources` returns (name,
     up, age in seconds, changed, held back). `clients_expiring` returns the number of clients with a delivery that
-    expires within the hour, by whether its token has a `sid` (yes, no). `clock_offset` returns seconds.
+    expires within the hour, by whether its token has a `sid` (yes, no). `clock_offset` returns seconds. `pauses`
+    returns the age of the worker's copy of the pauses in seconds, and the end of each by issuer and client ID.
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -55,6 +56,7 @@ class MetricsSources:
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     registry_sources: Callable[[], Iterable[tuple[str, bool, float, bool, bool]]] = tuple
     library_hooks: Callable[[], Mapping[str, bool]] = dict
+    pauses: Callable[[], tuple[float, Mapping[tuple[str, str], float]]] = lambda: (0.0, {})
     log_lines_dropped: Callable[[], int] = lambda: 0
 
 
@@ -136,6 +138,10 @@ class MetricsPage:
         yield labelled_family(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
         text = "0 while a hook into a library is not in use."
         yield labelled_family(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
+        age, until = sources.pauses()
+        yield gauge("pauses_read_age_seconds", "Since this worker last read which clients operators have paused.", age)
+        text, names = "When the pause of a client ends by itself (epoch seconds).", ("iss", "client_id")
+        yield labelled_family(GaugeMetricFamily, "client_paused_until_seconds", text, names, until)
         text = "Lines of the log that were lost, since nobody read them or the write failed."
         yield plain_counter("log_lines_dropped_total", text, sources.log_lines_dropped())
         yield labelled_family(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {__version__: 1})

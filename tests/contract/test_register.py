@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from notifier.model.errors import NotifierError, QueueError, UnknownVersion
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force, pause_clients
-from notifier.queues.queue_port import Register
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, Register, in_force, pause_clients
 from tests.contract.queues import Place
 
 ISS = "https://op.example"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.ports import ClientReport, Tools
+from notifier.delivery.ports import ClientReport, NoPauses, Tools
 from notifier.messages.message_planner import MessagePlanner
 from notifier.messages.replacements import SourceReader
 from notifier.messages.worker import Limits, Worker
@@ -211,6 +211,7 @@ class WorkerHarness:
             new_jti=lambda: f"jti-{next(numbers)}",
             unverifiable=lambda _client: self.unpublished,
         )
+        self.pauses = NoPauses()
         tools = Tools(
             channels=dict.fromkeys(("back_channel", "front_channel"), channel),
             transport=self.receivers,
@@ -218,6 +219,7 @@ class WorkerHarness:
             monotonic=lambda: self.now,
             jitter=self._jitter,
             observe=self.facts.append,
+            pauses=self.pauses,
         )
         self.worker = Worker(
             MessagePlanner(

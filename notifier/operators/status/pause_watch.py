@@ -1,0 +1,211 @@
+"""Keeps a worker's copy of the pauses: read before the first delivery, on request, after a reconnect, and every 30 s.
+
+A worker that cannot read them within START_SECONDS delivers without them, and reports it. A worker that was suspended
+reads them before its next attempt (`outdated_at`): the requests of that time reach it later than its attempts go on.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.model.client import ClientKey
+from notifier.model.errors import NotifierError, TopologyMismatch
+from notifier.model.moment import Clock, format_moment, wait_for_event
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument
+from notifier.model.record import copy_record
+from notifier.model.registry import CurrentRegistry, Registry
+from notifier.model.shared_resources import shared_lock
+from notifier.operators.status.worker_requests import (
+    FiniteSeconds,
+    Members,
+    ReportedCount,
+    RequestKind,
+    RequestRefused,
+    WorkerRequest,
+)
+from notifier.queues.queue_port import Queue
+from notifier.telemetry.audit import mark_claimed, write_audit
+
+READ_INTERVAL_SECONDS = 30.0
+RETRY_INTERVAL_SECONDS = 1.0  # after a failed reading
+CHECK_INTERVAL_SECONDS = 0.5  # for pauses that are over, and for a new connection
+SUSPENDED_SECONDS = 3.0  # without a check: the process was suspended, or its event loop blocked
+START_SECONDS = 10.0  # then the worker delivers without the pauses
+
+
+def max_paused_of(registry: Registry, key: ClientKey) -> float:
+    """Return the seconds for which the client, which need not be registered, may be paused."""
+    client = registry.clients_of(key[0]).get(key[1]) or registry.default_of(key[0])
+    return client.retry.max_paused
+
+
+class _NoMembers(TypedDict):
+    pass
+
+
+class _PausesResult(TypedDict):
+    version: ReportedCount
+    at: FiniteSeconds
+
+
+READ_PAUSES = RequestKind(name="pauses", members=TypeAdapter(_NoMembers), result=TypeAdapter(_PausesResult))
+
+
+class PauseWatch:
+    """The pauses of one worker. It is the port `Pauses` of its deliveries.
+
+    A pause lasts the client's `max_paused` at most from when it was read, if the clock of its writer is wrong. `on_end`
+    gets the clients whose pause has ended. `problem`: why the pauses are unread.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        registry: CurrentRegistry,
+        on_end: Callable[[list[ClientKey]], None],
+        clock: Clock = time.time,
+    ) -> None:
+        self._queue, self._registry, self._on_end, self._clock = queue, registry, on_end, clock
+        self._started = asyncio.Event()
+        self._reading = shared_lock()
+        self._read_soon = asyncio.Event()
+        self._next_end = math.inf
+        self._read_at: float | None = None
+        self.in_force: Mapping[ClientKey, Pause] = {}
+        self.document: PauseDocument = NO_PAUSES
+        self.outdated_at = math.inf
+        self.problem: str | None = None
+        self.own_changes: set[str] = set()  # ids of pauses that this worker's API made or ended: their name is proven
+
+    def metrics(self) -> tuple[float, Mapping[ClientKey, float]]:
+        """Return the age of the copy in seconds, infinite before the first reading, and the end of each pause."""
+        age = math.inf if self._read_at is None else max(0.0, self._clock() - self._read_at)
+        return age, {key: pause.until for key, pause in self.in_force.items()}
+
+    async def start(self) -> None:
+        """Read the pauses, before the first delivery. Return without them after START_SECONDS."""
+        self.outdated_at = -math.inf
+        await self.refresh()
+        self._started.set()
+
+    async def refresh(self) -> None:
+        """Read the pauses once for all callers, within START_SECONDS. Return at once if their queue is missing."""
+        async with self._reading:
+            if self._clock() < self.outdated_at:
+                return
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    while not await self._try_read():  # noqa: ASYNC110  no event reports that they can be read
+                        await asyncio.sleep(RETRY_INTERVAL_SECONDS)
+            except TimeoutError:
+                self._on_problem(f"they could not be read within {START_SECONDS:.0f} s")
+            self.outdated_at = self._clock() + SUSPENDED_SECONDS
+
+    async def _try_read(self) -> bool:
+        """Read the pauses. Return False if another try may succeed soon."""
+        try:
+            document = await self._queue.register.read()
+        except NotifierError as error:
+            self._on_problem(str(error))
+            return isinstance(error, TopologyMismatch)
+        is_first, self._read_at = self._read_at is None, self._clock()
+        self.problem = None
+        self._take(document, is_first=is_first)
+        return True
+
+    def _on_problem(self, text: str) -> None:
+        if text != self.problem:
+            structlog.get_logger().warning("pauses_unread", reason=text, paused=len(self.in_force))
+        self.problem = text
+
+    def _take(self, document: PauseDocument, *, is_first: bool) -> None:
+        """Apply the document, unless this worker has a newer one, and log what has changed since the last one."""
+        if document.version < self.document.version:
+            return
+        self._end_due()
+        former, self.document = self.document, document
+        now, known = self._clock(), {pause.id: pause for pause in self.in_force.values()}
+        in_force: dict[ClientKey, Pause] = {}
+        for pause in document.pauses:
+            if pause.is_in_force(now):
+                until = min(pause.until, now + max_paused_of(self._registry(), pause.key))
+                in_force[pause.key] = known.get(pause.id) or copy_record(pause, until=until)
+        if not is_first:
+            self._log_changes(former, document)
+        self._use(in_force)
+
+    def _log_changes(self, former: PauseDocument, document: PauseDocument) -> None:
+        before = {pause.id: pause for pause in former.pauses}
+        replaced = {pause.key for pause in document.pauses if pause.ended_at is None and pause.id not in before}
+        for pause in reversed(document.pauses):
+            known = before.get(pause.id)
+            members = {"iss": pause.iss, "client_id": pause.client_id, "pause": pause.id}
+            if known is None and pause.ended_at is None:
+                details = {"reason": pause.reason, "until": format_moment(pause.until)}
+                write_audit("client_paused", who=self._name(pause, pause.who), **members, **details)
+            elif (
+                known is not None
+                and known.ended_at is None
+                and pause.ended_by is not None
+                and pause.key not in replaced
+            ):
+                write_audit("client_resumed", who=self._name(pause, pause.ended_by), **members)
+        self.own_changes.clear()
+
+    def _name(self, pause: Pause, who: str) -> str:
+        return who if pause.id in self.own_changes else mark_claimed(who)
+
+    def _use(self, in_force: Mapping[ClientKey, Pause]) -> None:
+        ended = [key for key in self.in_force if key not in in_force]
+        self.in_force = in_force
+        self._next_end = min((pause.until for pause in in_force.values()), default=math.inf)
+        if ended:
+            self._on_end(ended)
+
+    def _end_due(self) -> None:
+        """End the pauses whose time is over."""
+        if (now := self._clock()) < self._next_end:
+            return
+        for pause in self.in_force.values():
+            if pause.until <= now:
+                log = structlog.get_logger()
+                log.info("pause_ended", iss=pause.iss, client_id=pause.client_id, pause=pause.id, who=pause.who)
+        self._use({key: pause for key, pause in self.in_force.items() if pause.until > now})
+
+    async def act(self, _request: WorkerRequest) -> Members:
+        """Read the pauses for an operator, and return their version and this worker's time. Raises RequestRefused."""
+        if not await self._try_read() or self.problem is not None:
+            raise RequestRefused(f"it cannot read the pauses: {self.problem}")
+        return {"version": self.document.version, "at": self._clock()}
+
+    async def run(self) -> None:
+        """End pauses, and read them at intervals and after a reconnect, until cancelled. It begins after `start`."""
+        await self._started.wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._check())
+            tasks.create_task(self._read_regularly())
+
+    async def _check(self) -> None:
+        was_connected = True
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+            if self._clock() >= self.outdated_at:
+                await self.refresh()
+            self.outdated_at = self._clock() + SUSPENDED_SECONDS
+            self._end_due()
+            is_connected = self._queue.status().connected
+            if is_connected and not was_connected:
+                self._read_soon.set()
+            was_connected = is_connected
+
+    async def _read_regularly(self) -> None:
+        is_read = self.problem is None
+        while True:
+            await wait_for_event(self._read_soon, READ_INTERVAL_SECONDS if is_read else RETRY_INTERVAL_SECONDS)
+            self._read_soon.clear()
+            is_read = await self._try_read()
