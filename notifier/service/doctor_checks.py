@@ -169,10 +169,9 @@ class _Checks:
         return Check(area=Area.CANARY, subject=client_id, timeout=2 * client.timeout, run=run)
 
     def _check_client_keys(self, source: ClientKeysSource, clients: Sequence[Client]) -> Check:
-        return Check(
-            area=Area.CLIENT, subject=source.uri, timeout=READ_TIMEOUT_SECONDS + SERVER_MARGIN_SECONDS,
-            run=lambda: examine_keys(source, clients, self.client_keys.read),
-        )  # fmt: skip
+        timeout = READ_TIMEOUT_SECONDS + SERVER_MARGIN_SECONDS
+        run = partial(examine_keys, source, clients, self.client_keys.read)
+        return Check(area=Area.CLIENT, subject=source.uri, timeout=timeout, run=run)
 
     def _check_registry_sources(self) -> Iterator[Finding]:
         for layer in self._loaded.layers:
@@ -206,7 +205,8 @@ class _Checks:
 
     def _check_queue(self, address: str, timeout: float) -> Check:
         queue = build_queue(self._settings.queue, self._loaded.bindings)
-        return Check(area=Area.QUEUE, subject=address, timeout=timeout, run=lambda: examine_queue(queue, address))
+        run = partial(examine_queue, queue, address, self._loaded.registry)
+        return Check(area=Area.QUEUE, subject=address, timeout=timeout, run=run)
 
     def _check_issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys

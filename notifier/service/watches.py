@@ -246,12 +246,10 @@ class Watches:
     def to_state_sources(self) -> OwnSources:
         """Return the sources of the worker's state."""
         return OwnSources(
-            readiness=self.readiness,
-            registry=self.registry.refresh.states,
-            troubles=self.troubles,
-            keys=self.signing_keys.seen_keys,
+            readiness=self.readiness, registry=self.registry.refresh.states, troubles=self.troubles,
+            keys=self.signing_keys.seen_keys, pauses=lambda: self.pauses.in_force,
             relays=lambda: [relay for feature in self._features for relay in feature.relays()],
-        )
+        )  # fmt: skip
 
     def to_metrics_sources(self, worker: Worker) -> MetricsSources:
         """Return the sources of the gauges."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from notifier.model.errors import QueueError
+from notifier.model.errors import NotifierError, QueueError, UnknownVersion
 from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, Register, in_force, pause_clients
 from tests.contract.queues import Place
 
@@ -55,15 +55,16 @@ async def _versions(register: Register) -> list[int]:
     return [(await register.read()).version for _ in range(10)]
 
 
-async def test_failed_edit_changes_nothing(place: Place) -> None:
+@pytest.mark.parametrize("error", [QueueError("refused"), UnknownVersion("refused")])
+async def test_failed_edit_changes_nothing(place: Place, error: NotifierError) -> None:
     """And the document can be read and changed at once."""
     register = (await place.open()).register
     before = await pause(register, "shop")
 
     def fail(_document: PauseDocument) -> PauseDocument:
-        raise QueueError("refused")
+        raise error
 
-    with pytest.raises(QueueError, match="refused"):
+    with pytest.raises(type(error), match="refused"):
         await register.change(fail)
     assert await register.read() == before
     assert paused(await pause(register, "crm")) == {"shop", "crm"}

@@ -59,7 +59,7 @@ class ClientsQuery(TypedDict, total=False):
     q: Annotated[str, Field(max_length=200, description="Part of its client_id, name or address.")]
     iss: Annotated[str, Field(min_length=1, description="Only clients of this issuer.")]
     state: Annotated[
-        Literal["rests", "tried", "hangs", "fails", "put_off", "well", "troubled"],
+        Literal["rests", "tried", "hangs", "fails", "put_off", "paused", "well", "troubled"],
         Field(description="Only clients in this state. `troubled`: all that are not well."),
     ]
     order: Annotated[Literal["urgency", "name", "waits"], Field(description="The sort order.")]

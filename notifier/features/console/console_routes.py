@@ -36,7 +36,7 @@ from notifier.operators.status.status_document import document_of
 from notifier.telemetry.audit import write_audit
 from notifier.telemetry.logs import subject_id
 
-STATES = ("rests", "tried", "hangs", "fails", "put_off", "well")
+STATES = ("rests", "tried", "hangs", "fails", "put_off", "paused", "well")
 """The states of a client, worst first."""
 MAX_URGENT_CLIENTS = 12  # in an overview
 MAX_KEPT_POSITIONS = 20  # of workers that do not answer

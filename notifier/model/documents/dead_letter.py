@@ -18,7 +18,6 @@ from typing_extensions import TypedDict  # pydantic requires this TypedDict befo
 from notifier.model.delivery import Delivery
 from notifier.model.documents import unreadable
 from notifier.model.documents.documents import (
-    COMPARED_NAMES,
     NAMES_VERSION,
     EventDocument,
     StoredDelivery,
@@ -223,8 +222,7 @@ def load_dead_letter(message: Message) -> DeadLetter:
 def _load_readable(message: Message) -> DeadLetter:
     parse(_VERSIONED, message.body, latest=NAMES_VERSION)
     letter = parse(_DEAD_LETTER, message.body)
-    written_names = {name: getattr(letter, name) for name in COMPARED_NAMES}
-    if mistakes := find_disagreements(written_names, letter.delivery, letter.event):
+    if mistakes := find_disagreements(letter, letter.delivery, letter.event):
         raise MalformedEvent(mistakes)
     content = letter.delivery or letter.event
     if content is None:

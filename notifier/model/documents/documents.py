@@ -219,19 +219,18 @@ def _find_later_version(body: bytes | str, latest: int) -> int | None:
     return version if isinstance(version, int) and version > latest else None
 
 
-COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
+_COMPARED_NAMES = ("id", "iss", "client_id", "event_id", "publisher")
 
 
-def find_disagreements(
-    names: Mapping[str, str | None], delivery: Delivery | None, event: SessionEnded | None
-) -> list[InputIssue]:
-    """Return a mistake for each of the letter's `names` that differs from its content. A missing name does not differ.
+def find_disagreements(letter: object, delivery: Delivery | None, event: SessionEnded | None) -> list[InputIssue]:
+    """Return a mistake for each of the letter's names that differs from its content. A missing name does not differ.
 
-    `names` has the COMPARED_NAMES. Of an event, the letter's own ID is not compared, and any client may be named.
+    Of an event, the letter's own ID is not compared, and any client may be named.
     """
+    names: Mapping[str, str | None] = {name: getattr(letter, name) for name in _COMPARED_NAMES}
     contents: dict[str, Mapping[str, str | None]] = {}
     if delivery is not None:
-        contents["delivery"] = {name: getattr(delivery, name) for name in COMPARED_NAMES}
+        contents["delivery"] = {name: getattr(delivery, name) for name in _COMPARED_NAMES}
     if event is not None:
         entries = () if event.clients == "*" else event.clients
         client_ids = [entry if isinstance(entry, str) else entry.client_id for entry in entries]

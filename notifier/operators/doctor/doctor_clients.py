@@ -93,7 +93,7 @@ async def examine_server(
         return [failure(Area.CLIENT, server.subject, text, advice)]
     states = await get_states()
     known_states = filter(None, (states.get(client.key) for client in server.clients))
-    troubled = [state for state in known_states if state.state != "well"]
+    troubled = [state for state in known_states if state.state not in ("well", "paused")]  # a pause has its finding
     troubled.sort(key=lambda state: state.urgency, reverse=True)
     findings = [judge_client(state.client_id, state, server.origin, clock()) for state in troubled[:MAX_LISTED_CLIENTS]]
     if len(troubled) > len(findings):

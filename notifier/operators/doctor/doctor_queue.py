@@ -1,30 +1,68 @@
-"""The doctor's check of the queue: turns the state of the broker, or of the embedded queue's file, into findings."""
+"""The doctor's check of the queue: turns the state of the broker, or of the embedded queue's file, into findings.
+
+The queue also has the pauses of clients that operators requested.
+"""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from notifier.model.errors import QueueError
+from notifier.model.durations import format_duration
+from notifier.model.errors import NotifierError, QueueError, TopologyMismatch
 from notifier.model.message import PARKED_LARGE, PolicyKey
+from notifier.model.moment import Clock
+from notifier.model.pauses import PauseDocument, Register, in_force
 from notifier.model.record import copy_record
+from notifier.model.registry import Registry
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
+from notifier.operators.status.pause_watch import max_paused_of
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import BrokerState, FileState, parse_release
 
 TESTED_VERSIONS = ((3, 10), (4, 99))  # first and last supported version of RabbitMQ
 WARNING_CLOCK_OFFSET_SECONDS = 5.0
 FAILING_CLOCK_OFFSET_SECONDS = 30.0  # the maximum age of a token at many receivers
+MAX_LISTED_PAUSES = 20  # with separate findings
 
 
-async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
-    """Return findings about a queue, which need not be open. `where` is its hosts or its file."""
+async def examine_queue(queue: Queue, where: str, registry: Registry, clock: Clock = time.time) -> Sequence[Finding]:
+    """Return findings about a queue that is not open, and about its pauses. `where` is its hosts or its file."""
     try:
         state = await queue.examine()
     except QueueError as error:
         advice = "check that it runs, and check queue.url, queue.username and queue.password_file"
         return [failure(Area.QUEUE, where, str(error), advice)]
     if isinstance(state, FileState):
-        return list(judge_file(state))
-    return list(judge_broker(state, where))
+        findings, has_pauses = judge_file(state), state.fault is None and state.size is not None
+    else:
+        findings, has_pauses = judge_broker(state, where), True
+    pauses = await _examine_pauses(queue.register, registry, clock()) if has_pauses else ()
+    await queue.close()
+    return [*findings, *pauses]
+
+
+async def _examine_pauses(register: Register, registry: Registry, now: float) -> Sequence[Finding]:
+    """Return the findings about the pauses; none if their queue is missing, which the broker's findings name."""
+    try:
+        return list(judge_pauses(await register.read(), registry, now))
+    except TopologyMismatch:
+        return []
+    except NotifierError as error:
+        advice = "workers keep those that they know, and write them again; the runbook's NotifierPausesUnread has more"
+        return [failure(Area.CLIENT, "pauses", str(error), advice)]
+
+
+def judge_pauses(document: PauseDocument, registry: Registry, now: float) -> Iterator[Finding]:
+    """Yield a warning for each client that an operator has paused, the first MAX_LISTED_PAUSES to end."""
+    pauses = sorted(in_force(document, now).values(), key=lambda pause: pause.until)
+    for pause in pauses[:MAX_LISTED_PAUSES]:
+        text, advice = f"is {pause.text}", f"its logouts wait; notifier resume --client-id {pause.client_id} ends it"
+        if pause.until - pause.since > (longest := max_paused_of(registry, pause.key)):
+            text += f"; that is longer than its max_paused ({format_duration(longest)})"
+            advice = f"workers end it sooner; raise max_paused, or pause it until an earlier time. {advice}"
+        yield warning(Area.CLIENT, pause.client_id, text, advice)
+    if more := pauses[MAX_LISTED_PAUSES:]:
+        yield warning(Area.CLIENT, "pauses", f"{len(more):,} more clients are paused", "notifier pauses")
 
 
 def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
@@ -52,7 +90,9 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield warning(Area.QUEUE, host, f"not declared yet: {missing}", advice)
         else:
             advice = "run `notifier topology declare` as a user that may configure it"
-            is_required = any(f".{PARKED_LARGE}-" not in name for name in state.missing)
+            is_required = any(
+                f".{PARKED_LARGE}-" not in name and not name.endswith(".pauses") for name in state.missing
+            )
             yield (failure if is_required else warning)(Area.QUEUE, host, f"missing: {missing}", advice)
     if not (state.missing or state.different):
         yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} exists with the right arguments")

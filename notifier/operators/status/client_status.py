@@ -1,14 +1,16 @@
 """The state of a client at one worker or at all. A worker with very many clients reports those in the worst state."""
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.model.client import ClientKey
 from notifier.model.moment import earliest, latest
 from notifier.model.outcome import Cause, Reason
+from notifier.model.pauses import Pause
 from notifier.model.shared_resources import shared_bound
 from notifier.operators.status.health_observer import ClientRecord, HealthObserver
 
@@ -24,7 +26,7 @@ class ClientStatus(ClientRecord):
     `circuit` is 0 if closed, 1 during a probe, and 2 if open; then `next_try` is the time of the next probe. `waiting`
     counts the pending deliveries in memory, `parked` those in the client's bucket, and `delayed` those in delay queues,
     of which the first is due at `next_delayed`. `silent` is the number of seconds for which an attempt has had no
-    answer; 0 if that is normal.
+    answer; 0 if that is normal. `paused_until` is the end of an operator's pause, with `paused_by` and `pause_reason`.
     """
 
     iss: str
@@ -36,10 +38,15 @@ class ClientStatus(ClientRecord):
     delayed: int = 0
     next_delayed: float | None = None
     silent: float = 0.0
+    paused_until: float | None = None
+    paused_by: str = ""
+    pause_reason: str = ""
 
     @property
-    def state(self) -> Literal["rests", "tried", "hangs", "put_off", "fails", "well"]:
-        """Return the state as one word, which is also its name in JSON."""
+    def state(self) -> Literal["paused", "rests", "tried", "hangs", "put_off", "fails", "well"]:
+        """Return the state as one word, which is also its name in JSON. A pause precedes everything else."""
+        if self.paused_until is not None:
+            return "paused"
         if self.circuit:
             return "rests" if self.circuit == 2 else "tried"
         if self.silent:
@@ -66,6 +73,8 @@ class ClientStatus(ClientRecord):
     @property
     def next_attempt(self) -> float | None:
         """Return the time of the next attempt, if it is known."""
+        if self.paused_until is not None:
+            return self.paused_until
         return self.next_try if self.circuit else self.next_delayed
 
     @property
@@ -76,6 +85,8 @@ class ClientStatus(ClientRecord):
     @property
     def cause(self) -> str:
         """Return why deliveries are pending: a `Cause`, or the `Reason` of the last failure. Empty if none is."""
+        if self.paused_until is not None:
+            return Cause.PAUSED
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
         if not (self.circuit or self.pending_count or self.is_deferred):
@@ -106,10 +117,14 @@ class ClientStatus(ClientRecord):
 
 
 def troubled_clients_of(
-    health: HealthObserver, circuits: Iterable[tuple[str, str, int]], silent: Iterable[tuple[str, str, float]]
+    health: HealthObserver,
+    circuits: Iterable[tuple[str, str, int]],
+    silent: Iterable[tuple[str, str, float]],
+    pauses: Iterable[ClientKey] = (),
 ) -> list[ClientKey]:
-    """Return the clients with an open circuit, an unanswered attempt, a failure or a deferral at this worker."""
+    """Return the clients with an open circuit, an unanswered attempt, a failure, a deferral or a pause here."""
     keys = dict.fromkeys((iss, client_id) for iss, client_id, state in circuits if state)
+    keys |= dict.fromkeys(pauses)
     keys |= dict.fromkeys((iss, client_id) for iss, client_id, _ in silent)
     keys |= dict.fromkeys(key for key, record in health.clients.items() if record.is_in_trouble)
     return list(keys)
@@ -118,7 +133,7 @@ def troubled_clients_of(
 _RECORD_MEMBERS = tuple(member.name for member in fields(ClientRecord))
 
 
-def list_client_states(
+def list_client_states(  # noqa: PLR0913  most have a default
     health: HealthObserver,
     circuits: Iterable[tuple[str, str, int]],
     waiting: Iterable[tuple[str, str, int]],
@@ -126,6 +141,7 @@ def list_client_states(
     next_tries: Iterable[tuple[str, str, float]] = (),
     delayed: Iterable[tuple[str, str, int, float]] = (),
     silent: Iterable[tuple[str, str, float]] = (),
+    pauses: Mapping[ClientKey, Pause] = MappingProxyType({}),
     *,
     which: Collection[ClientKey] | int = MAX_REPORTED_CLIENTS,
 ) -> tuple[Iterator[ClientStatus], int]:
@@ -144,7 +160,7 @@ def list_client_states(
     if isinstance(which, int):
         # A client without an attempt since the worker started has no record, but may have pending deliveries.
         with_parked = (key for key, count in parked_by_key.items() if count > 0)
-        keys = (*circuit_by_key, *waiting_by_key, *delayed_by_key, *with_parked, *silent_by_key)
+        keys = (*circuit_by_key, *waiting_by_key, *delayed_by_key, *with_parked, *silent_by_key, *pauses)
         records = {**dict.fromkeys(keys, ClientRecord()), **health.clients}
     else:
         records = {key: health.clients.get(key) or ClientRecord() for key in which}
@@ -154,7 +170,7 @@ def list_client_states(
         key, record = item
         failed_at, accepted_at = record.last_failure or 0.0, record.last_success or 0.0
         is_failing = failed_at > accepted_at or key in silent_by_key
-        is_deferred = (record.deferred_at or 0.0) > max(failed_at, accepted_at)
+        is_deferred = key in pauses or (record.deferred_at or 0.0) > max(failed_at, accepted_at)
         return circuit_by_key.get(key, 0), is_failing, is_deferred, waiting_by_key.get(key, 0), failed_at
 
     # Select before building: 10,000 ClientStatus objects blocked the event loop for 39 ms.
@@ -171,6 +187,7 @@ def list_client_states(
             delayed=delayed_by_key.get(key, (0, None))[0],
             next_delayed=delayed_by_key.get(key, (0, None))[1],
             silent=round(silent_by_key.get(key, 0.0), 1),
+            **_pause_members(pauses.get(key)),
             **{name: getattr(record, name) for name in _RECORD_MEMBERS},
         )
         for key, record in selected
@@ -178,11 +195,18 @@ def list_client_states(
     return states, len(records) - len(selected)
 
 
+def _pause_members(pause: Pause | None) -> dict[str, Any]:
+    if pause is None:
+        return {}
+    return {"paused_until": pause.until, "paused_by": pause.who, "pause_reason": pause.reason}
+
+
 def merge_states(state: ClientStatus, other: ClientStatus) -> ClientStatus:
     """Merge the states of one client at two workers. Reason, status and text are those of the later failure."""
     later_failed = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
     # For equally late deferrals, the state with the later failure comes first.
     later_deferred = max(later_failed, state, other, key=lambda state: state.deferred_at or 0.0)
+    paused = max(state, other, key=lambda state: state.paused_until or 0.0)
     last_success = latest(state.last_success, other.last_success)
     failing_since = earliest(state.failing_since, other.failing_since)
     return replace(
@@ -204,6 +228,9 @@ def merge_states(state: ClientStatus, other: ClientStatus) -> ClientStatus:
         expires_with_sid=earliest(state.expires_with_sid, other.expires_with_sid),
         expires_without_sid=earliest(state.expires_without_sid, other.expires_without_sid),
         silent=max(state.silent, other.silent),
+        paused_until=paused.paused_until,
+        paused_by=paused.paused_by,
+        pause_reason=paused.pause_reason,
     )
 
 

@@ -1,6 +1,6 @@
 """Builds the state that this worker reports, and queries all workers for the status of the service."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -10,6 +10,7 @@ from notifier.messages.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.errors import QueueError
 from notifier.model.moment import Clock
+from notifier.model.pauses import Pause
 from notifier.model.record import copy_record, record
 from notifier.model.trouble import Trouble
 from notifier.network.listeners.ops import Readiness
@@ -45,6 +46,7 @@ class OwnSources:
     troubles: Callable[[], Iterable[Trouble]]
     keys: Callable[[], Iterable[SeenKey]]
     relays: Callable[[], Sequence[RelayState]]
+    pauses: Callable[[], Mapping[ClientKey, Pause]] = dict
 
 
 class OwnState:
@@ -82,7 +84,8 @@ class OwnState:
         The caller can yield to the event loop after each part, which takes a few milliseconds to build, and may stop.
         """
         scheduler = self._worker.scheduler
-        keys = troubled_clients_of(self._health, scheduler.clients.circuits(), scheduler.unresponsive())
+        pauses = self._sources.pauses()
+        keys = troubled_clients_of(self._health, scheduler.clients.circuits(), scheduler.unresponsive(), pauses)
         state, left_out = self._state((), len(keys)), len(keys)
         yield dump_state(state)
         clients, _ = self._clients(keys)
@@ -102,6 +105,7 @@ class OwnState:
             worker.scheduler.clients.next_tries(),
             worker.delayed,
             worker.scheduler.unresponsive(),
+            self._sources.pauses(),
             which=which,
         )
 

@@ -136,6 +136,7 @@ def client_document(client: ClientStatus) -> dict[str, object]:
         "next_due",
         "next_try",
         "next_attempt",
+        "paused_until",
         "expires",
         *EXPIRY_MEMBERS,
     )
@@ -146,6 +147,8 @@ def client_document(client: ClientStatus) -> dict[str, object]:
         "state": client.state,
         "reason": client.reason or None,
         "text": client.text or None,
+        "paused_by": client.paused_by or None,
+        "pause_reason": client.pause_reason or None,
         "parked": max(0, client.parked),
         "waits": client.pending_count,
         "waits_for": client.cause or None,

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from notifier.model.durations import format_in_words
 from notifier.model.message import DEAD, PARKED, Lane
+from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import counted
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import (
@@ -32,6 +33,7 @@ STATE_WORDS = {
     "tried": "probing",
     "hangs": "unresponsive",
     "rests": "unreachable",
+    "paused": "paused",
 }
 
 
@@ -69,7 +71,7 @@ def _format_troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         yield Text(f"  {trouble.text}{more}")
     if len(troubles) > MAX_CLIENT_ROWS:
         yield Text(f"and {len(troubles) - MAX_CLIENT_ROWS:,} more: --json shows them")
-    unreachable = sum(client.circuit > 0 for client in status.clients)
+    unreachable = sum(client.state in ("rests", "tried") for client in status.clients)
     if unreachable > 1:  # one is the first row of its table
         at_least = "at least " if status.left_out else ""
         yield Text(f"✗ {at_least}{unreachable:,} clients are unreachable", style="bold red")
@@ -144,7 +146,7 @@ def _format_clients(clients: list[ClientStatus], now: float) -> Grid:
     )  # fmt: skip
     for client in clients:
         style = "" if client.state == "well" else "yellow"
-        if client.circuit:
+        if client.state in ("rests", "tried"):
             style = "red"
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
         if client.state == "hangs":
@@ -175,12 +177,16 @@ def _format_expiry(client: ClientStatus, now: float) -> str:
 
 
 def _list_failures(clients: list[ClientStatus]) -> Iterator[str]:
-    """Yield the last failure of each client in trouble, then an empty line."""
+    """Yield the pause or the last failure of each client in trouble, then an empty line."""
     issuers = {client.iss for client in clients}
     for client in clients:
-        if client.text and client.is_failing:
+        text = client.text if client.is_failing else ""
+        if client.paused_until is not None:
+            until = format_moment_for_people(client.paused_until)
+            text = f"paused by {client.paused_by} until {until}: {client.pause_reason}"
+        if text:
             name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
-            yield f"{name}: {client.text}"
+            yield f"{name}: {text}"
     yield ""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from notifier.model.errors import NotifierError
 from notifier.model.pauses import NO_PAUSES, PauseDocument, read_pauses, write_pauses
 from notifier.queues.sqlite.store import Store
 
@@ -32,14 +33,17 @@ class SqliteRegister:
     async def read(self) -> PauseDocument:
         """Return the document. Raises QueueError."""
         async with self._file.temporarily_open():
-            return await self._file.use(lambda store: _read(store.database), writing=False)
+            return _parse(await self._file.use(lambda store: _read(store.database), writing=False))
 
     async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
         """Replace the document in one transaction. Raises QueueError."""
 
-        def work(store: Store) -> PauseDocument:
-            present = _read(store.database)
-            changed = edit(present)
+        def work(store: Store) -> PauseDocument | NotifierError:
+            try:
+                present = _parse(_read(store.database))
+                changed = edit(present)
+            except NotifierError as error:  # not of the file, whose thread would end by it
+                return error
             if changed is not present:
                 store.database.execute(_SCHEMA)
                 row = (write_pauses(changed),)
@@ -47,11 +51,18 @@ class SqliteRegister:
             return changed
 
         async with self._file.temporarily_open():
-            return await self._file.use(work)
+            result = await self._file.use(work)
+        if isinstance(result, NotifierError):
+            raise result
+        return result
 
 
-def _read(database: sqlite3.Connection) -> PauseDocument:
+def _read(database: sqlite3.Connection) -> bytes | None:
     if not database.execute(_EXISTS).fetchone()[0]:
-        return NO_PAUSES
+        return None
     row = database.execute("SELECT document FROM register WHERE name = 'pauses'").fetchone()
-    return NO_PAUSES if row is None else read_pauses(bytes(row[0]))
+    return None if row is None else bytes(row[0])
+
+
+def _parse(text: bytes | None) -> PauseDocument:
+    return NO_PAUSES if text is None else read_pauses(text)

@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from notifier.model.client import (
     Encryption,
     FrontChannelClient,
     KeyManagement,
+    RetryPolicy,
     Route,
     SubjectMode,
     TokenProfile,
@@ -25,6 +28,8 @@ from notifier.model.client import (
 from notifier.model.errors import InternalFault
 from notifier.model.message import Depth, PolicyKey
 from notifier.model.outcome import Cause, HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
+from notifier.model.pauses import Pause, PauseDocument, pause_clients
+from notifier.model.registry import Registry
 from notifier.model.request import Request
 from notifier.model.trouble import Trouble
 from notifier.network.http.issuer_document import (
@@ -57,11 +62,20 @@ from notifier.operators.doctor.doctor_keys import (
     judge_transmitter,
     key_sources_of,
 )
-from notifier.operators.doctor.doctor_queue import clock_finding, judge_broker, judge_file
+from notifier.operators.doctor.doctor_queue import (
+    MAX_LISTED_PAUSES,
+    clock_finding,
+    examine_queue,
+    judge_broker,
+    judge_file,
+    judge_pauses,
+)
 from notifier.operators.doctor.doctor_workers import DAY_SECONDS, Statuses, judge_workers
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import WorkerState, dump_state, status_of
 from notifier.queues.queue_state import BrokerState, FileState
+from notifier.queues.sqlite.options import SqliteOptions
+from notifier.queues.sqlite.queue import SqliteQueue
 from notifier.tokens.first_day import SeenKey, merge_seen_keys
 from notifier.tokens.foreign_keys import read_jwks
 from notifier.tokens.published_keys import Signing
@@ -122,6 +136,7 @@ def bad(found: Sequence[Finding]) -> str:
         ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
         ({"missing": ("queue n.dead",)}, False, "failed: missing"),
         ({"missing": ("queue n.parked-large-00.delay.1024s",)}, False, "warning: missing"),
+        ({"missing": ("queue n.pauses",)}, False, "warning: missing: queue n.pauses"),
         ({"missing": ("queue n.dead", "queue n.parked-large-00.delay.1024s")}, False, "failed: missing"),
         ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),
         ({"version": "3.9.1"}, True, "warning: is version 3.9.1"),
@@ -148,6 +163,48 @@ def test_a_file() -> None:
     assert levels(list(judge_file(FileState(path=path, size=None, worker=False)))) == {Severity.OK}
     assert levels(list(judge_file(FileState(path=path, size=9, worker=True)))) == {Severity.OK}
     assert "damaged" in bad(list(judge_file(FileState(path=path, size=9, worker=True, fault="damaged"))))
+
+
+def paused(client_id: str = "shop", hours: float = 1, **changes: Any) -> Pause:
+    """Return a pause that began now."""
+    pause = Pause(
+        id=client_id, iss=ISS, client_id=client_id, who="alice", reason="deploy", since=NOW, until=NOW + hours * 3600
+    )
+    return replace(pause, **changes)
+
+
+def test_paused_clients() -> None:
+    """Those in force, and whether the client's settings end them sooner; beyond some, their number."""
+    registry = Registry(clients={ISS: {"mail": client("mail", retry=RetryPolicy(max_paused=3600.0))}})
+    pauses = (paused(), paused("mail", hours=2), paused("wiki", ended_at=NOW), paused("news", hours=-1))
+    shop, mail = judge_pauses(PauseDocument(pauses=pauses), registry, NOW)
+    assert (shop.subject, shop.level) == ("shop", Severity.WARNING)
+    assert shop.text.startswith("is paused by alice until ")
+    assert shop.text.endswith(": deploy")
+    assert "notifier resume --client-id shop" in shop.advice
+    assert mail.text.endswith("; that is longer than its max_paused (1h)")
+    many = PauseDocument(
+        pauses=tuple(paused(f"c{number}", hours=number + 1) for number in range(MAX_LISTED_PAUSES + 5))
+    )
+    *listed, rest = judge_pauses(many, registry, NOW)
+    assert [finding.subject for finding in listed] == [f"c{number}" for number in range(MAX_LISTED_PAUSES)]
+    assert rest.text == "5 more clients are paused"
+
+
+async def test_pauses_of_a_file_are_reported(tmp_path: Path) -> None:
+    """By the doctor, which opens the file for them; a document of a later release is a failure."""
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "q.db"))
+    await queue.open()
+    await queue.wait_until_ready()
+    await queue.register.change(lambda document: pause_clients(document, [paused()], NOW))
+    await queue.close()
+    _, pause = await examine_queue(queue, "q.db", Registry(), lambda: NOW)
+    assert pause.text.startswith("is paused by alice")
+    with closing(sqlite3.connect(tmp_path / "q.db")) as database, database:
+        database.execute("UPDATE register SET document = ?", (b'{"v": 2, "version": 9, "pauses": []}',))
+    _, unread = await examine_queue(queue, "q.db", Registry(), lambda: NOW)
+    assert (unread.level, unread.subject) == (Severity.FAILED, "pauses")
+    assert "a later release wrote the pauses" in unread.text
 
 
 # ── issuers ──

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from notifier.delivery import facts
 from notifier.model.client import RetryPolicy
 from notifier.model.delivery import Delivery
 from notifier.model.message import Depth, Lane, Message
+from notifier.model.moment import format_moment, format_moment_for_people
 from notifier.model.outcome import Cause, DeadReason, Failed, Reason
+from notifier.model.pauses import Pause
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
@@ -292,6 +295,45 @@ def test_headline_counts_unreachable_clients() -> None:
         status = status_of({}, [worker("a", *clients, stands("well"))], now=NOW)
         Console(file=(page := io.StringIO()), width=200).print(status_page(status, every_client=False))
         assert page.getvalue().count(f"✗ {count} clients are unreachable") == lines
+
+
+def pause_of(client_id: str, until: float = NOW + 7200, who: str = "alice") -> Pause:
+    """Return a pause in force."""
+    return Pause(id="p", iss=ISS, client_id=client_id, who=who, reason="deploy", since=NOW, until=until)
+
+
+def test_paused_client_is_paused_before_anything_else() -> None:
+    """Unreachable, deferred, unknown to the worker: its state, the cause and the next attempt are the pause's."""
+    health = HealthObserver(clock=lambda: NOW, monotonic=lambda: 0.0)
+    failed(health, "down", NOW)
+    deferred(health, "later", Cause.SIGNING)
+    pauses = {(ISS, client_id): pause_of(client_id) for client_id in ("down", "later", "new")}
+    states, left_out = all_of(health, [(ISS, "down", 2)], [], next_tries=[(ISS, "down", NOW + 9)], pauses=pauses)
+    shown = {each.client_id: (each.state, each.cause, each.next_attempt) for each in states}
+    assert shown == dict.fromkeys(("down", "later", "new"), ("paused", "paused", NOW + 7200))
+    assert left_out == 0
+    assert (ISS, "new") in troubled_clients_of(health, [], [], pauses)
+    [chosen], _ = all_of(health, [], [], pauses=pauses, which=[(ISS, "new")])
+    assert chosen.state == "paused"
+
+
+def test_pause_that_one_worker_has_read_is_shown() -> None:
+    """With the later end, if they differ; in JSON and on the page, where the client does not count as unreachable."""
+    paused = {"paused_by": "alice", "pause_reason": "deploy\x1b[2J", "circuit": 2, "text": "connection refused"}
+    workers = [
+        worker("a", stands("shop", circuit=2), stands("mail", paused_until=NOW + 60, **paused)),
+        worker("b", stands("shop", paused_until=NOW + 7200, **paused), stands("mail", paused_until=NOW + 90, **paused)),
+    ]
+    status = status_of({}, workers, now=NOW)
+    by_id = {client["client_id"]: client for client in document_of(status)["clients"]}  # type: ignore[attr-defined]
+    shop = by_id["shop"]
+    assert (shop["state"], shop["paused_by"], shop["paused_until"]) == ("paused", "alice", format_moment(NOW + 7200))
+    assert by_id["mail"]["paused_until"] == format_moment(NOW + 90)
+    Console(file=(page := io.StringIO()), width=200).print(status_page(status, every_client=False))
+    assert "unreachable" not in page.getvalue()
+    assert re.search(r"shop +paused .* paused +in 2 h", page.getvalue())
+    assert f"shop: paused by alice until {format_moment_for_people(NOW + 7200)}: deploy" in page.getvalue()
+    assert "connection refused" not in page.getvalue()
 
 
 def test_headline_says_that_workers_omit_clients() -> None:

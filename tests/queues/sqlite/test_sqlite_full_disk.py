@@ -10,6 +10,7 @@ import pytest
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, Lane
+from notifier.model.registry import Registry
 from notifier.operators.doctor.doctor import Severity
 from notifier.operators.doctor.doctor_queue import examine_queue
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
@@ -80,7 +81,7 @@ async def test_full_disk_is_reported_before_the_first_refusal(file: Path) -> Non
                 assert str(refused.value) == text(file)
             overview = await SqliteQueue(SqliteOptions(path=file)).read_overview(0.1)
             assert (overview.blocked, overview.depths[Lane.EVENTS].consumers) == (text(file), 1)
-            [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file))
+            [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file), Registry())
             assert (finding.level, finding.text) == (Severity.FAILED, text(file))
             queue.ack(held)
             await until(queue.depths, lambda depths: depths[Lane.EVENTS].ready == 0, PATIENCE)
@@ -88,7 +89,7 @@ async def test_full_disk_is_reported_before_the_first_refusal(file: Path) -> Non
         await queue.publish(Lane.EVENTS, outgoing("room"))
         assert names([await inbox.next()]) == ["room"]
         assert (await SqliteQueue(SqliteOptions(path=file)).read_overview(0.1)).blocked == ""
-        [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file))
+        [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file), Registry())
         assert finding.level is Severity.OK
 
 
@@ -122,7 +123,7 @@ async def test_free_pages_of_the_file_count_as_room(file: Path) -> None:
         await until_told(queue, lambda problem: problem is None)
         for number in range(100):
             await queue.publish(DEAD, outgoing(str(number), body=bytes(1000)))
-        [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file))
+        [finding] = await examine_queue(SqliteQueue(SqliteOptions(path=file)), str(file), Registry())
         assert finding.level is Severity.OK
 
 
@@ -135,7 +136,7 @@ async def test_full_disk_without_a_worker_is_reported(file: Path) -> None:
         with pytest.raises(QueueUnavailable) as refused:
             await queue.read_overview(0.1)
         assert str(refused.value) == text(file)
-        [finding] = await examine_queue(queue, str(file))
+        [finding] = await examine_queue(queue, str(file), Registry())
         assert (finding.level, finding.text) == (Severity.FAILED, text(file))
     assert (await queue.read_overview(0.1)).depths[Lane.EVENTS].ready == 1
 
