@@ -13,12 +13,18 @@ MAX_NAMED_CLIENTS = 3  # unknown clients in one remark
 def remark_members(event: SessionEnded) -> Iterator[str]:
     """Yield a remark for each member that is probably misspelt, or was dropped because it cannot be parsed."""
     for member in event.misspelt:
-        widens = member.meant == "sid" and event.sid is None
+        widens = member.meant == "sid" and _has_client_without_sid(event)
         consequence = ", so that all sessions of the user end" if widens else ""
         yield f"{member.written} is unknown and left out{consequence}; did you mean {member.meant}?"
     for name in event.unread:
         form = "a text" if name == "reason" else "an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"
         yield f"{name} cannot be read and is left out; it must be {form}"
+
+
+def _has_client_without_sid(event: SessionEnded) -> bool:
+    if event.sid is not None:
+        return False
+    return event.clients == "*" or any(isinstance(each, str) or each.sid is None for each in event.clients)
 
 
 def remark_unknown_clients(event: SessionEnded, registry: Registry, *, accepts_addresses: bool) -> Iterator[str]:

@@ -172,7 +172,12 @@ def load_event(body: bytes) -> EventDocument:
 
 
 def to_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
-    """Return the version of a document with this event, and the event in the form of that version."""
+    """Return the version of a document with this event, and the event in the form of that version.
+
+    It has no misspelt members: they are reported where the event is first read.
+    """
+    if event.misspelt:
+        event = copy_record(event, misspelt=())
     clients = event.clients
     if clients == "*":
         return VERSION, event

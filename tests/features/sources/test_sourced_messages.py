@@ -98,11 +98,15 @@ async def test_a_document_of_another_server_notifies_its_clients() -> None:
 
 
 async def test_misspelt_members_are_reported_by_their_source() -> None:
-    """Of a single event, of an event in a list, and of an event that is split."""
+    """Once, of a single event, of an event in a list, and of an event that is split or delivered in parts."""
     whole = DOCUMENT | {"apps": [{"client_id": "shop", "sessionid": "s1"}]}
-    for documents, settings in (([whole, DOCUMENT], LIST), ([whole], LIST), (whole | {"user": "ann"}, {})):
+    many = whole | {"apps": [*whole["apps"], *(f"c{n}" for n in range(250))]}
+    for documents, settings in (([whole, DOCUMENT], LIST), ([whole], LIST), (whole | {"user": "ann"}, {}), (many, {})):
         async with running(harness(**settings)) as on:
             await on.acked(on.take(json.dumps(documents).encode(), source="shop", message_id="m"))
+            sent, on.queue.published[:] = [*on.queue.published], []
+            for _, each in sent:
+                await on.acked(on.take(each.body, kind=each.kind, message_id=each.message_id))
             [found] = [fact for fact in on.facts if isinstance(fact, MembersMisspelt)]
             assert (found.source, [member.written for member in found.members]) == ("shop", ["clients[0].sessionid"])
 

@@ -78,6 +78,22 @@ def test_name_in_an_entry_that_resembles_a_member_of_entries_gets_a_remark(meant
         assert remark.endswith(f"; did you mean {meant}?")
 
 
+@pytest.mark.parametrize(
+    ("members", "widens"),
+    [
+        ({"clients": ["shop"]}, True),
+        ({"clients": "*"}, True),
+        ({"clients": ["shop", {"client_id": "mail", "sid": "s-1"}]}, True),
+        ({"clients": [{"client_id": "mail", "sid": "s-1"}]}, False),
+        ({"clients": ["shop"], "sid": "s-1"}, False),
+    ],
+)
+def test_remark_states_that_all_sessions_end_only_if_they_do(members: dict[str, Any], widens: bool) -> None:
+    """A client that has a `sid` of its own, or that of the event, ends one session."""
+    [remark] = remarks(**members, sessionid="s-1")
+    assert ("all sessions of the user end" in remark) is widens
+
+
 def test_members_of_other_formats_in_an_entry_get_no_remark() -> None:
     """Of Security Event Tokens and CloudEvents, and a publisher's own."""
     names = "iss iat jti aud toe txn exp events sub_id specversion id source type time data dataschema name tenant"
