@@ -114,7 +114,7 @@ def test_an_administrator_taken_for_the_user(folder: Path) -> None:
     user = "target[?type=='User'] | [0].alternateId"
     own = {"sub": "actor.id", "sid": "authenticationContext.externalSessionId", "email": user, "clients": "'*'"}
     by_kind = "eventType == 'user.session.end' && actor.id || target[0].id"
-    their_own = "authenticationContext.externalSessionId"
+    same, clear = f"target[0].id == actor.id && {own['sid']} || `null`", "eventType == 'user.session.clear'"
     sources = {
         "login": {**proof, "preset": "okta_hook", "event": {"sub": "actor.alternateId"}},
         "own": {**proof, "envelope": "data.events", "when": "eventType == 'user.lifecycle.suspend'", "event": own},
@@ -123,17 +123,8 @@ def test_an_administrator_taken_for_the_user(folder: Path) -> None:
         "without_id": {**proof, "preset": "okta_hook", "event": {"sub": f"({user}) || actor.alternateId"}},
         "first": {**proof, "preset": "okta_hook", "event": {"sub": "actor.id || target[0].id"}},
         "by_kind": {**proof, "preset": "okta_hook", "event": {"sub": by_kind}},
-        "target": {
-            **proof,
-            "preset": "okta_hook",
-            "when": "eventType == 'user.session.clear'",
-            "event": {"sub": by_kind},
-        },
-        "same": {
-            **proof,
-            "preset": "okta_hook",
-            "event": {"sid": f"target[0].id == actor.id && {their_own} || `null`"},
-        },
+        "target": {**proof, "preset": "okta_hook", "when": clear, "event": {"sub": by_kind}},
+        "same": {**proof, "preset": "okta_hook", "event": {"sid": same}},
         "other": {**proof, "event": {"sub": "actor.id", "clients": "'*'"}},
         "all": {**proof, "envelope": "data.events", "event": {"sub": "actor.alternateId", "clients": "'*'"}},
         "stream": {**proof, "when": "detail.eventType == 'x'", "event": own | {"sub": "detail.actor.id"}},
