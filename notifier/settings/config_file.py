@@ -238,7 +238,7 @@ def _apply_variables(
 
 
 def _parse_variable(text: str, variable: _Variable, *, has_file: bool) -> object:
-    """Return the value of a variable. Text that begins with [ or { is parsed as YAML, unless the setting takes only text.
+    """Return the value of a variable. Text that begins with [ or { is parsed as YAML, unless the setting takes text.
 
     A relative path in a variable starts from the working directory. It is made absolute here, because paths in the
     document start from the folder of the configuration file.
