@@ -21,7 +21,7 @@ from notifier.configuration.secret_files import find_exposed_files, secrets_of
 from notifier.feature import FeatureReport
 from notifier.features import FEATURES
 from notifier.model.durations import DAY_SECONDS
-from notifier.model.errors import InputIssue
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.front_channel import is_on_page
 from notifier.model.ignored_members import IssueGroup, group_issues
 from notifier.model.moment import format_moment_for_people
@@ -86,13 +86,15 @@ def check(
     quiet_logs()
     sources = DirectReader(None if offline else reader_builder(FEATURES))
     tls_warnings: list[InputIssue] = []
+    tolerated: list[InputIssue] = []  # of these, what is a mistake without --offline
 
     def find_more(
         settings: Settings, registry: Registry, layers: Sequence[Layer], reported: Collection[Path]
     ) -> list[InputIssue]:
         client_faults, expired = examine_tls_files(registry, time.time(), reported)
         tls_faults = [*find_tls_mistakes(settings, reported), *client_faults]
-        tls_warnings.extend([*tls_faults, *expired] if offline else expired)  # as a start: they affect only clients
+        tolerated.extend(tls_faults if offline else [])  # as a start: they affect only clients
+        tls_warnings.extend([*tolerated, *expired])
         named = [mistake.text.partition("; until")[0] for mistake in tls_faults]
         problems = [item for item in sources.problems.items() if not any(text in item[1] for text in named)]
         unread = [InputIssue(f"registry source {name}", text) for name, text in problems]
@@ -100,7 +102,11 @@ def check(
         started = find_start_errors(settings, registry, layers, reported)
         return [*started, *unread, *followers, *([] if offline else tls_faults)]
 
-    loaded = load_configuration(config, FEATURES, as_json=as_json, answer_of=sources, find_more=find_more)
+    try:
+        loaded = load_configuration(config, FEATURES, as_json=False, answer_of=sources, find_more=find_more)
+    except ConfigurationError as error:  # so that all files can be repaired at once
+        beside = [InputIssue(each.path, f"{each.text} (alone, a warning)") for each in tolerated]
+        exit_with_issues([*error.mistakes, *beside], as_json=as_json)
     if not offline:
         mistakes = [*check_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.build_context.algorithms_of)]
         mistakes += [mistake for feature in FEATURES for mistake in feature.find_remote_issues(loaded)]

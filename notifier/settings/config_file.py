@@ -22,9 +22,10 @@ from notifier.settings.queue_settings import QUEUE_FILE, SQLITE, QueueSettings
 from notifier.settings.secret_text import read_secret
 from notifier.settings.service_settings import Settings
 from notifier.settings.usable_settings import UsableSettings, suggest_sections, usable_settings
-from notifier.settings.values import FeatureSection, Section
+from notifier.settings.values import FeatureSection, Listen, Section
 
 PREFIX = "NOTIFIER_"
+_TEXT_KINDS = (SecretStr, Listen)  # whose values may begin with [ or {, as [::1]:9464 does
 _OTHER_VARIABLES = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
 # Kubernetes sets these variables for each service of the namespace, and a service may have the name "notifier".
 _KUBERNETES_VARIABLES = re.compile(
@@ -237,13 +238,13 @@ def _apply_variables(
 
 
 def _parse_variable(text: str, variable: _Variable, *, has_file: bool) -> object:
-    """Return the value of a variable. Text that begins with [ or { is parsed as YAML, unless it is a secret.
+    """Return the value of a variable. Text that begins with [ or { is parsed as YAML, unless the setting takes text.
 
     A relative path in a variable starts from the working directory. It is made absolute here, because paths in the
     document start from the folder of the configuration file.
     """
     annotation = str(variable.annotation)
-    if text[0] in "[{" and SecretStr.__name__ not in annotation:
+    if text[0] in "[{" and not any(kind.__name__ in annotation for kind in _TEXT_KINDS):
         return parse_yaml(text)
     if has_file and Path.__name__ in annotation:
         return _to_absolute(text)

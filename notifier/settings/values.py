@@ -173,7 +173,7 @@ def _listen_advice(text: str) -> str:
         )
     if (match := re.fullmatch(r"([0-9A-Fa-f:.]+):([0-9]{1,5})", text)) and ":" in match[1]:
         return f'write an IPv6 address in brackets, "[{match[1]}]:{match[2]}"'
-    if re.fullmatch(r"[^\s/]+:[0-9]{5}", text):
+    if (match := re.fullmatch(r"[^\s/]+:([0-9]{5})", text)) and int(match[1]) > 65_535:
         return "the port must be at most 65535"
     if "://" in text:
         return f"write it without {text.partition('://')[0]}://"

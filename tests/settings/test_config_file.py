@@ -95,6 +95,7 @@ class TestEnvironment:
                 "NOTIFIER_EGRESS": '{"allow": ["10.0.0.0/8"]}',
                 "NOTIFIER_EGRESS__ALLOW_HTTP": "true",
                 "NOTIFIER_API__LISTEN": "127.0.0.1:0",
+                "NOTIFIER_OPS__LISTEN": "[::1]:9465",
                 "NOTIFIER_ISSUERS": json.dumps({"https://id.example.com": {"keys": [{"file": "notifier.yaml"}]}}),
                 "PATH": "/bin",
             },
@@ -108,6 +109,7 @@ class TestEnvironment:
         assert settings.egress.allow_http
         assert settings.api is not None
         assert settings.api.listen.port == 0
+        assert str(settings.ops.listen) == "[::1]:9465"
         assert list(settings.issuers) == ["https://id.example.com"]
 
     @pytest.mark.parametrize(

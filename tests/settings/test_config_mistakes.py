@@ -110,6 +110,7 @@ shutdwn_grace: 20s
             ("ops: {listen: 'http://localhost:9464'}", "ops.listen", "write it without http://"),
             ("api: {listen: '*:8080'}", "api", "tokens_file is required"),
             ("ops: {listen: 'localhost:70000'}", "ops.listen", "the port must be at most 65535"),
+            ("ops: {listen: '[fe80::1%eth0]:19464'}", "ops.listen", 'write "127.0.0.1:8080", "[::1]:8080", or'),
             ("api: {listen: '0.0.0.0:8080'}", "api", "tokens_file is required"),
             ("api: {listen: 'id.internal:8080'}", "api", "tokens_file is required"),
             ("api: {tls: {cert_file: notifier.yaml}}", "api.tls.key_file", "is required"),

@@ -10,6 +10,7 @@ from notifier.configuration.configured_feature import FeaturePart
 from notifier.configuration.inline_senders import Sender
 from notifier.configuration.loading import LoadedConfiguration
 from notifier.feature import FeatureReport
+from notifier.features.sources.expressions import EvaluationError, Expression, ExpressionReader
 from notifier.features.sources.source import Source
 from notifier.features.sources.source_compiler import compile_sources
 from notifier.features.sources.source_settings import (
@@ -149,6 +150,8 @@ def _warn_any_topic(settings: Settings) -> Iterator[InputIssue]:
 
 
 _OKTA_NAMES = frozenset({"alternateId", "externalSessionId"})  # which only Okta's events have
+_OKTA_TYPES = ("user.session.end", "user.session.clear", "user.lifecycle.suspend", "user.lifecycle.deactivate")
+_ACTOR = "who acts"
 
 
 def _warn_okta_actor(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
@@ -161,13 +164,43 @@ def _warn_okta_actor(sources: Mapping[str, Source]) -> Iterator[InputIssue]:
         )
         for member in ("sub", "sid", "email") if is_of_okta else ():
             expression = source.members.get(member)
-            names = frozenset() if expression is None else expression.fields
-            if names & {"actor", "externalSessionId"} and "target" not in names:
+            if expression is not None and _takes_okta_actor(expression, source.when):
                 text = (
                     "is that of `actor`, who may be an administrator or Okta itself: the user is target[?type=='User'],"
                     " if there is one; remove it, or see docs/identity-servers/okta.md"
                 )
                 yield InputIssue(f"sources.{name}.event.{member}", text)
+
+
+def _takes_okta_actor(expression: Expression, when: Expression | None) -> bool:
+    """Return True if the expression takes the actor of an event in which an administrator acts on another user.
+
+    The user may have no id. Only events that `when` selects count, or all if it selects none of these.
+    """
+    readers = [ExpressionReader(_to_okta_event(kind, user)) for kind in _OKTA_TYPES for user in ("a user", None)]
+    selected = [each for each in readers if when is not None and _evaluate(each, when)]
+    return any(_ACTOR in str(_evaluate(each, expression)) for each in selected or readers)
+
+
+def _to_okta_event(kind: str, user: str | None) -> dict[str, object]:
+    """Return an event of Okta, with itself in the places where a source without an envelope seeks it."""
+    names = ("id", "alternateId", "displayName", "login")
+    event = {
+        "eventType": kind,
+        "outcome": {"result": "SUCCESS"},
+        "actor": {"type": "User", **dict.fromkeys(names, _ACTOR)},
+        "target": [{"type": "User", **dict.fromkeys(names if user else (), user)}],
+        "authenticationContext": {"externalSessionId": _ACTOR},
+    }
+    return {**event, "detail": event, "data": {"events": [event]}}
+
+
+def _evaluate(reader: ExpressionReader, expression: Expression) -> object:
+    """Return the value of the expression; None if it fails."""
+    try:
+        return reader.evaluate(expression)
+    except EvaluationError:
+        return None
 
 
 def _warn_no_listener(settings: Settings) -> Iterator[InputIssue]:

@@ -43,21 +43,29 @@ class WebPageWatch:
 
     def _on_web_page(self, key: ClientKey) -> None:
         if key not in self.since:
-            if len(self.since) >= MAX_CLIENTS and not self._make_room():
+            if len(self.since) >= MAX_CLIENTS and not self._make_room(key):
                 return
             command = f"notifier explain {TroubleKind.WEB_PAGE.section}"
             self._log.warning("answer_is_web_page", iss=key[0], client_id=key[1], hint=TEXT, help=command)
         self.since[key] = self.since.get(key) or self._clock()
 
-    def _make_room(self) -> bool:
-        """Forget a client that has answered otherwise or is gone. Return False if there is none."""
-        forgotten = next((key for key, since in self.since.items() if since is None or self._is_gone(*key)), None)
+    def _make_room(self, key: ClientKey) -> bool:
+        """Forget a client that has answered otherwise or is gone. Return False if there is none.
+
+        A registered client takes the place of one that is not: events may name any number of those.
+        """
+        forgotten = next((each for each, since in self.since.items() if since is None or self._is_gone(*each)), None)
+        if forgotten is None and self._is_registered(*key):
+            forgotten = next((each for each in self.since if not self._is_registered(*each)), None)
         if forgotten is not None:
             del self.since[forgotten]
         return forgotten is not None
 
+    def _is_registered(self, iss: str, client_id: str) -> bool:
+        return client_id in self._registry().clients_of(iss)
+
     def _is_gone(self, iss: str, client_id: str) -> bool:
-        return client_id not in self._registry().clients_of(iss) and not self._last_activity_at((iss, client_id))
+        return not self._is_registered(iss, client_id) and not self._last_activity_at((iss, client_id))
 
     def troubles(self) -> Iterator[Trouble]:
         """Yield a trouble for each client whose last answer is a web page."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from notifier.model.notice import ClientNotice, FeedNotice
-from notifier.queues.sqlite.store import OpenStore, insert_rows
+from notifier.queues.sqlite.rows import insert_rows
+from notifier.queues.sqlite.store import OpenStore
 
 MAX_PRUNED_ROWS = 5000  # per write, so that a shorter retention does not delay other work
 

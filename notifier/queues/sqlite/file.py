@@ -14,7 +14,7 @@ from typing import Any
 from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import Kind
 from notifier.queues.queue_state import FileState
-from notifier.queues.sqlite.lock import find_moved_file, has_worker
+from notifier.queues.sqlite.lock import FileSizes, find_moved_file, has_worker
 from notifier.settings.file_owners import find_foreign_queue_file
 
 SCHEMA_VERSION = 1
@@ -195,6 +195,22 @@ def examine_file(path: Path) -> FileState:
         except QueueError as error:
             fault = str(error)
     return FileState(path=path, size=size, worker=has_worker(path), fault=fault)
+
+
+def check_sizes(database: sqlite3.Connection, path: Path, former: FileSizes, sizes: FileSizes) -> FileSizes:
+    """Return the new sizes. Raises TopologyMismatch if another program than SQLite truncated the file or its log."""
+    if sizes[0] < former[0]:
+        with translating(path):
+            needed = value_of(database, "PRAGMA page_count") * value_of(database, "PRAGMA page_size")
+        if sizes[0] < needed:
+            raise _to_mismatch(path, "another program truncated it")
+    if sizes[1] < former[1]:
+        try:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # fails if the log lacks what it had
+        except sqlite3.Error as error:
+            text = f"another program truncated {path}-wal: what only that had is lost; start the worker again"
+            raise TopologyMismatch(text) from error
+    return sizes
 
 
 @contextmanager

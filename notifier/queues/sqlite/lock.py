@@ -10,7 +10,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -28,6 +28,8 @@ FileId: TypeAlias = tuple[int, int]
 """Device and inode of a file."""
 FileIds: TypeAlias = tuple[FileId | None, ...]
 """Of the queue file, its write-ahead log and its shared memory; None for one that does not exist."""
+FileSizes: TypeAlias = tuple[int, ...]
+"""Of the same files."""
 
 
 def names_of(path: Path) -> Sequence[str]:
@@ -35,20 +37,29 @@ def names_of(path: Path) -> Sequence[str]:
     return str(path), *(f"{path.resolve()}{suffix}" for suffix in _SUFFIXES[1:])
 
 
-def file_ids_of(names: Sequence[str]) -> FileIds:
-    """Return the ids of the files of these names. Opens nothing.
+def stat_files(names: Sequence[str]) -> tuple[os.stat_result | None, ...]:
+    """Return the status of each file; None for one that does not exist. Opens nothing.
 
     Never open a queue file outside SQLite: closing it releases SQLite's locks of this process.
     """
-    return tuple(map(_file_id_of, names))
+    return tuple(map(_stat_file, names))
 
 
-def _file_id_of(name: str) -> FileId | None:
+def _stat_file(name: str) -> os.stat_result | None:
     try:
-        status = os.stat(name)  # noqa: PTH116  one call
+        return os.stat(name)  # noqa: PTH116  one call
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+
+
+def file_ids_of(files: Iterable[os.stat_result | None]) -> FileIds:
+    """Return the ids of the files."""
+    return tuple(None if each is None else (each.st_dev, each.st_ino) for each in files)
+
+
+def sizes_of(files: Iterable[os.stat_result | None]) -> FileSizes:
+    """Return the sizes of the files in bytes; 0 for one that does not exist."""
+    return tuple(0 if each is None else each.st_size for each in files)
 
 
 class WorkerLock:
@@ -109,7 +120,7 @@ def find_moved_file(path: Path) -> str | None:
         return None
     numbers = [int(word) for word in words[1:] if word.isdecimal()]
     files = tuple(zip(numbers[::2], numbers[1::2], strict=False)) or ((0, 0),)
-    here = file_ids_of(names_of(path))
+    here = file_ids_of(stat_files(names_of(path)))
     if len(numbers) < 2 and here[0] is not None:
         return None
     return describe_move(path, files, here, f"the worker with pid {words[0]}")

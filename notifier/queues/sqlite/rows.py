@@ -3,16 +3,19 @@
 Defines the operations that the event loop passes to the writer's thread, and the reports that it returns."""
 
 import json
+import sqlite3
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from notifier.model.errors import QueueError
 from notifier.model.message import DELAYED, Lane, Message, MessageDraft, parse_kind
 from notifier.model.reply import ReplyTo
 
+MAX_ROWS_PER_INSERT = 256
 FILE_ADDRESS = "file"  # the reply address of a publisher in another process: the tables of `side_channel`
 ASKER_HEADER = "notifier.asker"  # the header with the publisher's name; only notifier writes to the file
 GIVEN_UP_HEADER = "notifier.given_up"  # the header with the time of the dead letter, in epoch seconds
@@ -174,3 +177,20 @@ class WriterReport:
                 done.set_result(result)
             else:
                 done.set_exception(error)
+
+
+def insert_rows(database: sqlite3.Connection, into: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert the rows in their order. `into`: the statement up to the columns."""
+    start = 0
+    while start < len(rows):
+        # Powers of two, so that nine statements serve every number of rows and stay prepared.
+        size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
+        values = [value for row in rows[start : start + size] for value in row]
+        database.execute(_insert_statement(into, len(rows[0]), size), values)
+        start += size
+
+
+@cache
+def _insert_statement(into: str, columns: int, rows: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"{into} VALUES {','.join([row] * rows)}"

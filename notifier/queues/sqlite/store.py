@@ -13,19 +13,17 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, DELIVERY_LIMIT, PARKED, Kind, Lane, Message
 from notifier.model.shared_resources import shared_bound
-from notifier.queues.sqlite.file import describe_full_disk, open_file, transaction, translating, value_of
-from notifier.queues.sqlite.lock import FileIds, describe_move, file_ids_of, names_of
-from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, message_of
+from notifier.queues.sqlite.file import check_sizes, describe_full_disk, open_file, transaction, translating, value_of
+from notifier.queues.sqlite.lock import FileIds, describe_move, file_ids_of, names_of, sizes_of, stat_files
+from notifier.queues.sqlite.rows import DELAYS, GIVEN_UP_HEADER, LONGEST_DELAY, NewRow, insert_rows, message_of
 
 T = TypeVar("T")
-MAX_ROWS_PER_INSERT = 256
 MAX_DUE_PER_ROUND = shared_bound(512)  # messages per transaction: a backlog does not delay other work
 LANES: Mapping[str, Lane] = {lane.value: lane for lane in Lane}
 QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
@@ -94,13 +92,14 @@ class Store:
         self._path = path
         self.files = files
         self._names = names_of(path)
+        self._sizes = sizes_of(stat_files(self._names))
         self.in_place = True
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or create the file, as `open_file` does. Also raises QueueUnavailable if it is moved meanwhile."""
-        before, database = file_ids_of([str(path)])[0], open_file(path)
-        files = file_ids_of(names_of(path))
+        before, database = file_ids_of(stat_files([str(path)]))[0], open_file(path)
+        files = file_ids_of(stat_files(names_of(path)))
         if files[0] is None or before not in (None, files[0]):  # it is unknown which of the two files is open
             database.close()
             raise QueueUnavailable(f"the queue file {path} was moved as it was opened")
@@ -110,12 +109,15 @@ class Store:
         """Raise QueueUnavailable if a path refers to another file or none, where other processes would look.
 
         What the log has is then copied into the file: without the log a kill would lose all that it confirmed.
+        Raises TopologyMismatch if another program has truncated a file.
         """
-        problem = describe_move(self._path, self.files, file_ids_of(self._names), "this process")
+        found = stat_files(self._names)
+        problem = describe_move(self._path, self.files, file_ids_of(found), "this process")
         self.in_place = problem is None
         if problem is not None:
             self.reclaim()
             raise QueueUnavailable(problem)
+        self._sizes = check_sizes(self.database, self._path, self._sizes, sizes_of(found))
 
     def transaction(self) -> AbstractContextManager[None]:
         """Return a transaction: all changes inside become durable (fsync), or none."""
@@ -281,20 +283,3 @@ class OpenStore(Protocol):
 
     async def use(self, work: Callable[[Store], T], *, writing: bool = True) -> T:
         """Run `work`, in one transaction if it writes. Raises QueueError."""
-
-
-def insert_rows(database: sqlite3.Connection, into: str, rows: Sequence[Sequence[object]]) -> None:
-    """Insert the rows in their order. `into`: the statement up to the columns."""
-    start = 0
-    while start < len(rows):
-        # Powers of two, so that nine statements serve every number of rows and stay prepared.
-        size = min(MAX_ROWS_PER_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
-        values = [value for row in rows[start : start + size] for value in row]
-        database.execute(_insert_statement(into, len(rows[0]), size), values)
-        start += size
-
-
-@cache
-def _insert_statement(into: str, columns: int, rows: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return f"{into} VALUES {','.join([row] * rows)}"

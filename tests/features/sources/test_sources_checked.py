@@ -109,23 +109,31 @@ def test_a_websub_hub_whose_topic_is_not_named(folder: Path) -> None:
 
 
 def test_an_administrator_taken_for_the_user(folder: Path) -> None:
-    """A mapping of Okta's events that takes who caused it, with and without the preset; others take the target."""
+    """A mapping of Okta's events that takes who caused it, always or for some users; others take the target."""
     proof = {"issuer": ISS, **POSTS}
-    user = "(target[?type=='User'] | [0].alternateId) || actor.alternateId"
+    user = "target[?type=='User'] | [0].alternateId"
     own = {"sub": "actor.id", "sid": "authenticationContext.externalSessionId", "email": user, "clients": "'*'"}
+    by_kind = "eventType == 'user.session.end' && actor.id || target[0].id"
+    same, clear = f"target[0].id == actor.id && {own['sid']} || `null`", "eventType == 'user.session.clear'"
     sources = {
         "login": {**proof, "preset": "okta_hook", "event": {"sub": "actor.alternateId"}},
         "own": {**proof, "envelope": "data.events", "when": "eventType == 'user.lifecycle.suspend'", "event": own},
         "plain": {**proof, "preset": "okta_hook"},
         "right": {**proof, "preset": "okta_hook", "event": {"sub": user}},
+        "without_id": {**proof, "preset": "okta_hook", "event": {"sub": f"({user}) || actor.alternateId"}},
+        "first": {**proof, "preset": "okta_hook", "event": {"sub": "actor.id || target[0].id"}},
+        "by_kind": {**proof, "preset": "okta_hook", "event": {"sub": by_kind}},
+        "target": {**proof, "preset": "okta_hook", "when": clear, "event": {"sub": by_kind}},
+        "same": {**proof, "preset": "okta_hook", "event": {"sid": same}},
         "other": {**proof, "event": {"sub": "actor.id", "clients": "'*'"}},
         "all": {**proof, "envelope": "data.events", "event": {"sub": "actor.alternateId", "clients": "'*'"}},
         "stream": {**proof, "when": "detail.eventType == 'x'", "event": own | {"sub": "detail.actor.id"}},
     }
     found = warnings(folder, {"sources": sources, "api": {"listen": "127.0.0.1:8080"}})
     assert [path for path, text in found if "`actor`" in text] == [
-        "sources.all.event.sub", "sources.login.event.sub", "sources.own.event.sub", "sources.own.event.sid",
-        "sources.stream.event.sub", "sources.stream.event.sid",
+        "sources.all.event.sub", "sources.by_kind.event.sub", "sources.first.event.sub", "sources.login.event.sub",
+        "sources.own.event.sub", "sources.own.event.sid", "sources.stream.event.sub", "sources.stream.event.sid",
+        "sources.without_id.event.sub",
     ]  # fmt: skip
 
 

@@ -89,3 +89,13 @@ def test_a_hundred_clients_are_named() -> None:
     assert (sum(lines), len(harness.named())) == (MAX_CLIENTS, MAX_CLIENTS)
     harness.answer(OK, "c7")
     assert (harness.answer(PAGE, "last"), "last" in harness.named()) == (1, True)
+
+
+def test_registered_clients_take_the_places_of_others() -> None:
+    """Whoever publishes events with a hundred addresses hides no registered client."""
+    harness = Harness()
+    harness.last_activity = 900.0
+    for number in range(MAX_CLIENTS):
+        harness.answer(PAGE, f"c{number}")
+    assert (harness.answer(PAGE), "shop" in harness.named()) == (1, True)
+    assert (harness.answer(PAGE, "c0"), harness.answer(PAGE), len(harness.named())) == (0, 0, MAX_CLIENTS)

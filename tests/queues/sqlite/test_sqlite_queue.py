@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from notifier.model.documents.dead_letter import load_dead_letter
-from notifier.model.errors import QueueUnavailable, TopologyMismatch
+from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import DEAD, Kind, Lane, MessageDraft
 from notifier.model.outcome import DeadReason
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
@@ -261,6 +261,41 @@ async def test_a_kill_after_the_log_was_removed_loses_nothing(
         rest.unlink()
     _, inbox = await place.consume()
     assert {*names(await inbox.some(4))} == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_a_truncated_file_ends_the_worker(place: Place, file: Path, suffix: str) -> None:
+    """A confirm after that would be for a message behind a hole, which a restart would not find."""
+    queue, _ = await place.consume()
+    await queue.publish(Lane.EVENTS, outgoing("in the file"))
+    if suffix:
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    await queue.publish(Lane.EVENTS, outgoing("in the log"))
+    with file.with_name(f"{file.name}{suffix}").open("r+b") as truncated:
+        truncated.truncate()
+    with pytest.raises(QueueUnavailable, match="another program truncated"):
+        await queue.publish(Lane.EVENTS, outgoing("behind a hole"))
+    with pytest.raises(QueueError, match="another program truncated"):
+        await queue.wait_until_broken()
+    await queue.close()
+    if suffix:
+        _, inbox = await place.consume()
+        assert names(await inbox.some(1)) == ["in the file"]
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM"])
+async def test_sqlite_itself_may_shorten_the_files(place: Place, file: Path, statement: str) -> None:
+    """An operator's `sqlite3` may run beside the worker."""
+    queue, inbox = await place.consume()
+    await asyncio.gather(*(queue.publish(DEAD, outgoing(str(n), body=bytes(9000))) for n in range(100)))
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("DELETE FROM messages")
+        other.execute(statement)
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    for name in "ab":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    assert names(await inbox.some(2)) == ["a", "b"]
 
 
 def count_without_log(file: Path) -> int:
