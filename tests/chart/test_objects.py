@@ -87,6 +87,29 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
             assert not selector.items() <= pod["metadata"]["labels"].items()
 
 
+def test_the_folder_of_a_spool_is_on_a_volume() -> None:
+    """An `emptyDir` with a limit above that of the spool, which would end the pod; a claim; or one of the values."""
+    claim = ("--set", "spool.claim=c,spool.accessMode=ReadWriteMany")
+    path = Rendered.of("relay").config()["spool"]["folder"]
+    own = ("--set", f"extraVolumes[0].name=own,extraVolumeMounts[0].name=own,extraVolumeMounts[0].mountPath={path}")
+    spool = {"name": "spool", "mountPath": path}
+    assert spool_volume("relay") == (spool, {"name": "spool", "emptyDir": {"sizeLimit": "320Mi"}})
+    assert spool_volume("relay", *claim) == (spool, {"name": "spool", "persistentVolumeClaim": {"claimName": "c"}})
+    assert spool_volume("relay", *own) == ({"name": "own", "mountPath": path}, {"name": "own"})
+    refused = template(values_file("relay"), "--set", "spool.claim=c")
+    assert (refused.returncode, "spool.claim is ReadWriteOnce, and pods on other nodes" in refused.stderr) == (1, True)
+
+
+def spool_volume(name: str, *arguments: str) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the only mount of the spool's folder, and its volume."""
+    rendered = Rendered.of(name, *arguments)
+    kubernetes_validate.validate(rendered.workers(), "1.34", strict=True)
+    folder, spec = rendered.config()["spool"]["folder"], rendered.worker()
+    [mount] = [each for each in spec["containers"][0]["volumeMounts"] if each["mountPath"] == folder]
+    [volume] = [each for each in spec["volumes"] if each["name"] == mount["name"]]
+    return mount, volume
+
+
 def test_a_quota_of_cpu_takes_every_pod() -> None:
     """It refuses one without a limit: a pod without its own has that of the workers. Else none is made up."""
     workers = "resources.limits.cpu=2"

@@ -63,6 +63,7 @@ class Lab:
         self.jwks_uri = f"http://localhost:{self.front}{kind.keys}"
         self.own_jwks_uri = f"http://127.0.0.1:{self.own}{kind.keys}"
         self.logout_address = f"http://localhost:{self.front}/connect/notify/relays/{RELAY}/backchannel-logout"
+        self.ready_ports: Sequence[int] = self.web  # of the workers to which nginx sends
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # ── processes ──
@@ -206,6 +207,33 @@ class Lab:
             self.workers = [await stack.enter_async_context(worker(site)) for site in self.sites]
             yield
 
+    @asynccontextmanager
+    async def following_readiness(self) -> AsyncIterator[None]:
+        """Have nginx send only to workers whose `/readyz` was 200 in the last second, as a Service does."""
+        file = self.folder / "nginx" / "nginx.conf"
+        text, process = file.read_text(), int((self.folder / "nginx" / "pid").read_text())
+
+        async def follow() -> None:
+            while True:
+                ready = [port for port, each in zip(self.web, self.workers, strict=True) if await _is_ready(each)]
+                if ready != self.ready_ports:
+                    marked = text
+                    for port in {*self.web} - {*ready}:
+                        marked = marked.replace(f"127.0.0.1:{port} max_fails=0", f"127.0.0.1:{port} down")
+                    file.write_text(marked)
+                    os.kill(process, signal.SIGHUP)
+                    self.ready_ports = ready
+                await asyncio.sleep(1.0)
+
+        following = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            if not following.cancelled():
+                await following
+
     def registry(self, *, pairwise: Sequence[str] = (), ids: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """Return notifier's registry: both clients, and `looped` with the address of the relay."""
         known = [
@@ -264,7 +292,7 @@ async def relay_lab(folder: Path, kind: Kind, through: int | None = None) -> Asy
     try:
         async with AsyncExitStack() as stack:
             place = folder / "nginx"
-            command = write_nginx(place, lab.nginx_block(through))
+            command = write_nginx(place, lab.nginx_block(through), reloads=True)
             await stack.enter_async_context(lab.reader)
             await stack.enter_async_context(running(command, place, lab.front))
             yield lab
@@ -275,6 +303,14 @@ async def relay_lab(folder: Path, kind: Kind, through: int | None = None) -> Asy
     finally:
         for name in lab.names:
             await lab.stop(name)
+
+
+async def _is_ready(running: WorkerProcess) -> bool:
+    try:
+        is_listening = any("ops" in line for line in running.logged("listening"))
+        return running.running and is_listening and (await running.get("/readyz"))[0] == 200
+    except aiohttp.ClientError:  # it has just ended
+        return False
 
 
 def _site(folder: Path, queue_url: str, prefix: str) -> Site:

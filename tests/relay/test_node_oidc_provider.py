@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from aiohttp import web
 from joserfc.jwk import RSAKey
 
 from notifier.model.client import Algorithm
-from tests.relay.lab import CLIENTS, SECRET, Kind, Lab, relay_lab
+from tests.relay.lab import CLIENTS, RELAY, SECRET, Kind, Lab, relay_lab
 from tests.relay.tokens import FORGED, hostile_tokens, logout_token, new_key
 from tests.support.rabbitmq_node import rabbitmq_node
 from tests.system.loopback import LoopbackServer
@@ -64,7 +64,7 @@ async def everything(
 ) -> AsyncIterator[Lab]:
     """Run the server with this key, both workers and both clients.
 
-    `through`: see `Lab.nginx_block`. `spool`: each worker has one.
+    `through`: see `Lab.nginx_block`. `spool`: each worker has one, and nginx follows the workers' readiness.
     """
     async with relay_lab(folder, PROVIDER, through) as lab:
         await run_provider(lab, key)
@@ -75,7 +75,8 @@ async def everything(
         async with lab.running_workers():
             for name in CLIENTS:
                 await lab.run_client(name)
-            yield lab
+            async with lab.following_readiness() if spool else nullcontext():
+                yield lab
 
 
 async def test_sign_out_reaches_a_client_that_was_down_and_forged_tokens_reach_none(
@@ -240,8 +241,8 @@ async def sign_in_and_out(lab: Lab) -> None:
 
 @pytest.mark.parametrize("outage", ["killed", "frozen"])
 async def test_sign_outs_during_an_outage_of_the_broker_end_all_sessions(tmp_path: Path, outage: str) -> None:
-    """Workers with a spool stay ready, so nginx reaches them, and answer in time. One is killed before the broker is
-    back; a worker with its folder publishes what it had.
+    """Workers with a spool stay ready, so nginx sends to both, and they accept all tokens. One is killed meanwhile, and
+    a worker with its folder publishes what it had.
     """
     with rabbitmq_node() as node:
         async with AsyncExitStack() as stack:
@@ -254,17 +255,20 @@ async def test_sign_outs_during_an_outage_of_the_broker_end_all_sessions(tmp_pat
             await asyncio.to_thread(node.kill if outage == "killed" else node.freeze)
             began_at = asyncio.get_running_loop().time()
             try:
-                await asyncio.gather(*(lab.sign_out(user, "shop") for user in users))
-                for running in lab.workers:
-                    assert (await running.get("/readyz"))[0] == 200
+                await asyncio.gather(*(lab.sign_out(user, "shop") for user in users[1:]))
+                assert [await each.metric("spool_entries", sender=RELAY) > 0 for each in lab.workers] == [True, True]
+                assert lab.ready_ports == lab.web
+                lab.workers[0].send(signal.SIGKILL)
+                await lab.workers[0].ended()
+                await until(later_than(began_at), lambda _: lab.ready_ports == lab.web[1:])
+                await lab.sign_out(users[0], "shop")
                 await until(later_than(began_at + RESTART_SECONDS), bool)
             finally:
                 await asyncio.to_thread(node.start if outage == "killed" else node.thaw)
-            lab.workers[0].send(signal.SIGKILL)
-            await lab.workers[0].ended()
             lab.workers[0] = await stack.enter_async_context(worker(lab.sites[0], ready=False))
             for user in users:
                 await lab.until_signed_out(user, *CLIENTS)
             assert "refused" not in lab.log("server")
             accepted = [line["jti"] for line in lab.attempts(outcome="delivered")]
             assert len(accepted) == len({*accepted})
+            await until(later_than(began_at), lambda _: lab.ready_ports == lab.web)

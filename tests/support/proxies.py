@@ -19,7 +19,7 @@ from tests.system.waiting import until
 
 ROOT = Path(__file__).parents[2]
 _NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+daemon off; {processes} pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 512; }}
 http {{
   access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
@@ -105,11 +105,15 @@ def _written(kind: str, folder: Path, values: Mapping[str, object]) -> list[str]
     return [program("apache2", "apache2", "/usr/sbin"), "-f", str(file), "-DFOREGROUND"]
 
 
-def write_nginx(folder: Path, http: str) -> list[str]:
-    """Make the folder, and write nginx's configuration with these blocks; return the command that uses it."""
+def write_nginx(folder: Path, http: str, *, reloads: bool = False) -> list[str]:
+    """Make the folder, and write nginx's configuration with these blocks; return the command that uses it.
+
+    `reloads`: it can read the file again (SIGHUP), which one process alone cannot.
+    """
     folder.mkdir()
     file = folder / "nginx.conf"
-    file.write_text(_NGINX.format(folder=folder, http=http))
+    processes = "user root; worker_processes 1;" if reloads else "master_process off;"
+    file.write_text(_NGINX.format(folder=folder, http=http, processes=processes))
     return nginx_command(folder, file)
 
 

@@ -39,6 +39,8 @@ OPEN_SECONDS = 5.0  # for the folder at the start
 MAX_PER_SECOND = 500  # published from the files
 MAX_BATCH = 16  # published together while the queue takes them: so many may come twice if a connection is lost
 END_PAUSE_SECONDS = 0.2  # between looks whether all is published, while the worker stops
+STALL_SECONDS = 5.0  # for which a worker that stops waits for a queue that takes nothing
+MAX_REST_SECONDS = 2.0  # after a batch
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0  # while the queue takes nothing
 _RESULTS = ("written", "full", "failed", "published", "late_confirm", "expired", "refused")
 
@@ -69,9 +71,10 @@ class Spool:
         self._observe = observe
         self._clock = clock
         self._state = SpoolState()
-        self._files = SpoolFiles(self._folder, self._state, clock)
+        self._files = SpoolFiles(self._folder, self._state, self._sender_count, clock)
         self._lists: list[Callable[[], Collection[str]]] = []
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._publishing: dict[str, asyncio.Task[None]] = {}  # the original publishes, by the id of the event
+        self._unconfirmed_at = float("-inf")  # when the last sign-out came that the queue did not confirm in time
         self._wake = asyncio.Event()
         self._counts = dict.fromkeys(_RESULTS, 0)
 
@@ -94,43 +97,44 @@ class Spool:
         if self._state.is_known(event_id, received_at):
             return
         now = asyncio.get_running_loop().time()
-        until = max(now, min(now + CONFIRM_SECONDS, deadline - WRITE_SECONDS))
-        publishing = asyncio.create_task(self._turns.publish(sender, lane, message, until))
-        self._publishing.add(publishing)
-        on_end = partial(self._on_publish_end, event_id)
-        publishing.add_done_callback(on_end)
+        # While the queue confirms nothing, a wait would only use up the sender's deadline, and a slot for requests.
+        wait = 0.0 if self._unconfirmed_at > self._state.taken_at else CONFIRM_SECONDS
+        until = max(now, min(now + wait, deadline - WRITE_SECONDS))
+        publishing = self._publishing.get(event_id)
+        if publishing is None:
+            publishing = asyncio.create_task(self._turns.publish(sender, lane, message, until))
+            self._publishing[event_id] = publishing
+            publishing.add_done_callback(partial(self._on_publish_end, event_id))
         await asyncio.wait({publishing}, timeout=until - now)
         if _has_succeeded(publishing):
             return
+        if not publishing.done():
+            self._unconfirmed_at = received_at
         entry = make_entry(event_id, sender, received_at, lane, message)
         if entry is None:
             raise QueueUnavailable("the queue is unavailable, and the spool cannot hold this message")
-        if not self._state.has_room(sender, len(message.body), self._sender_count()):
-            self._counts["full"] += 1
-            raise QueueUnavailable(f"the queue is unavailable, and the share of {sender} in the spool is full")
 
         def on_written() -> None:
             self._counts["written"] += 1
             if publishing.done():
-                on_end(publishing)
+                self._on_publish_end(event_id, publishing)
 
-        try:
-            await self._files.write(entry, on_written)
-        except QueueUnavailable:
-            self._counts["failed"] += 1
-            raise
+        result = await self._files.write(entry, on_written)
+        if result != "written":
+            self._counts[result] += 1
+            raise QueueUnavailable(f"the queue is unavailable, and the spool too ({result})")
 
     def _sender_count(self) -> int:
         return sum(len(list_names()) for list_names in self._lists)
 
     def _on_publish_end(self, event_id: str, publishing: asyncio.Task[None]) -> None:
         """Remove the entry of an original publish that succeeded; let that of another be published."""
-        self._publishing.discard(publishing)
+        if self._publishing.get(event_id) is publishing:
+            del self._publishing[event_id]
         if _has_succeeded(publishing):
             self._state.on_taken(self._clock())
             self._on_done(event_id, "late_confirm")
         else:
-            self._state.release(event_id)
             self._wake.set()
 
     def _on_done(self, entry_id: str, result: str) -> None:
@@ -160,9 +164,9 @@ class Spool:
         drain, stopping = asyncio.create_task(self._drain()), asyncio.create_task(_note_moment(draining))
         try:
             yield
-            await self._end(stopping.result() if stopping.done() else time.monotonic(), grace)
+            await self._end(grace + (stopping.result() if stopping.done() else time.monotonic()))
         finally:
-            for task in (drain, stopping, *self._publishing):
+            for task in (drain, stopping, *self._publishing.values()):
                 task.cancel()
             await asyncio.wait({drain, stopping})
             if left := self._state.count():
@@ -171,10 +175,12 @@ class Spool:
                 async with asyncio.timeout(WRITE_SECONDS):
                     await self._files.close()
 
-    async def _end(self, stopped_at: float, grace: float) -> None:
-        """Wait until all is published, but no longer than the grace, and only while the queue takes messages."""
-        end = stopped_at + grace
-        while self._state.count() and self._takes_messages() and time.monotonic() < end:  # noqa: ASYNC110  no event
+    async def _end(self, end: float) -> None:
+        """Wait until all is published, until `end`, or until the queue takes no messages."""
+        began_at = self._clock()
+        while self._state.count() and self._takes_messages() and time.monotonic() < end:
+            if self._clock() - max(began_at, self._state.taken_at) > STALL_SECONDS:
+                return
             await asyncio.sleep(END_PAUSE_SECONDS)
 
     def _takes_messages(self) -> bool:
@@ -182,7 +188,7 @@ class Spool:
         return status.connected and not status.blocked
 
     async def _drain(self) -> None:
-        """Publish entries until cancelled."""
+        """Publish entries until cancelled. Rest as long as each batch took: a slow worker has time for fresh events."""
         look_at, size, pause = float("-inf"), 1, 0.0
         while True:
             began_at = time.monotonic()
@@ -191,28 +197,35 @@ class Spool:
                     look_at = began_at + LOOK_SECONDS
                     await self._files.look(take_over=True)
                     self._files.on_fault(None)
-                batch = self._state.next_batch(size, self._clock())
+                batch = self._state.next_batch(size, self._clock(), self._publishing.keys())
                 if not batch:
                     self._wake.clear()
                     await self._files.write_notes()
                     await wait_for_event(self._wake, CONFIRM_SECONDS)
                     continue
+                if not (self._takes_messages() or await self._is_available()):
+                    continue
+                began_at = time.monotonic()
                 done = await self._publish_batch(batch)
                 size = min(2 * size, MAX_BATCH) if done == len(batch) else 1
                 pause = 0.0 if done else min(max(2 * pause, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001  whatever one entry or the disk does, the drain goes on
                 self._files.on_fault(describe_error(error))
                 pause = CONFIRM_SECONDS
-            await asyncio.sleep(max(pause, began_at + size / MAX_PER_SECOND - time.monotonic()))
+            took = time.monotonic() - began_at
+            await asyncio.sleep(max(pause, min(took, MAX_REST_SECONDS), size / MAX_PER_SECOND - took))
+
+    async def _is_available(self) -> bool:
+        """Wait for the queue, until the next look at the latest."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._queue.wait_until_available()
+        except TimeoutError:
+            return False
+        return True
 
     async def _publish_batch(self, batch: list[Place]) -> int:
         """Publish the entries together, in their order. Return how many were published."""
-        if not self._takes_messages():
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._queue.wait_until_available()
-            except TimeoutError:
-                return 0
         lines = await self._files.read(batch)
         results = await asyncio.gather(*map(self._publish_entry, batch, lines), return_exceptions=True)
         await self._files.write_notes()
@@ -255,11 +268,10 @@ class Spool:
     def troubles(self) -> Iterator[Trouble]:
         """Yield the problems of the folder, and that sign-outs wait in it."""
         if self._files.fault is not None:
-            text = f"{self._folder.root} cannot be used, and without the queue senders that send once get 503"
-            yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=f"{text}: {self._files.fault}")
+            text = f"cannot be used, and without the queue senders that send once get 503: {self._files.fault}"
+            yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=f"{self._folder.root} {text}")
         for fault in self._files.file_faults:
-            name = fault.text.partition(" ")[0]
-            text = f"{self._folder.root}: {fault.text}"
+            text, name = f"{self._folder.root}: {fault.text}", fault.text.partition(" ")[0]
             yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=text, subject=name)
         if count := self._state.count():
             text = f"{counted(count, 'sign-out')} in {self._folder.root}: published once the queue takes them"
@@ -267,11 +279,10 @@ class Spool:
 
     def families(self) -> Iterator[Metric]:
         """Return the metrics for a scrape."""
-        names = {name: 0 for list_names in self._lists for name in list_names()}
+        counts = {name: 0 for list_names in self._lists for name in list_names()} | self._state.counts()
         text = "Sign-outs in the files of this worker that are not published yet."
-        yield labelled_family(GaugeMetricFamily, "spool_entries", text, ("sender",), {**names, **self._state.counts()})
-        oldest_at = self._state.oldest_at()
-        age = 0.0 if oldest_at is None else max(0.0, self._clock() - oldest_at)
+        yield labelled_family(GaugeMetricFamily, "spool_entries", text, ("sender",), counts)
+        age = max(0.0, (now := self._clock()) - (self._state.oldest_at() or now))
         yield gauge("spool_oldest_seconds", "Age of the oldest of them.", age)
         yield gauge("spool_bytes", "Bytes of all files in the folder.", self._folder.used)
         faults = len(self._files.file_faults) + (self._files.fault is not None)

@@ -7,14 +7,14 @@ write share the next one.
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import structlog
 
 from notifier.features.spool.spool_entries import DoneNote, ScannedEntry, SpoolEntry, dump_entry
 from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import FolderFault, Place, SpoolState
-from notifier.model.errors import QueueUnavailable, describe_error
+from notifier.model.errors import describe_error
 from notifier.model.moment import Clock
 from notifier.model.own_thread import run_in_thread
 from notifier.model.record import record
@@ -25,6 +25,8 @@ T = TypeVar("T")
 MAX_WRITTEN_TOGETHER = 256
 PATIENCE_SECONDS = 2.0  # with the file system, before that is a problem
 FOLDER_ERRORS = (OSError, UnusableFileError)
+Written: TypeAlias = Literal["written", "full", "failed"]
+"""An entry or a copy of it is durable; or its sender's share is used up; or the folder cannot be used."""
 _HELP = "notifier explain NotifierSpoolFailing"
 
 
@@ -33,15 +35,16 @@ class _Write:
     entry: SpoolEntry
     line: bytes
     on_written: Callable[[], None]
-    written: asyncio.Future[None]
+    result: asyncio.Future[Written]
 
 
 class SpoolFiles:
     """The files of a spool, and what is wrong with them: `fault` with the folder, `file_faults` with single files."""
 
-    def __init__(self, folder: SpoolFolder, state: SpoolState, clock: Clock) -> None:
+    def __init__(self, folder: SpoolFolder, state: SpoolState, count_senders: Callable[[], int], clock: Clock) -> None:
         self._folder = folder
         self._state = state
+        self._count_senders = count_senders
         self._clock = clock
         self._writes: list[_Write] = []
         self._writer: asyncio.Task[None] | None = None
@@ -62,21 +65,21 @@ class SpoolFiles:
             await self._write_notes()
             await self._run(self._folder.close)
 
-    async def write(self, entry: SpoolEntry, on_written: Callable[[], None]) -> None:
-        """Return once the entry, or a copy, is durable. Raises QueueUnavailable.
+    async def write(self, entry: SpoolEntry, on_written: Callable[[], None]) -> Written:
+        """Return once the entry, or a copy, is durable, or cannot be written.
 
-        The entry is held. `on_written` is called once it is in the state, even if the caller has left.
+        `on_written` is called once it is in the state, even if the caller has left.
         """
-        written = asyncio.get_running_loop().create_future()
-        self._writes.append(_Write(entry=entry, line=dump_entry(entry), on_written=on_written, written=written))
+        result: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self._writes.append(_Write(entry=entry, line=dump_entry(entry), on_written=on_written, result=result))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
-        await written
+        return await result
 
     async def _write_all(self) -> None:
         try:
             while self._writes:
-                batch = [write for write in self._writes[:MAX_WRITTEN_TOGETHER] if not write.written.done()]
+                batch = [write for write in self._writes[:MAX_WRITTEN_TOGETHER] if not write.result.done()]
                 del self._writes[:MAX_WRITTEN_TOGETHER]
                 if batch:
                     async with self._lock:
@@ -85,26 +88,27 @@ class SpoolFiles:
             self._writer = None
 
     async def _write(self, batch: Sequence[_Write]) -> None:
+        results = dict[str, Written]()
         try:
             await self._look(take_over=False)
-            known = partial(self._state.is_known, now=self._clock())
-            new = {write.entry.id: write for write in batch if not known(write.entry.id)}
+            sizes = [(write.entry.id, write.entry.sender, len(write.line)) for write in batch]
+            admitted, full = self._state.admit(sizes, self._count_senders(), self._clock())
+            results = dict.fromkeys(full, "full")
+            new = {write.entry.id: write for write in batch if write.entry.id in admitted}
             file, offsets = await self._run(partial(self._folder.append, [write.line for write in new.values()]))
         except Exception as error:  # noqa: BLE001  each sender gets its 503
             self.on_fault(describe_error(error))
-            for write in batch:
-                if not write.written.done():
-                    write.written.set_exception(QueueUnavailable(f"the spool cannot be written: {self.fault}"))
-            return
-        self.on_fault(None)
-        for (entry_id, write), offset in zip(new.items(), offsets, strict=True):
-            entry = write.entry
-            scanned = ScannedEntry(id=entry_id, sender=entry.sender, at=entry.at, offset=offset, size=len(write.line))
-            self._state.add(Place(entry=scanned, file=file, is_ours=True, is_held=True), self._clock())
-            write.on_written()
+            results = {write.entry.id: "failed" for write in batch}
+        else:
+            self.on_fault(None)
+            for (entry_id, write), offset in zip(new.items(), offsets, strict=True):
+                entry, size = write.entry, len(write.line)
+                scanned = ScannedEntry(id=entry_id, sender=entry.sender, at=entry.at, offset=offset, size=size)
+                self._state.add(Place(entry=scanned, file=file, is_ours=True), self._clock())
+                write.on_written()
         for write in batch:
-            if not write.written.done():
-                write.written.set_result(None)
+            if not write.result.done():
+                write.result.set_result(results.get(write.entry.id, "written"))
 
     async def look(self, *, take_over: bool) -> None:
         """Read other workers' entries. With `take_over` also the files of ended workers; then drop published ones.
@@ -117,7 +121,8 @@ class SpoolFiles:
     async def _look(self, *, take_over: bool) -> None:
         look = await self._run(partial(self._folder.look, take_over=take_over))
         now = self._clock()
-        self._state.on_look(look, now)
+        for _ in self._state.on_look(look, now):
+            await asyncio.sleep(0)
         for fault in look.faults:
             if fault not in self.file_faults:
                 structlog.get_logger().error("spool_file_fault", reason=fault.text, help=_HELP)

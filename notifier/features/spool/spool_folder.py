@@ -82,7 +82,7 @@ class SpoolFolder:
         (name, file), size = self.own_file(), sum(map(len, lines))
         begin = file.end
         if self.used + size > MAX_FOLDER_BYTES:
-            raise OSError(f"the folder has {MAX_FOLDER_BYTES // 1024**2} MiB")
+            raise OSError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, also those that are not read")
         _write(file, b"".join(lines))
         try:
             os.fsync(file.descriptor)
@@ -93,7 +93,7 @@ class SpoolFolder:
                 os.ftruncate(file.descriptor, begin)
             raise
         self.used += size
-        return name, [begin + offset for offset in accumulate(map(len, lines[:-1]), initial=0)]
+        return name, [begin + offset for offset in accumulate(map(len, lines), initial=0)][: len(lines)]
 
     def note(self, notes: Iterable[tuple[str, DoneNote]]) -> None:
         """Note in their files which entries are published. Without fsync: a lost note only repeats a publish."""
@@ -168,8 +168,13 @@ class SpoolFolder:
 
     def look(self, *, take_over: bool) -> FolderLook:
         """Read what is new in the files of others. `take_over`: also lock files that no process has. Raises OSError."""
+        sizes = dict[str, int]()
         with os.scandir(self._open_folder()) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+        names = sorted(name for name in sizes if name.endswith(SUFFIX))
+        self.used = sum(sizes.values())
         for name in [name for name in self._files if name not in names]:
             self._forget(name)
         lines, faults, unread = list[FileLines](), list[FolderFault](), set[str]()
@@ -189,7 +194,6 @@ class SpoolFolder:
                     lines.append(found)
             names += [name for name in self._reread if name in self._files and name not in names]
         self._reread |= unread & self._files.keys()
-        self.used = sum(os.fstat(file.descriptor).st_size for file in self._files.values())
         gone, self._gone = tuple(self._gone), set()
         return FolderLook(lines=tuple(lines), gone=gone, faults=tuple(faults))
 

@@ -1,14 +1,13 @@
-"""Decides about the entries of the spool: which are published next, and which are refused for good. Pure.
+"""Decides which entries of the spool are written, which are published next, and which are refused for good. Pure.
 
-Each sender (a relay, an upstream or a source) has its share of the folder, and its entries are published in the order
-of their receipt, the senders by turns. An entry leaves when it is published, here or by its original publish, whose
-confirm may come late. Entries in files of other living workers are only counted and recognised.
+Each sender (a relay, an upstream or a source) has its share of the folder. The entries of a sender are published in the
+order of their receipt, the senders by turns. Entries in files of other living workers are only counted and recognised.
 
 | event | method |
 |---|---|
-| an entry was written | `add`, with `is_held` while its original publish is under way |
-| that publish failed | `release` |
-| lines of a file were read, or it is gone | `on_look`, which calls `add`, `on_note` and `drop_file` |
+| sign-outs are to be written | `admit` |
+| an entry was written | `add` |
+| lines of a file were read, or a file is gone | `on_look` |
 | an entry is published, or became a dead letter | `on_done` |
 | the queue did not take an entry | `on_refused` |
 
@@ -16,11 +15,11 @@ The queue refuses an entry for good if it refuses it MAX_REFUSALS times, and tak
 While it takes nothing, all entries stay.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from notifier.features.spool.spool_entries import DoneNote, ScannedEntry
-from notifier.model.record import copy_record, record
+from notifier.model.record import record
 from notifier.model.shared_resources import shared_bound
 
 MAX_FOLDER_BYTES = shared_bound(256 * 1024 * 1024)
@@ -29,6 +28,7 @@ RECENT_SECONDS = 600.0  # for which the ids of published entries are known
 MAX_RECENT = shared_bound(MAX_FOLDER_BYTES // MIN_COUNTED_BYTES)
 MAX_REFUSALS = 5
 MAX_REFUSAL_PAUSE_SECONDS = 60.0
+ITEMS_PER_STEP = 500  # some milliseconds of the event loop
 
 
 @record
@@ -38,7 +38,6 @@ class Place:
     entry: ScannedEntry
     file: str
     is_ours: bool
-    is_held: bool = False
 
 
 @record
@@ -82,52 +81,64 @@ class SpoolState:
     """The entries of a folder. Times are epoch seconds of the caller's clock, which may jump, so only ages use them."""
 
     def __init__(self) -> None:
-        self._places: dict[str, dict[str, Place]] = {}  # by sender, then by id, in the order of receipt
+        self._places: dict[str, Place] = {}  # all, by the id of the entry
+        self._ours: dict[str, dict[str, Place]] = {}  # those to publish, by sender, in the order of receipt
         self._unsorted: set[str] = set()  # senders whose entries are not in that order now
-        self._senders: dict[str, str] = {}  # by the id of an entry
-        self._bytes: dict[str, int] = {}  # by sender
-        self._counts: dict[str, int] = {}  # of entries in the files of this worker, by sender
-        self._live: dict[str, int] = {}  # entries by file
+        self._files: dict[str, set[str]] = {}  # the ids of the entries by file
+        self._bytes = Counter[str]()  # by sender
         self._recent: OrderedDict[str, tuple[float, str]] = OrderedDict()  # when it was published, and the file
         self._refusals: dict[str, _Refusals] = {}
         self._turns: list[str] = []
-        self._taken_at = float("-inf")  # when the queue last took anything
+        self.taken_at = float("-inf")  # when the queue last took anything
 
     # ── questions ──
 
     def is_known(self, entry_id: str, now: float) -> bool:
         """Return whether the entry is in the folder, or was published from it recently."""
         published_at, _ = self._recent.get(entry_id, (float("-inf"), ""))
-        return entry_id in self._senders or now - published_at < RECENT_SECONDS
+        return entry_id in self._places or now - published_at < RECENT_SECONDS
 
-    def has_room(self, sender: str, size: int, senders: int) -> bool:
-        """Return whether the sender's share has room for so many bytes. `senders`: how many share the folder."""
-        share = MAX_FOLDER_BYTES // max(1, senders)
-        counted = max(size, MIN_COUNTED_BYTES)
-        total = sum(self._bytes.values())
-        return self._bytes.get(sender, 0) + counted <= share and total + counted <= MAX_FOLDER_BYTES
+    def admit(
+        self, lines: Iterable[tuple[str, str, int]], sender_count: int, now: float
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return the ids of the entries to write, and of those beyond the share of their sender; known ones in neither.
 
-    def counts(self) -> Mapping[str, int]:
+        `lines`: id, sender and size. `sender_count`: how many senders share the folder.
+        """
+        admitted, full = dict[str, None](), set[str]()
+        used, share = Counter(self._bytes), MAX_FOLDER_BYTES // max(1, sender_count)
+        total = used.total()
+        for entry_id, sender, size in lines:
+            counted = max(size, MIN_COUNTED_BYTES)
+            if entry_id in admitted or self.is_known(entry_id, now):
+                continue
+            if used[sender] + counted > share or total + counted > MAX_FOLDER_BYTES:
+                full.add(entry_id)
+                continue
+            admitted[entry_id] = None
+            used[sender] += counted
+            total += counted
+        return admitted.keys(), full
+
+    def counts(self) -> dict[str, int]:
         """Return the number of entries of each sender in the files of this worker."""
-        return self._counts
+        return {sender: len(places) for sender, places in self._ours.items()}
 
     def count(self) -> int:
         """Return the number of entries in the files of this worker."""
-        return sum(self._counts.values())
+        return sum(map(len, self._ours.values()))
 
     def oldest_at(self) -> float | None:
         """Return when the oldest entry in the files of this worker was received; None without one."""
-        firsts = (next((each.entry.at for each in self._in_order(of) if each.is_ours), None) for of in self._places)
-        return min((at for at in firsts if at is not None), default=None)
+        return min((next(iter(self._in_order(sender))).entry.at for sender in self._ours), default=None)
 
     def place_of(self, entry_id: str) -> Place | None:
         """Return where the entry is; None if it is not in the folder."""
-        sender = self._senders.get(entry_id)
-        return None if sender is None else self._places[sender][entry_id]
+        return self._places.get(entry_id)
 
     def busy_files(self) -> frozenset[str]:
         """Return the files that have entries."""
-        return frozenset(file for file, count in self._live.items() if count)
+        return frozenset(file for file, ids in self._files.items() if ids)
 
     def notes(self, now: float) -> Mapping[str, Sequence[DoneNote]]:
         """Return the entries that were published recently, by the file that they were in."""
@@ -137,11 +148,11 @@ class SpoolState:
                 notes.setdefault(file, []).append(DoneNote(id=entry_id, at=at))
         return notes
 
-    def next_batch(self, most: int, now: float) -> list[Place]:
-        """Return entries to publish now: the oldest of each sender, by turns, without the waiting ones."""
-        turns = [sender for sender in (*self._turns[1:], *self._turns[:1]) if sender in self._places]
-        self._turns = [*turns, *(sender for sender in self._places if sender not in turns)]
-        ready = [self._ready(sender, now) for sender in self._turns]
+    def next_batch(self, most: int, now: float, held: Collection[str] = ()) -> list[Place]:
+        """Return entries to publish now: the oldest of each sender, by turns. `held`: ids to leave out."""
+        turns = [sender for sender in (*self._turns[1:], *self._turns[:1]) if sender in self._ours]
+        self._turns = [*turns, *(sender for sender in self._ours if sender not in turns)]
+        ready = [self._ready(sender, now, held) for sender in self._turns]
         batch: list[Place] = []
         while ready and len(batch) < most:
             for of_sender in ready.copy():
@@ -156,62 +167,67 @@ class SpoolState:
         """Return the entries of a sender in the order of receipt. Sorted here: once for many added ones."""
         if sender in self._unsorted:
             self._unsorted.remove(sender)
-            self._places[sender] = dict(sorted(self._places[sender].items(), key=lambda item: item[1].entry.at))
-        return self._places[sender].values()
+            self._ours[sender] = dict(sorted(self._ours[sender].items(), key=lambda item: item[1].entry.at))
+        return self._ours[sender].values()
 
-    def _ready(self, sender: str, now: float) -> Iterator[Place]:
+    def _ready(self, sender: str, now: float, held: Collection[str]) -> Iterator[Place]:
         """Yield the entries that do not wait. Those refused since the queue took anything come last, to block none."""
         refused: list[Place] = []
         for place in self._in_order(sender):
-            if not place.is_ours or place.is_held:
+            if place.entry.id in held:
                 continue
             refusals = self._refusals.get(place.entry.id)
-            if refusals is None or refusals.last_at < self._taken_at:
-                if refusals is None or not 0 < refusals.due - now <= MAX_REFUSAL_PAUSE_SECONDS:
-                    yield place
-            else:
+            if refusals is not None and refusals.last_at >= self.taken_at:
                 refused.append(place)
+            elif refusals is None or not 0 < refusals.due - now <= MAX_REFUSAL_PAUSE_SECONDS:
+                yield place
         yield from refused
 
     # ── events ──
 
-    def add(self, place: Place, now: float) -> bool:
-        """Record an entry. Return False for a copy of a known one, which must not be published again."""
-        entry = place.entry
+    def add(self, place: Place, now: float) -> None:
+        """Record an entry, unless it is a copy of a known one, which must not be published again."""
+        entry, known = place.entry, self._places.get(place.entry.id)
+        if known is not None and known.file == place.file:
+            self._remove(entry.id, keep_refusals=True)  # its file was read again
         if self.is_known(entry.id, now):
-            return False
-        places = self._places.setdefault(entry.sender, {})
-        if places and next(reversed(places.values())).entry.at > entry.at:
-            self._unsorted.add(entry.sender)
-        places[entry.id] = place
-        self._senders[entry.id] = entry.sender
-        self._bytes[entry.sender] = self._bytes.get(entry.sender, 0) + max(entry.size, MIN_COUNTED_BYTES)
-        self._counts[entry.sender] = self._counts.get(entry.sender, 0) + place.is_ours
-        self._live[place.file] = self._live.get(place.file, 0) + 1
-        return True
+            return
+        self._places[entry.id] = place
+        self._files.setdefault(place.file, set()).add(entry.id)
+        self._bytes[entry.sender] += max(entry.size, MIN_COUNTED_BYTES)
+        if place.is_ours:
+            ours = self._ours.setdefault(entry.sender, {})
+            if ours and next(reversed(ours.values())).entry.at > entry.at:
+                self._unsorted.add(entry.sender)
+            ours[entry.id] = place
 
-    def release(self, entry_id: str) -> None:
-        """Record that the original publish of the entry failed, so that the entry is to be published."""
-        place = self.place_of(entry_id)
-        if place is not None:
-            self._places[place.entry.sender][entry_id] = copy_record(place, is_held=False)
-
-    def on_note(self, note: DoneNote, file: str, now: float) -> None:
-        """Record a note in a file: its entry was published."""
-        self._remove(note.id)
-        if now - note.at < RECENT_SECONDS:
-            self._remember(note.id, note.at, file)
+    def on_look(self, look: FolderLook, now: float) -> Iterator[None]:
+        """Record what the files have. Yields after each ITEMS_PER_STEP, for the caller to let others run."""
+        for file in look.gone:
+            self._drop(file, frozenset())
+        for lines in look.lines:
+            if lines.is_new_look:
+                self._drop(lines.file, frozenset(each.id for each in lines.items if isinstance(each, ScannedEntry)))
+            for nth, item in enumerate(lines.items, 1):
+                if isinstance(item, DoneNote):
+                    self._remove(item.id)
+                    if now - item.at < RECENT_SECONDS:
+                        self._remember(item.id, item.at, lines.file)
+                else:
+                    self.add(Place(entry=item, file=lines.file, is_ours=lines.is_ours), now)
+                if nth % ITEMS_PER_STEP == 0:
+                    yield
 
     def on_done(self, entry_id: str, now: float) -> None:
         """Record that an entry was published now."""
-        if (place := self.place_of(entry_id)) is not None:
+        if (place := self._places.get(entry_id)) is not None:
             self._remove(entry_id)
             self._remember(entry_id, now, place.file)
         self.on_taken(now)
 
     def on_taken(self, now: float) -> None:
         """Record that the queue took a message of any kind."""
-        self._taken_at = now
+        self.taken_at = now
 
     def on_refused(self, entry_id: str, now: float) -> bool:
         """Record that the queue did not take the entry. Return True if that is for good."""
@@ -219,39 +235,26 @@ class SpoolState:
         if former is None:
             self._refusals[entry_id] = _Refusals(count=1, last_at=now, due=now)
             return False
-        if self._taken_at <= former.last_at:
+        if self.taken_at <= former.last_at:
             return False
         count = former.count + 1
         pause = min(2.0**count, MAX_REFUSAL_PAUSE_SECONDS)
         self._refusals[entry_id] = _Refusals(count=count, last_at=now, due=now + pause)
         return count >= MAX_REFUSALS
 
-    def drop_file(self, file: str) -> frozenset[str]:
-        """Forget the entries of a file, which is gone or was read again. Return the ids of the held ones."""
-        dropped = [place for places in self._places.values() for place in places.values() if place.file == file]
-        for place in dropped:
-            self._remove(place.entry.id)
-        self._live.pop(file, None)
-        return frozenset(place.entry.id for place in dropped if place.is_held)
-
-    def on_look(self, look: FolderLook, now: float) -> None:
-        """Record what the files have. Entries of an original publish that is under way stay held."""
-        for file in look.gone:
-            self.drop_file(file)
-        for lines in look.lines:
-            held = self.drop_file(lines.file) if lines.is_new_look else frozenset[str]()
-            for item in lines.items:
-                if isinstance(item, DoneNote):
-                    self.on_note(item, lines.file, now)
-                else:
-                    is_held = item.id in held
-                    self.add(Place(entry=item, file=lines.file, is_ours=lines.is_ours, is_held=is_held), now)
-
     def on_notes_moved(self, file: str) -> None:
         """Record that this file has the notes of all files without entries."""
+        busy = self.busy_files()
         for entry_id, (at, of) in self._recent.items():
-            if not self._live.get(of):
+            if of not in busy:
                 self._recent[entry_id] = at, file
+
+    def _drop(self, file: str, kept: Collection[str]) -> None:
+        """Forget the entries of a file, which is gone or was read again, except the kept ones."""
+        for entry_id in self._files.get(file, set()) - set(kept):
+            self._remove(entry_id)
+        if not kept:
+            self._files.pop(file, None)
 
     def _remember(self, entry_id: str, at: float, file: str) -> None:
         self._recent[entry_id] = at, file
@@ -259,15 +262,15 @@ class SpoolState:
         while len(self._recent) > MAX_RECENT or at - next(iter(self._recent.values()))[0] >= RECENT_SECONDS:
             self._recent.popitem(last=False)
 
-    def _remove(self, entry_id: str) -> None:
-        self._refusals.pop(entry_id, None)
-        sender = self._senders.pop(entry_id, None)
-        if sender is None:
+    def _remove(self, entry_id: str, *, keep_refusals: bool = False) -> None:
+        if not keep_refusals:
+            self._refusals.pop(entry_id, None)
+        if (place := self._places.pop(entry_id, None)) is None:
             return
-        place = self._places[sender].pop(entry_id)
+        sender = place.entry.sender
+        self._files[place.file].remove(entry_id)
         self._bytes[sender] -= max(place.entry.size, MIN_COUNTED_BYTES)
-        self._counts[sender] -= place.is_ours
-        self._live[place.file] -= 1
-        if not self._places[sender]:
-            del self._places[sender], self._bytes[sender], self._counts[sender]
+        ours = self._ours.get(sender, {})
+        if ours.pop(entry_id, None) is not None and not ours:
+            del self._ours[sender]
             self._unsorted.discard(sender)

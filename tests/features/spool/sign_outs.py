@@ -58,7 +58,8 @@ def opened(root: Path) -> SpoolFolder:
 def looked(folder: SpoolFolder, state: SpoolState, *, take_over: bool = True, now: float = NOW) -> FolderLook:
     """Look into the folder, and record it."""
     look = folder.look(take_over=take_over)
-    state.on_look(look, now)
+    for _ in state.on_look(look, now):
+        pass
     return look
 
 

@@ -200,6 +200,19 @@ def test_the_entries_of_a_file_with_a_damaged_heading_are_published(root: Path) 
     assert (fault.kind, batch(state), len(files(root, ".corrupt"))) == ("damaged", ["e1", "e2"], 1)
 
 
+def test_all_files_of_the_folder_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are not read: a volume with a limit ends the pod that exceeds it."""
+    file = left(root, "e1")
+    (root / "a.corrupt").write_bytes(b"x" * 5000)
+    (root / "b.spool").write_bytes(b"notifier-spool 2\n" + b"x" * 5000)
+    folder = opened(root)
+    looked(folder, SpoolState())
+    assert folder.used == sum(each.stat().st_size for each in root.iterdir()) > 10_000 + file.stat().st_size
+    monkeypatch.setattr(spool_folder, "MAX_FOLDER_BYTES", folder.used + 100)
+    with pytest.raises(OSError, match="also those that are not read"):
+        folder.append([line("e2")])
+
+
 def test_a_damaged_line_behind_the_end_loses_no_entry(root: Path) -> None:
     """Such as the rest of a write that a failing disk has not taken back: entries before it are published."""
     folder, state = opened(root), SpoolState()

@@ -1,5 +1,7 @@
 """The entries of the spool: the order in which they are published, shares, copies, and refusals."""
 
+from collections.abc import Sequence
+
 from notifier.features.spool.spool_entries import DoneNote, ScannedEntry
 from notifier.features.spool.spool_state import (
     MAX_FOLDER_BYTES,
@@ -13,12 +15,17 @@ from notifier.features.spool.spool_state import (
 from tests.features.spool.sign_outs import NOW, batch
 
 
-def add(state: SpoolState, entry_id: str, sender: str = "op", at: float = 0.0, size: int = 500, **how: bool) -> bool:
+def add(
+    state: SpoolState, entry_id: str, sender: str = "op", at: float = 0.0, size: int = 500, *, ours: bool = True
+) -> None:
     """Add an entry of this worker's file."""
     scanned = ScannedEntry(id=entry_id, sender=sender, at=NOW + at, offset=0, size=size)
-    return state.add(
-        Place(entry=scanned, file="own", is_ours=how.get("ours", True), is_held=how.get("held", False)), NOW
-    )
+    state.add(Place(entry=scanned, file="own", is_ours=ours), NOW)
+
+
+def look(state: SpoolState, *lines: FileLines, gone: Sequence[str] = ()) -> int:
+    """Record a look at the folder. Return how many times others could run meanwhile."""
+    return sum(1 for _ in state.on_look(FolderLook(lines=lines, gone=tuple(gone), faults=()), NOW))
 
 
 def test_senders_take_turns_each_in_the_order_of_receipt() -> None:
@@ -61,22 +68,29 @@ def test_many_entries_that_were_received_earlier_are_sorted_once() -> None:
 def test_an_entry_waits_for_its_original_publish() -> None:
     """Otherwise it would be published twice."""
     state = SpoolState()
-    add(state, "e1", held=True)
+    add(state, "e1")
     add(state, "e2", at=1)
-    assert batch(state) == ["e2"]
-    state.release("e1")
+    assert [place.entry.id for place in state.next_batch(9, NOW, {"e1"})] == ["e2"]
     assert batch(state) == ["e1", "e2"]
-    state.release("unknown")
 
 
 def test_a_copy_is_known_until_ten_minutes_after_its_publication() -> None:
     """It is neither written nor published again."""
     state = SpoolState()
-    assert add(state, "e1")
-    assert not add(state, "e1")
+    for _ in range(2):
+        add(state, "e1")
+        assert batch(state) == ["e1"]
     state.on_done("e1", NOW)
     assert (state.is_known("e1", NOW + 599), state.is_known("e1", NOW + 601), batch(state)) == (True, False, [])
-    assert not add(state, "e1")
+    add(state, "e1")
+    assert batch(state) == []
+
+
+def has_room(state: SpoolState, sender: str, size: int) -> bool:
+    """Whether an entry of this size has room, in a folder of two senders."""
+    admitted, full = state.admit([("new", sender, size)], 2, NOW)
+    assert {*admitted, *full} == {"new"}
+    return "new" in admitted
 
 
 def test_each_sender_has_its_share() -> None:
@@ -84,15 +98,25 @@ def test_each_sender_has_its_share() -> None:
     state = SpoolState()
     share = MAX_FOLDER_BYTES // 2
     add(state, "e1", "a", size=share - MIN_COUNTED_BYTES)
-    assert (state.has_room("a", 1, 2), state.has_room("a", MIN_COUNTED_BYTES + 1, 2)) == (True, False)
+    assert (has_room(state, "a", 1), has_room(state, "a", MIN_COUNTED_BYTES + 1)) == (True, False)
     add(state, "e2", "a", size=1)
-    assert (state.has_room("a", 1, 2), state.has_room("b", share, 2), state.has_room("b", share + 1, 2)) == (
+    assert (has_room(state, "a", 1), has_room(state, "b", share), has_room(state, "b", share + 1)) == (
         False, True, False,
     )  # fmt: skip
     state.on_done("e1", NOW)
-    assert state.has_room("a", 1, 2)
+    assert has_room(state, "a", 1)
     add(state, "e3", "former", size=share, ours=False)
-    assert not state.has_room("b", share, 2)  # what others wrote counts
+    assert not has_room(state, "b", share)  # what others wrote counts
+
+
+def test_entries_that_are_written_together_share_the_room() -> None:
+    """Otherwise 600 tokens of 128 KiB at a time would exceed it by 75 MiB. Copies need none."""
+    state = SpoolState()
+    add(state, "e1", "a")
+    size = MAX_FOLDER_BYTES // 8  # a quarter of a share
+    lines = [(f"a{nth}", "a", size) for nth in range(4)]
+    admitted, full = state.admit([("e1", "a", size), *lines, lines[0], ("b1", "b", size)], 2, NOW)
+    assert (list(admitted), set(full)) == (["a0", "a1", "a2", "b1"], {"a3"})
 
 
 def refuse(state: SpoolState, times: int, *, others: bool, now: float = NOW) -> list[bool]:
@@ -132,15 +156,31 @@ def test_a_refused_entry_blocks_no_other() -> None:
 
 
 def test_a_file_that_is_read_again_replaces_its_entries() -> None:
-    """Entries whose original publish is under way stay held, and those of a file that is gone are forgotten."""
+    """What it lacks is forgotten, and so are the entries of a file that is gone. The others are known all the time."""
     state = SpoolState()
-    add(state, "e1", held=True)
+    add(state, "e1")
     add(state, "e2")
     items = [ScannedEntry(id=each, sender="op", at=NOW, offset=9, size=1) for each in ("e1", "e3")]
-    lines = FileLines(file="own", is_ours=True, is_new_look=True, items=(*items, DoneNote(id="e4", at=NOW)))
-    state.on_look(FolderLook(lines=(lines,), gone=(), faults=()), NOW)
-    assert (batch(state), state.is_known("e1", NOW), state.is_known("e4", NOW)) == (["e3"], True, True)
-    state.on_look(FolderLook(lines=(), gone=("own",), faults=()), NOW)
+    whole = FileLines(file="own", is_ours=True, is_new_look=True, items=(*items, DoneNote(id="e4", at=NOW)))
+    assert look(state, whole) == 0
+    assert (batch(state), state.is_known("e2", NOW), state.is_known("e4", NOW)) == (["e1", "e3"], False, True)
+    place = state.place_of("e1")
+    assert place is not None
+    assert place.entry.offset == 9
+    look(state, gone=["own"])
     assert (state.count(), state.oldest_at(), state.notes(NOW)) == (
         0, None, {"own": [DoneNote(id="e4", at=NOW)]},
     )  # fmt: skip
+
+
+def test_a_large_file_that_is_taken_over_lets_others_run() -> None:
+    """All its entries take a second. Those of the other worker are known meanwhile, and published by this one then."""
+    state = SpoolState()
+    items = tuple(ScannedEntry(id=f"e{nth}", sender="op", at=NOW + nth, offset=0, size=500) for nth in range(5000))
+    look(state, FileLines(file="other", is_ours=False, is_new_look=True, items=items))
+    assert (state.count(), state.oldest_at(), batch(state)) == (0, None, [])
+    taken_over = FolderLook(
+        lines=(FileLines(file="other", is_ours=True, is_new_look=True, items=items),), gone=(), faults=()
+    )
+    steps = [state.is_known("e4999", NOW) and state.is_known("e0", NOW) for _ in state.on_look(taken_over, NOW)]
+    assert (len(steps), all(steps), state.count()) == (10, True, 5000)
