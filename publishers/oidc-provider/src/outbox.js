@@ -41,6 +41,7 @@ export class Outbox {
     this.sequence = 0
     this.last = 0
     this.takingOver = false
+    this.closed = false
     /** @type {(path: string) => Promise<void>} Called for each file with remembered sessions (see MemoryExpiryStore) that is taken over. Deletes it by default. */
     this.onSessionsFound = unlink
     this.timers = [
@@ -140,7 +141,7 @@ export class Outbox {
 
   /** Read the event's file again within a minute, and publish the others meanwhile. An event without its file is lost. @param {OutboxEntry} entry @param {unknown} error */
   onUnreadable (entry, error) {
-    if (entry.state === 'gone' || !entry.onDisk) return // its folder was lost during the read
+    if (this.closed || entry.state === 'gone' || !entry.onDisk) return // its folder was released or lost during the read
     if (codeOf(error) === 'ENOENT') return this.#onFileMissing(entry)
     if (entry.state === 'ready') this.postpone(entry)
     this.log.limited('unreadable', { level: 'error', event: 'event_unreadable', lane: entry.lane, file: entry.file, message: `an event in the outbox cannot be read (${codeOf(error)}): the others are published, and its file is read again every minute. Check the disk, owner and permissions` })
@@ -183,7 +184,10 @@ export class Outbox {
   async #writeEntryToDisk (entry) {
     if (entry.state === 'gone' || entry.onDisk || entry.writing) return true
     const { file } = entry
-    if (!await this.#write(entry)) return false
+    if (!await this.#write(entry)) {
+      this.#onLateFailure(entry)
+      return false
+    }
     await this.#onWritten(entry, file)
     return true
   }
@@ -214,6 +218,7 @@ export class Outbox {
 
   /** Write the events in memory to disk, then release the folder to other processes. */
   async close () {
+    this.closed = true
     for (const timer of this.timers) clearInterval(timer)
     await this.disk.waitForWrites()
     if (this.inMemory) await this.writeMemoryToDisk()

@@ -380,3 +380,14 @@ test('the oldest event is found, and each deferred event probed, although anothe
   const probed = Array.from({ length: 4 }, () => tracker.selectProbe(outbox.peekReady('events', 9)))
   assert.deepEqual(probed, [entries[0], entries[1], entries[2], entries[0]])
 })
+
+test('a lookup that ends after the close loses no event', async (t) => {
+  const { outbox, log, folder } = outboxOf(t)
+  const entry = await outbox.add('events', { uid: 'a' }, event('1'))
+  entry.text = undefined // as after a takeover
+  await outbox.close()
+  const lookup = new SessionLookup(outbox, async () => undefined, new Logger(log))
+  t.after(() => lookup.stop())
+  await lookup.lookUpSessions()
+  assert.deepEqual([outbox.counts.lost, log.of('event_lost'), filesIn(folder, '.pending').length], [0, [], 1])
+})

@@ -453,3 +453,31 @@ async def test_an_event_without_its_file_is_lost(tmp_path: Path, caplog: pytest.
         await until(lambda: publisher.state.lost, lambda: caplog.text)
         assert (publisher.state.lost, publisher.state.waiting) == (1, 0)
     assert "event removed is LOST: its file " in caplog.text
+
+
+async def test_an_event_that_is_published_during_a_scan_is_not_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be published again, or count as lost because its file is missing."""
+    list_events, loop = outbox_files.list_events, asyncio.get_running_loop()
+    async with Publisher(settings(AWAY, tmp_path, drain_limit=0.01)) as publisher:
+        await publisher.publish(ended("a"))
+        outbox = publisher._outbox
+        [event] = outbox._pending.by_name.values()
+        removed = threading.Event()
+
+        def remove() -> None:
+            outbox.remove(event)
+            removed.set()
+
+        def lists(folder: Path) -> list[outbox_files.FoundFile]:
+            found = list_events(folder)
+            loop.call_soon_threadsafe(remove)
+            assert removed.wait(20)
+            return found
+
+        monkeypatch.setattr(outbox_files, "list_events", lists)
+        outbox._disk.needs_scan = True
+        await outbox.claim_and_take_over()
+        assert removed.is_set()
+        assert len(outbox) == 0

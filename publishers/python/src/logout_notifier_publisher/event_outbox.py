@@ -32,6 +32,7 @@ class EventOutbox:
         self._token = secrets.token_hex(4)
         self._stamp = 0
         self._writing: set[str] = set()  # the names of events whose write is running, also of removed ones
+        self._removed_during_scans: list[set[str]] = []  # a scan may list files that are deleted meanwhile
         self._disk_hangs = False
         self._ready_signals = {lane: asyncio.Event() for lane in Lane}
         self._log_limit = LogLimit(time.monotonic)
@@ -44,7 +45,13 @@ class EventOutbox:
 
         Returns the events whose session must be looked up. Never raises OSError.
         """
-        return self._add_found_files(await self._disk.refresh())
+        removed: set[str] = set()
+        self._removed_during_scans.append(removed)
+        try:
+            found = await self._disk.refresh()
+        finally:
+            self._removed_during_scans.remove(removed)
+        return self._add_found_files(file for file in found if file.path.stem not in removed)
 
     def _add_found_files(self, files: Iterable[FoundFile]) -> list[PendingEvent]:
         found = []
@@ -178,12 +185,17 @@ class EventOutbox:
     def remove(self, *events: PendingEvent) -> None:
         """Delete events that were published, or whose session still exists."""
         for event in events:
-            self._pending.remove(event)
+            self._forget(event)
         self._disk.remove_later(event.path for event in events if event.path is not None and not event.writing)
+
+    def _forget(self, event: PendingEvent) -> None:
+        self._pending.remove(event)
+        for names in self._removed_during_scans:
+            names.add(event.name)
 
     def set_aside(self, event: PendingEvent, suffix: str, why: str) -> None:
         """Keep an event that cannot be published for inspection: rename its file, or write it from memory."""
-        self._pending.remove(event)
+        self._forget(event)
         self._counts.refused += suffix == REFUSED
         self._counts.expired += suffix == EXPIRED
         event.aside_suffix = suffix
