@@ -22,7 +22,7 @@ export class AmqpTransport {
     this.exchange = exchange
     this.next = 0
     /** @type {AmqpConnection | undefined} */
-    this.link = undefined
+    this.connection = undefined
   }
 
   /**
@@ -30,19 +30,19 @@ export class AmqpTransport {
    * @param {OutgoingEvent[]} events @param {(event: OutgoingEvent) => void} confirmed
    */
   async publish (events, confirmed) {
-    if (this.link?.failure) this.drop() // the connection closed while idle
-    this.link ??= await this.#connect()
+    if (this.connection?.failure) this.disconnect() // the connection closed while idle
+    this.connection ??= await this.#connect()
     try {
-      await this.link.publish(events, confirmed)
+      await this.connection.publish(events, confirmed)
     } catch (error) {
-      this.drop()
+      this.disconnect()
       throw error
     }
   }
 
-  drop () {
-    this.link?.drop()
-    this.link = undefined
+  disconnect () {
+    this.connection?.disconnect()
+    this.connection = undefined
   }
 
   async #connect () {
@@ -60,14 +60,14 @@ export class AmqpTransport {
         connecting.then(destroyConnection, () => {}) // a connection that opens after the timeout
         throw error
       })
-      const link = new AmqpConnection(connection, address.user, this.exchange, limits.publish)
+      const opened = new AmqpConnection(connection, address.user, this.exchange, limits.publish)
       try {
-        await link.openChannel(limit)
+        await opened.openChannel(limit)
       } catch (error) {
-        link.drop()
+        opened.disconnect()
         throw error
       }
-      return link
+      return opened
     } catch (error) {
       this.next += 1
       throw toFailure(/** @type {Error} */ (error))
@@ -151,7 +151,7 @@ class AmqpConnection {
     this.failure ??= toFailure(error, this.exchange)
   }
 
-  drop () {
+  disconnect () {
     destroyConnection(this.connection)
   }
 }
@@ -163,7 +163,7 @@ function destroyConnection (connection) {
   stream?.destroy(new Error('the connection was dropped'))
 }
 
-/** Let the process end while the connection is open, since pending events are in files. @param {import('amqplib').ChannelModel} connection */
+/** Let the process end while the connection is open: the next process publishes the events in files. @param {import('amqplib').ChannelModel} connection */
 function unref (connection) {
   const { stream, heartbeater } = /** @type {any} */ (connection.connection)
   stream?.unref?.()

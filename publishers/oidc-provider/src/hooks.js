@@ -1,9 +1,10 @@
 /**
- * Stores an event whenever oidc-provider ends a session.
+ * Stores an event when oidc-provider ends a session.
  *
- * `Session.prototype.destroy` is called whenever a session ends for all its clients; its event is stored before the session is
- * deleted. `Client.prototype.backchannelLogout`, which sends the library's own logout request, is replaced to publish the
- * sign-out of a single client. The hooks never throw into a request, and never delay it for longer than the limit.
+ * The library calls `Session.prototype.destroy` when a session ends for all its clients, except by expiry. The hook stores the
+ * event before the session is deleted. `Client.prototype.backchannelLogout`, which sends the library's own logout request, is
+ * replaced to publish the sign-out of a single client. The hooks never throw into a request, and delay each call of the two
+ * methods by at most the limit.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { describeError, withTimeout } from './publish_failure.js'
@@ -35,8 +36,8 @@ export class SessionEndHooks {
     /** @type {AsyncLocalStorage<boolean>} */
     this.bulk = new AsyncLocalStorage()
     this.seen = new WeakSet()
-    /** @type {WeakMap<object, {session: object, fingerprint: string, writing: Promise<OutboxEntry[]>}>} Events stored before `destroy`, by the context of their request. */
-    this.ahead = new WeakMap()
+    /** @type {WeakMap<object, {session: object, fingerprint: string, writing: Promise<OutboxEntry[]>}>} Writes that `backchannelLogout` has started for `destroy`, by Koa context. */
+    this.earlyWrites = new WeakMap()
   }
 
   /** @param {import('./published_keys.js').PublishedKeys} keys */
@@ -47,10 +48,11 @@ export class SessionEndHooks {
       return this.requests.run(ctx, async () => {
         try {
           await next()
-          this.#onResponse(ctx, keys)
+          this.#addKeysToJwks(ctx, keys)
+          this.#checkDiscovery(ctx)
         } finally {
-          const writtenAhead = this.#takeWrittenAhead(ctx)
-          if (writtenAhead) this.#lookUpSession(writtenAhead.writing) // the session was not deleted
+          const early = this.#takeEarlyWrite(ctx)
+          if (early) this.#lookUpAfterWrite(early.writing) // `destroy` was not called in this request: the lookup decides about the event
         }
       })
     })
@@ -58,22 +60,22 @@ export class SessionEndHooks {
       if (this.seen.has(ctx)) return
       this.log.limited('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be notified twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
     })
-    this.#replaceDestroy(provider.Session.prototype)
+    this.#wrapDestroy(provider.Session.prototype)
     this.#replaceBackchannelLogout(provider.Client.prototype)
   }
 
   /** @param {any} prototype */
-  #replaceDestroy (prototype) {
+  #wrapDestroy (prototype) {
     const hooks = this
     const { destroy } = prototype
     prototype.destroy = async function (/** @type {unknown[]} */ ...values) {
-      const writing = hooks.#prepare(this)
+      const writing = hooks.#startWrite(this)
       if (writing) await hooks.#waitForWrite(writing)
       let result
       try {
         result = await destroy.apply(this, values)
       } catch (error) { // the session may or may not exist
-        if (writing) hooks.#lookUpSession(writing)
+        if (writing) hooks.#lookUpAfterWrite(writing)
         throw error
       }
       writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.markReady(entry))))
@@ -87,42 +89,42 @@ export class SessionEndHooks {
     prototype.backchannelLogout = async function (/** @type {string} */ accountId, /** @type {string | undefined} */ sid) {
       const ctx = hooks.#currentContext()
       const isUserLogout = ctx?.oidc?.route === 'end_session_confirm'
-      if (isUserLogout && ctx.oidc.params?.logout) return hooks.#writeAhead(ctx) // all clients are signed out: `destroy` publishes the event
+      if (isUserLogout && ctx.oidc.params?.logout) return hooks.#startWriteBeforeDestroy(ctx) // all clients are signed out: `destroy` publishes the event
       const uid = isUserLogout ? ctx.oidc.session?.uid ?? '' : ''
-      await hooks.#waitForWrite(hooks.#write({ uid, accountId, sids: { [this.clientId]: sid }, reason: isUserLogout ? 'user_logout' : 'terminated' }, false))
+      await hooks.#waitForWrite(hooks.#storeEvents({ uid, accountId, sids: { [this.clientId]: sid }, reason: isUserLogout ? 'user_logout' : 'terminated' }, false))
     }
   }
 
   /** Start the write now, so that it runs while the library revokes grants before `destroy`. @param {any} ctx */
-  #writeAhead (ctx) {
+  #startWriteBeforeDestroy (ctx) {
     const { session } = ctx.oidc
-    if (this.ahead.has(ctx) || !session || !this.seen.has(ctx)) return
-    const writing = this.#prepare(session)
-    if (writing) this.ahead.set(ctx, { session, fingerprint: sessionFingerprint(session), writing })
+    if (this.earlyWrites.has(ctx) || !session || !this.seen.has(ctx)) return
+    const writing = this.#startWrite(session)
+    if (writing) this.earlyWrites.set(ctx, { session, fingerprint: sessionFingerprint(session), writing })
   }
 
   /** @param {any} ctx */
-  #takeWrittenAhead (ctx) {
-    const writtenAhead = ctx && this.ahead.get(ctx)
-    if (writtenAhead) this.ahead.delete(ctx)
-    return writtenAhead
+  #takeEarlyWrite (ctx) {
+    const early = ctx && this.earlyWrites.get(ctx)
+    if (early) this.earlyWrites.delete(ctx)
+    return early
   }
 
   /** Start to store the event of a session that is about to end; undefined if there is no client to notify. @param {any} session @returns {Promise<OutboxEntry[]> | undefined} */
-  #prepare (session) {
+  #startWrite (session) {
     const ctx = this.#currentContext()
-    const writtenAhead = this.#takeWrittenAhead(ctx)
-    if (writtenAhead?.session === session && writtenAhead?.fingerprint === sessionFingerprint(session)) return writtenAhead.writing
-    if (writtenAhead) this.#lookUpSession(writtenAhead.writing)
+    const early = this.#takeEarlyWrite(ctx)
+    if (early?.session === session && early?.fingerprint === sessionFingerprint(session)) return early.writing
+    if (early) this.#lookUpAfterWrite(early.writing)
     const { uid, accountId } = session
     const sids = readSids(session.authorizations)
     if (!accountId || !Object.keys(sids).length) return undefined
     const reason = ctx?.oidc?.route === 'end_session_confirm' ? 'user_logout' : 'terminated'
-    return this.#write({ uid, accountId, sids, reason }, true)
+    return this.#storeEvents({ uid, accountId, sids, reason }, true)
   }
 
-  /** Look up whether the session of these events still exists. @param {Promise<OutboxEntry[]>} writing */
-  #lookUpSession (writing) {
+  /** Look up the session of these events once they are stored. @param {Promise<OutboxEntry[]>} writing */
+  #lookUpAfterWrite (writing) {
     writing.then((entries) => {
       for (const entry of entries) entry.destroyStartedAt = undefined
       return this.sessionLookup.lookUpSessions()
@@ -130,7 +132,7 @@ export class SessionEndHooks {
   }
 
   /** Store the events of a session end; never rejects. @param {SessionEnd} end @param {boolean} pending @returns {Promise<OutboxEntry[]>} */
-  async #write (end, pending) {
+  async #storeEvents (end, pending) {
     try {
       const lane = this.bulk.getStore() ? 'bulk' : 'events'
       const events = await this.events.build(end)
@@ -161,16 +163,18 @@ export class SessionEndHooks {
   }
 
   /** @param {any} ctx @param {import('./published_keys.js').PublishedKeys} keys */
-  #onResponse (ctx, keys) {
+  #addKeysToJwks (ctx, keys) {
     try {
-      const route = ctx.oidc?.route
-      if (route === 'jwks' && Array.isArray(ctx.body?.keys)) ctx.body = { ...ctx.body, keys: keys.addTo(ctx.body.keys) }
-      if (route === 'discovery' && ctx.body && !ctx.body.backchannel_logout_supported) {
-        this.log.limited('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and clients have no backchannel_logout_uri. Enable it' })
-      }
+      if (ctx.oidc?.route === 'jwks' && Array.isArray(ctx.body?.keys)) ctx.body = { ...ctx.body, keys: keys.addTo(ctx.body.keys) }
     } catch (error) {
       this.log.limited('answer', { level: 'error', event: 'keys_not_shown', message: `notifier's keys could not be added to the JWK Set: ${/** @type {Error} */ (error).message}` })
     }
+  }
+
+  /** @param {any} ctx */
+  #checkDiscovery (ctx) {
+    if (ctx.oidc?.route !== 'discovery' || !ctx.body || ctx.body.backchannel_logout_supported) return
+    this.log.limited('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and clients have no backchannel_logout_uri. Enable it' })
   }
 }
 

@@ -34,23 +34,23 @@ export class HttpTransport {
    */
   async publish (events, confirmed) {
     try {
-      const agent = this.agent ??= await this.#connect()
+      const agent = this.agent ??= await this.#createAgent()
       for (const event of events) {
         await this.#post(agent, event)
         confirmed(event)
       }
     } catch (error) {
-      if (!(error instanceof RefusedError)) this.drop()
+      if (!(error instanceof RefusedError)) this.disconnect()
       throw error
     }
   }
 
-  drop () {
+  disconnect () {
     this.agent?.destroy()
     this.agent = undefined
   }
 
-  async #connect () {
+  async #createAgent () {
     this.token = await readSecret(this.settings) ?? ''
     if (!this.secure) return new http.Agent({ keepAlive: true, maxSockets: 1 })
     const { caFile, certificateFile, keyFile } = this.settings.tls
@@ -82,7 +82,7 @@ export class HttpTransport {
         finish()
         request.destroy(new PublishFailure('timed_out', `the API did not respond within ${this.limit} ms`))
       }, this.limit).unref()
-      request.on('socket', (socket) => socket.unref()) // pending events are in files: the process may end
+      request.on('socket', (socket) => socket.unref()) // the process may end: the next one publishes the events in files
       request.on('error', (error) => {
         const failure = toFailure(error) // `stale`: the API closed an idle connection, which is not a failure
         reject(Object.assign(failure, { stale: request.reusedSocket && failure.reason === 'disconnected' }))
@@ -97,7 +97,7 @@ export class HttpTransport {
         const parts = []
         let size = 0
         finish = () => resolve({ status, contentType, server: server?.toString(), after: parseRetryAfter(after), body: Buffer.concat(parts) })
-        response.on('error', () => finish()) // the status suffices: a firewall that never completes its page must not block the lane
+        response.on('error', () => finish()) // a body that is cut or stalls is judged as far as it arrived: a firewall that never completes its page must not block the lane
         response.on('end', () => finish()) // the socket is free for the next request
         response.on('data', (part) => {
           parts.push(part)

@@ -1,4 +1,4 @@
-/** Publishes the ended sessions of node-oidc-provider to notifier: wires the parts, and is what the caller gets. */
+/** Publishes the ended sessions of node-oidc-provider to notifier. `publishLogouts` starts a publisher and returns it. */
 import { AmqpTransport } from './amqp_transport.js'
 import { EventBuilder } from './event_builder.js'
 import { Expiry } from './expiry.js'
@@ -27,16 +27,16 @@ const hooked = new WeakSet()
 /** @type {typeof import('../index.d.ts').publishLogouts} */
 export function publishLogouts (provider, options) {
   const settings = readSettings(options)
-  if (supportsBackchannelUris(provider) === false) throw new SettingsError(['provider: features.backchannelLogout.enabled must be true, otherwise ID tokens have no sid and clients have no backchannel_logout_uri. The library\'s own logout requests are replaced'])
+  if (supportsBackchannelUris(provider) === false) throw new SettingsError(['provider: features.backchannelLogout.enabled must be true, otherwise ID tokens have no sid and clients have no backchannel_logout_uri. This package sends no logout requests of the library: notifier sends them'])
   if (hooked.has(provider)) throw new SettingsError(['provider: publishLogouts was already called for it'])
   hooked.add(provider)
-  return new Service(provider, settings)
+  return new LogoutPublisher(provider, settings)
 }
 
 /** @typedef {import('../index.d.ts').Logouts} Logouts */
 
 /** @implements {Logouts} */
-class Service {
+class LogoutPublisher {
   #outbox
   #lanes
   #hooks
@@ -61,15 +61,15 @@ class Service {
     this.#outbox = new Outbox(settings, log, () => { for (const lane of this.#lanes) lane.wake() }, provider.issuer)
     this.#lanes = LANES.map((lane) => new LanePublisher(lane, this.#outbox, createTransport(settings, lane), this.failures, log))
     /** @param {string} uid */
-    const find = async (uid) => {
+    const findSessionByUid = async (uid) => {
       if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // the adapter cannot look it up
       return withTimeout(provider.Session.findByUid(uid), LOOKUP_TIMEOUT_MS, 'the store does not respond')
     }
-    this.#sessionLookup = new SessionLookup(this.#outbox, find, log)
+    this.#sessionLookup = new SessionLookup(this.#outbox, findSessionByUid, log)
     const events = new EventBuilder(provider, settings.metadata, log)
     this.#hooks = new SessionEndHooks(provider, events, this.#outbox, this.#sessionLookup, settings.limits.signOut, log)
     this.#hooks.install(new PublishedKeys(settings, log))
-    if (settings.expiry) this.#watchExpiry(provider, settings.expiry, events, find, log)
+    if (settings.expiry) this.#watchExpiry(provider, settings.expiry, events, findSessionByUid, log)
     this.#starting = this.#start()
   }
 
@@ -94,7 +94,7 @@ class Service {
   }
 
   async #start () {
-    await withTimeout(this.#outbox.takeOver(), START_TIMEOUT_MS, 'the disk does not respond').catch(() => {}) // the events of earlier processes are published first, unless the disk hangs
+    await withTimeout(this.#outbox.takeOver(), START_TIMEOUT_MS, 'the disk does not respond').catch(() => {}) // the events of earlier processes are published first, unless this takes longer
     this.#running = this.#lanes.map((lane) => lane.run())
     this.#sessionLookup.lookUpSessions().catch(() => {}) // not awaited: the store may be slow
   }
@@ -111,15 +111,15 @@ class Service {
     await this.#outbox.close()
   }
 
-  /** Whether `close` should continue to publish. It does not wait for events that are in files and cannot be published now. */
+  /** Whether `close` should wait: a session is being deleted, a lane can publish, or a lane has events while some events are only in memory. */
   #shouldDrain () {
     const { pending, ready, inMemory } = this.#outbox
     for (const entry of pending) if (entry.destroyStartedAt !== undefined) return true // its session is being deleted
     return this.#lanes.some((lane) => lane.hasWork || (ready[lane.lane].size && inMemory))
   }
 
-  /** @param {any} provider @param {NonNullable<Settings['expiry']>} options @param {EventBuilder} events @param {(uid: string) => Promise<any>} find @param {Logger} log */
-  #watchExpiry (provider, { store, maxSessions, every, bulk }, events, find, log) {
+  /** @param {any} provider @param {NonNullable<Settings['expiry']>} options @param {EventBuilder} events @param {(uid: string) => Promise<any>} findSessionByUid @param {Logger} log */
+  #watchExpiry (provider, { store, maxSessions, every, bulk }, events, findSessionByUid, log) {
     const outbox = this.#outbox
     if (!store) {
       const memory = new MemoryExpiryStore(maxSessions, () => outbox.disk.place?.path, log)
@@ -128,7 +128,7 @@ class Service {
     }
     const toRemembered = (/** @type {any} */ { uid, exp, accountId, authorizations }) => ({ uid, exp, accountId, sids: readSids(authorizations) })
     const expiry = this.#expiry = new Expiry(store, every,
-      async (uid) => { const session = await find(uid); return session && toRemembered(session) },
+      async (uid) => { const session = await findSessionByUid(uid); return session && toRemembered(session) },
       async (session) => {
         for (const event of await events.build({ ...session, reason: 'session_expiration' })) await outbox.add(bulk ? 'bulk' : 'events', undefined, event)
       }, log)

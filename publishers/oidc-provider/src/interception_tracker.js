@@ -19,7 +19,7 @@ export class InterceptionTracker {
     this.now = now
     /** @type {Set<string>} The stems of deferred events. */
     this.deferred = new Set()
-    this.stem = '' // one counter suffices: a lane retries its oldest event until that is confirmed or deferred
+    this.stem = '' // one counter suffices: a lane retries its first event until that is confirmed or deferred
     this.attempts = 0
     this.backoff = new Backoff(FIRST_PROBE_MS, LONGEST_PROBE_MS)
     this.probeAt = 0
@@ -32,10 +32,11 @@ export class InterceptionTracker {
   /** Milliseconds until a deferred event is probed; Infinity if none is deferred. */
   msUntilProbe () { return this.deferred.size ? Math.max(0, this.probeAt - this.now()) : Infinity }
 
-  /** The deferred event to probe now. @param {OutboxEntry[]} pending The deferred events in the outbox, oldest first; all others are forgotten. */
+  /** The deferred event to probe now. @param {OutboxEntry[]} pending The deferred events in the outbox; all others are forgotten. */
   selectProbe (pending) {
     this.deferred = new Set(pending.map(({ stem }) => stem))
-    const probe = pending.find(({ stem }) => stem > this.probed) ?? pending[0]
+    const sorted = [...pending].sort((one, other) => one.stem < other.stem ? -1 : 1) // they are in the order in which they became ready
+    const probe = sorted.find(({ stem }) => stem > this.probed) ?? sorted[0]
     this.probed = probe?.stem ?? ''
     this.probeAt = this.now() + this.backoff.nextDelay()
     return probe

@@ -1,14 +1,16 @@
-/** Publishes the events of one lane on a dedicated connection, oldest first. Retries each event until it is confirmed. */
+/**
+ * Publishes the events of one lane on a dedicated connection, in the order in which they became ready. Retries each event until
+ * it is confirmed, refused or expired.
+ */
 import { Backoff } from './backoff.js'
 import { InvalidEventError } from './outbox_entry.js'
 import { PublishFailure, FAILURE_REASONS } from './publish_failure.js'
 import { InterceptionTracker, MAX_ATTEMPTS } from './interception_tracker.js'
-import { codeOf } from './outbox_folder.js'
 import { InterceptedFailure, RefusedError } from './api_response.js'
 
 /** @typedef {import('./outbox_entry.js').OutboxEntry} OutboxEntry */
 /** @typedef {import('./amqp_transport.js').OutgoingEvent} OutgoingEvent */
-/** @typedef {{publish (events: OutgoingEvent[], confirmed: (event: OutgoingEvent) => void): Promise<void>, drop (): void}} Transport */
+/** @typedef {{publish (events: OutgoingEvent[], confirmed: (event: OutgoingEvent) => void): Promise<void>, disconnect (): void}} Transport */
 
 const MAX_IN_FLIGHT = 100
 const FIRST_DELAY_MS = 250
@@ -50,7 +52,7 @@ export class LanePublisher {
     while (!this.stopped) {
       try {
         this.woken = false
-        const found = await this.#publishNext()
+        const found = await this.#publishBatchOrProbe()
         this.backoff.reset()
         if (!found) await this.#sleep(Math.min(MAX_IDLE_MS, this.interceptions.msUntilProbe()), true)
       } catch (error) {
@@ -63,14 +65,14 @@ export class LanePublisher {
 
   stop () {
     this.stopped = true
-    this.transport.drop()
+    this.transport.disconnect()
     this.wake()
   }
 
-  /** Publish the oldest events, or probe a deferred one; returns false if there are none. */
-  async #publishNext () {
+  /** Publish the next events, or probe a deferred event; returns false if there are none. */
+  async #publishBatchOrProbe () {
     const probe = this.#selectProbe()
-    const entries = probe ? [probe] : await this.#takeUnexpired()
+    const entries = probe ? [probe] : await this.#peekUnexpired()
     if (!entries.length) return false
     /** @type {Map<OutgoingEvent, OutboxEntry>} */
     const sent = new Map()
@@ -109,19 +111,19 @@ export class LanePublisher {
   /** @param {InterceptedFailure} failure @param {OutboxEntry} entry */
   #onIntercepted (failure, entry) {
     const isDeferred = this.interceptions.onIntercepted(entry)
-    if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by 2 s at most, however many there are
+    if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by at most 2 s, because its backoff starts anew
     if (!isDeferred) return
     this.log.log({
-      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} responses that are not notifier’s; it is probed every 10 to 60 s, and delays no other event: ${failure.message}`
+      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} responses that are not notifier’s; it delays no other event. Every 10 to 60 s one deferred event is sent again, in rotation: ${failure.message}`
     })
   }
 
-  /** The oldest events to publish. Sets aside the events that exceed `outbox.maxAge`. */
-  async #takeUnexpired () {
+  /** The next events to publish. Sets aside the events that exceed `outbox.maxAge`. */
+  async #peekUnexpired () {
     for (;;) {
-      const oldest = Date.now() - this.outbox.limits.maxAge
-      const entries = this.outbox.peekReady(this.lane, MAX_IN_FLIGHT, (entry) => entry.since < oldest || !this.interceptions.isDeferred(entry))
-      const expired = entries.filter(({ since }) => since < oldest)
+      const expiresBefore = Date.now() - this.outbox.limits.maxAge
+      const entries = this.outbox.peekReady(this.lane, MAX_IN_FLIGHT, (entry) => entry.since < expiresBefore || !this.interceptions.isDeferred(entry))
+      const expired = entries.filter(({ since }) => since < expiresBefore)
       if (!expired.length) return entries
       for (const entry of expired) {
         const { event } = await this.outbox.read(entry).catch(() => ({ event: undefined }))
@@ -137,16 +139,9 @@ export class LanePublisher {
       return [{ id: event.id, body: Buffer.from(JSON.stringify(event)) }, entry]
     } catch (error) {
       if (error instanceof InvalidEventError) await this.outbox.setAside(entry, 'refused', error.message)
-      else if (codeOf(error) === 'ENOENT') this.outbox.forgetMissing(entry)
-      else this.#postpone(entry, error)
+      else this.outbox.onUnreadable(entry, error)
       return [undefined, entry]
     }
-  }
-
-  /** Publish the other events first, and read this file again in a minute. @param {OutboxEntry} entry @param {unknown} error */
-  #postpone (entry, error) {
-    this.outbox.postpone(entry)
-    this.log.limited('unreadable', { level: 'error', event: 'event_unreadable', lane: this.lane, file: entry.file, message: `an event in the outbox cannot be read (${codeOf(error)}): the others are published, and its file is read again every minute. Check the disk, owner and permissions` })
   }
 
   /** @param {unknown} error */
@@ -169,7 +164,7 @@ export class LanePublisher {
   #onSuccess () {
     if (!this.failing) return
     this.failing = false
-    for (const reason of FAILURE_REASONS) if (reason !== 'intercepted') this.log.reset(`publish ${this.lane} ${reason}`) // other events succeed while one is intercepted
+    for (const reason of FAILURE_REASONS) if (reason !== 'intercepted') this.log.reset(`publish ${this.lane} ${reason}`) // an intercepted event fails again and again while others succeed: its failure stays limited to one record a minute
     this.log.log({ level: 'info', event: 'publish_recovered', lane: this.lane, message: 'events are published again', waiting: this.outbox.ready[this.lane].size })
   }
 

@@ -1,5 +1,5 @@
 /**
- * Holds the pending events: each in a file, or in memory if the disk fails or is full.
+ * Holds the events that are not published yet: each in a file, or in memory if the disk fails or is full.
  *
  * Suffixes of a file: `.part` (being written), `.pending` (its session may still exist), `.json` (ready to be published). Files
  * that are set aside are moved into the outbox folder itself as `.refused` or `.expired`. Names sort by time and contain the lane.
@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { OutboxDisk } from './outbox_disk.js'
 import { OutboxEntry, LANES, parseContent } from './outbox_entry.js'
 import { withTimeout } from './publish_failure.js'
-import { UntrustedFileError, SESSIONS_FILE } from './outbox_folder.js'
+import { UntrustedFileError, SESSIONS_FILE, codeOf } from './outbox_folder.js'
 
 /** @typedef {import('./outbox_entry.js').Lane} Lane */
 
@@ -19,6 +19,8 @@ const BULK_SHARE = 0.9 // of the limits of files and bytes; the rest is reserved
 const DISK_RETRY_INTERVAL_MS = 30_000
 const TAKEOVER_INTERVAL_MS = 60_000
 const BATCH_SIZE = 64
+const NOT_WRITTEN = 'it could not be written to the outbox (see outbox_full, outbox_unusable, outbox_hangs)'
+const MAX_LISTED_FILES = 10
 
 export class Outbox {
   /** @param {Pick<import('./settings.js').Settings, 'outbox' | 'limits'>} settings @param {import('./logger.js').Logger} log @param {() => void} wake Called when an event is ready. @param {string} [issuer] The issuer of the sessions. */
@@ -26,9 +28,9 @@ export class Outbox {
     this.limits = settings.outbox
     this.log = log
     this.wake = wake
-    this.disk = new OutboxDisk(settings.outbox, settings.limits.signOut, log, () => { for (const entry of this.#allEntries()) if (entry.onDisk) this.#onFolderLost(entry) }, issuer)
+    this.disk = new OutboxDisk(settings.outbox, settings.limits.signOut, log, (isRemoved) => this.#onFolderLost(isRemoved), issuer)
     this.counts = { written: 0, lost: 0, refused: 0, expired: 0 }
-    /** @type {Record<Lane, Map<string, OutboxEntry>>} Events to publish, oldest first. */
+    /** @type {Record<Lane, Map<string, OutboxEntry>>} Events to publish, in the order in which they became ready; those of earlier processes by age. */
     this.ready = { events: new Map(), bulk: new Map() }
     /** @type {Set<OutboxEntry>} Events whose sessions may still exist. */
     this.pending = new Set()
@@ -39,10 +41,11 @@ export class Outbox {
     this.sequence = 0
     this.last = 0
     this.takingOver = false
-    /** @type {(path: string) => Promise<void>} Called for each sessions file that is taken over. Deletes it by default. */
+    this.closed = false
+    /** @type {(path: string) => Promise<void>} Called for each file with remembered sessions (see MemoryExpiryStore) that is taken over. Deletes it by default. */
     this.onSessionsFound = unlink
     this.timers = [
-      setInterval(() => this.persist().catch((error) => this.disk.onFailure(error)), DISK_RETRY_INTERVAL_MS).unref(),
+      setInterval(() => this.writeMemoryToDisk().catch((error) => this.disk.onFailure(error)), DISK_RETRY_INTERVAL_MS).unref(),
       setInterval(() => { this.#requeuePostponed(); this.takeOver() }, TAKEOVER_INTERVAL_MS).unref()
     ]
   }
@@ -51,12 +54,13 @@ export class Outbox {
 
   /** When the oldest event that is ready was written; undefined if there is none. */
   get oldestReadyAt () {
-    const times = LANES.map((lane) => this.ready[lane].values().next().value?.since).filter((each) => each !== undefined)
-    return times.length ? Math.min(...times) : undefined
+    let oldest
+    for (const lane of LANES) for (const { since } of this.ready[lane].values()) if (oldest === undefined || since < oldest) oldest = since
+    return oldest
   }
 
   /**
-   * Store an event. Resolves once it is on disk, in memory or lost; the last two are logged.
+   * Store an event. Resolves once it is on disk, in memory or lost. The log has the cause if it is not on disk.
    * @param {Lane} lane @param {import('./outbox_entry.js').SessionKey | undefined} session Undefined if the event is ready at once.
    * @param {import('./event_builder.js').SessionEnded} event
    */
@@ -64,8 +68,8 @@ export class Outbox {
     const text = JSON.stringify({ lane, session: session ?? null, event })
     const entry = new OutboxEntry(this.#createStem(lane), lane, Buffer.byteLength(text), text)
     if (!session) entry.state = 'ready'
-    if (!await this.#store(entry)) {
-      this.#recordLoss(entry, event.id, 'the disk is not writable, and the memory limit is reached (10000 events, 5000 for mass logouts). Repair the broker or the disk')
+    if (!await this.#writeOrKeepInMemory(entry)) {
+      this.#recordLoss(entry, event.id, `${NOT_WRITTEN}, and memory is full (10000 events, 5000 for mass logouts). Repair the broker or the disk`)
       return entry
     }
     this.counts.written += 1
@@ -80,7 +84,7 @@ export class Outbox {
     const before = entry.file
     entry.state = 'ready'
     if (entry.onDisk && !await this.disk.rename(before, entry.file)) { // no fsync: after a crash the session of a `.pending` event is looked up
-      if (!entry.text || !this.#keepInMemory(entry)) {
+      if (!entry.text || !this.#reserveMemory(entry)) {
         entry.state = 'pending' // it stays pending; the next lookup of its session decides
         return
       }
@@ -97,7 +101,7 @@ export class Outbox {
     await this.#deleteEntry(entry)
   }
 
-  /** Up to `count` events that are ready, oldest first. They stay in the outbox. @param {Lane} lane @param {number} count @param {(entry: OutboxEntry) => boolean} [filter] */
+  /** Up to `count` ready events, the next first. They stay in the outbox. @param {Lane} lane @param {number} count @param {(entry: OutboxEntry) => boolean} [filter] */
   peekReady (lane, count, filter = () => true) {
     const entries = []
     for (const entry of this.ready[lane].values()) {
@@ -117,7 +121,7 @@ export class Outbox {
     await this.#deleteEntry(entry)
   }
 
-  /** Exclude an event from `peekReady` until the next retry. @param {OutboxEntry} entry */
+  /** Exclude an event from `peekReady` until the postponed events are queued again, every 60 s. @param {OutboxEntry} entry */
   postpone (entry) {
     this.ready[entry.lane].delete(entry.stem)
     this.postponed.add(entry)
@@ -135,42 +139,55 @@ export class Outbox {
     for (const lane of LANES) this.ready[lane] = new Map([...this.ready[lane]].sort(([one], [other]) => one < other ? -1 : 1))
   }
 
-  /** Forget an event whose file is missing. @param {OutboxEntry} entry */
-  forgetMissing (entry) {
-    this.ready[entry.lane].delete(entry.stem)
-    this.#forget(entry)
+  /** Read the event's file again within a minute, and publish the others meanwhile. An event without its file is lost. @param {OutboxEntry} entry @param {unknown} error */
+  onUnreadable (entry, error) {
+    if (this.closed || entry.state === 'gone' || !entry.onDisk) return // its folder was released or lost during the read
+    if (codeOf(error) === 'ENOENT') return this.#onFileMissing(entry)
+    if (entry.state === 'ready') this.postpone(entry)
+    this.log.limited('unreadable', { level: 'error', event: 'event_unreadable', lane: entry.lane, file: entry.file, message: `an event in the outbox cannot be read (${codeOf(error)}): the others are published, and its file is read again every minute. Check the disk, owner and permissions` })
   }
 
-  /** Set aside the file of an event for inspection. @param {OutboxEntry} entry @param {'refused' | 'expired'} suffix @param {string} why @param {string} [id] */
+  /** Set aside an event for inspection: its file is moved, or written if the event is only in memory. @param {OutboxEntry} entry @param {'refused' | 'expired'} suffix @param {string} why @param {string} [id] */
   async setAside (entry, suffix, why, id = 'unknown') {
     const file = `${entry.stem}.${suffix}`
-    this.ready[entry.lane].delete(entry.stem)
-    this.pending.delete(entry)
+    const { file: from, text = '' } = entry
+    this.#removeFromQueues(entry)
     this.counts[suffix] += 1
-    this.log.log({ level: 'error', event: `event_${suffix}`, id, lane: entry.lane, file, message: `set aside as ${file} in the outbox folder: ${why}` })
-    if (entry.onDisk) await this.disk.setAside(entry.file, file)
+    let result = `set aside as ${file} in the outbox folder`
+    if (entry.writing) {
+      entry.asideFile = file
+      result = `it is ${result} once the disk responds`
+    } else if (entry.onDisk) {
+      if (!await this.disk.setAside(from, file)) result = `its file ${from} cannot be ${result}: it is tried again after a restart`
+    } else if (!await this.disk.writeAside(entry.stem, text, file)) {
+      result = `it was only in memory and cannot be ${result} (see outbox_unusable, outbox_hangs), so it is no longer kept`
+    }
+    this.log.log({ level: 'error', event: `event_${suffix}`, id, lane: entry.lane, file, message: `${result}: ${why}` })
     this.#forget(entry)
   }
 
   /** Write the events that are only in memory to disk, up to its limits. */
-  async persist () {
+  async writeMemoryToDisk () {
     this.disk.retry()
-    const entries = this.#allEntries().filter(({ onDisk }) => !onDisk)
+    const entries = this.#allEntries().filter(({ onDisk, writing }) => !onDisk && !writing)
     entries.sort((one, other) => one.stem < other.stem ? -1 : 1)
     for (const lane of LANES) {
       const ofLane = entries.filter((entry) => entry.lane === lane)
       for (let at = 0; at < ofLane.length; at += BATCH_SIZE) {
-        const written = await Promise.all(ofLane.slice(at, at + BATCH_SIZE).map((entry) => this.#persistEntry(entry)))
+        const written = await Promise.all(ofLane.slice(at, at + BATCH_SIZE).map((entry) => this.#writeEntryToDisk(entry)))
         if (written.includes(false)) break
       }
     }
   }
 
   /** Write an entry that is only in memory to disk; returns whether it succeeded. @param {OutboxEntry} entry */
-  async #persistEntry (entry) {
-    if (entry.state === 'gone' || entry.onDisk) return true
+  async #writeEntryToDisk (entry) {
+    if (entry.state === 'gone' || entry.onDisk || entry.writing) return true
     const { file } = entry
-    if (!await this.#write(entry)) return false
+    if (!await this.#write(entry)) {
+      this.#onLateFailure(entry)
+      return false
+    }
     await this.#onWritten(entry, file)
     return true
   }
@@ -187,7 +204,7 @@ export class Outbox {
         return this.disk.setAside(name, `${name}.refused`)
       })
       const found = names.filter((name) => !name.startsWith(SESSIONS_FILE))
-      for (let at = 0; at < found.length; at += BATCH_SIZE) await Promise.all(found.slice(at, at + BATCH_SIZE).map((name) => this.#addFound(name)))
+      for (let at = 0; at < found.length; at += BATCH_SIZE) await Promise.all(found.slice(at, at + BATCH_SIZE).map((name) => this.#addTakenOverFile(name)))
       if (!found.length) return
       this.#sortReady()
       this.log.log({ level: 'info', event: 'taken_over', message: 'took over events of an earlier process', count: found.length })
@@ -201,15 +218,16 @@ export class Outbox {
 
   /** Write the events in memory to disk, then release the folder to other processes. */
   async close () {
+    this.closed = true
     for (const timer of this.timers) clearInterval(timer)
     await this.disk.waitForWrites()
-    if (this.inMemory) await this.persist()
-    for (const entry of this.#allEntries()) if (!entry.onDisk) this.#recordLoss(entry, parseContent(entry.text ?? '').event.id, 'it was only in memory, the disk is not writable, and the process ends')
+    if (this.inMemory) await this.writeMemoryToDisk()
+    for (const entry of this.#allEntries()) if (!entry.onDisk) this.#recordLoss(entry, parseContent(entry.text ?? '').event.id, `it was only in memory, ${NOT_WRITTEN}, and the process ends`)
     await this.disk.release()
   }
 
   /** @param {string} name */
-  async #addFound (name) {
+  async #addTakenOverFile (name) {
     const [, stem = '', suffix] = /^(.*)\.(json|pending)$/.exec(name) ?? []
     if (!suffix) return this.disk.setAside(name, `${name}.refused`) // not a file of an outbox
     const entry = new OutboxEntry(stem, stem.endsWith('-bulk') ? 'bulk' : 'events', await this.disk.size(name))
@@ -233,39 +251,67 @@ export class Outbox {
     return `${String(this.last).padStart(15, '0')}-${String(this.sequence).padStart(9, '0')}-${this.process}-${lane}`
   }
 
-  /** Keep an event in memory after the loss of its folder. @param {OutboxEntry} entry */
-  #onFolderLost (entry) {
-    if (entry.text && this.#keepInMemory(entry)) this.#markOffDisk(entry)
-    else {
-      this.pending.delete(entry)
-      this.forgetMissing(entry) // the process that took over the folder publishes it
+  /** Keep the events of the lost sub-folder in memory if their content is there. Otherwise another process publishes them, or they are lost. @param {boolean} isRemoved Whether no other process has taken over the sub-folder. */
+  #onFolderLost (isRemoved) {
+    const lost = []
+    for (const entry of this.#allEntries()) {
+      if (!entry.onDisk) continue
+      if (entry.text && this.#reserveMemory(entry)) this.#markOffDisk(entry)
+      else {
+        this.#removeFromQueues(entry)
+        lost.push(entry.file)
+        this.#forget(entry)
+      }
     }
+    if (!isRemoved || !lost.length) return
+    this.counts.lost += lost.length
+    this.log.log({ level: 'error', event: 'event_lost', count: lost.length, files: lost.slice(0, MAX_LISTED_FILES), message: `LOST, no client is notified of these ${lost.length} sign-outs: the files were removed with the sub-folder of this process` })
+  }
+
+  /** Forget an event whose file is missing. It is lost, unless another process took over the folder. @param {OutboxEntry} entry */
+  #onFileMissing (entry) {
+    const { file } = entry
+    this.#removeFromQueues(entry)
+    this.#forget(entry)
+    if (!this.disk.isTakenOver) this.#recordLoss(entry, 'unknown', 'its file was removed from the outbox', file)
+  }
+
+  /** @param {OutboxEntry} entry */
+  #removeFromQueues (entry) {
+    this.ready[entry.lane].delete(entry.stem)
+    this.pending.delete(entry)
+    this.postponed.delete(entry)
   }
 
   /** Write an entry to disk or keep it in memory; returns whether it succeeded. @param {OutboxEntry} entry */
-  async #store (entry) {
+  async #writeOrKeepInMemory (entry) {
     const { file } = entry
     const writing = this.#write(entry)
     for (;;) {
       const written = await withTimeout(writing, this.disk.timeoutMs, 'late').catch(() => undefined)
-      if (written !== undefined) return (entry.onDisk = written) || this.#keepInMemory(entry)
-      if (this.disk.isHanging() && this.#keepInMemory(entry)) {
-        writing.then((late) => { if (late) return this.#onWritten(entry, file) }).catch((error) => this.disk.onFailure(error))
+      if (written !== undefined) return (entry.onDisk = written) || this.#reserveMemory(entry)
+      if (this.disk.isHanging() && this.#reserveMemory(entry)) {
+        writing.then((isWritten) => isWritten ? this.#onWritten(entry, file) : this.#onLateFailure(entry)).catch((error) => this.disk.onFailure(error))
         return true
       }
     }
   }
 
   /** Write an entry to disk; returns whether it succeeded. @param {OutboxEntry} entry */
-  #write (entry) {
-    return this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size, entry.lane === 'bulk' ? BULK_SHARE : 1)
+  async #write (entry) {
+    entry.writing = true
+    try {
+      return await this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size, entry.lane === 'bulk' ? BULK_SHARE : 1)
+    } finally {
+      entry.writing = false
+    }
   }
 
-  /** Record that an event in memory was written to this file. Rename or delete the file if the event's state changed during the write. @param {OutboxEntry} entry @param {string} file */
+  /** Record that an event in memory was written to this file. Rename, move or delete the file if the event's state changed during the write. @param {OutboxEntry} entry @param {string} file */
   async #onWritten (entry, file) {
     if (entry.state === 'gone') {
       this.disk.count(-1, -entry.size)
-      await this.disk.remove(file)
+      await (entry.asideFile ? this.disk.setAside(file, entry.asideFile) : this.disk.remove(file))
       return
     }
     entry.onDisk = true
@@ -274,8 +320,13 @@ export class Outbox {
     if (entry.state === 'ready') entry.text = undefined
   }
 
-  /** Count an entry as kept in memory; returns whether the memory limit permits it. @param {OutboxEntry} entry */
-  #keepInMemory (entry) {
+  /** Log that an event was not set aside, because the write in progress failed. @param {OutboxEntry} entry */
+  #onLateFailure ({ asideFile, lane }) {
+    if (asideFile) this.log.log({ level: 'error', event: asideFile.endsWith('.refused') ? 'event_refused' : 'event_expired', lane, file: asideFile, message: `it was only in memory and cannot be set aside as ${asideFile} (see outbox_unusable), so it is no longer kept` })
+  }
+
+  /** Count an entry as kept in memory; returns whether the limit permits it. @param {OutboxEntry} entry */
+  #reserveMemory (entry) {
     if (this.inMemory >= (entry.lane === 'bulk' ? MAX_EVENTS_IN_MEMORY / 2 : MAX_EVENTS_IN_MEMORY)) return false // the other half is reserved for sign-outs
     this.inMemory += 1
     return true
@@ -309,10 +360,10 @@ export class Outbox {
     if (onDisk) await this.disk.remove(file)
   }
 
-  /** @param {OutboxEntry} entry @param {string} id @param {string} why */
-  #recordLoss (entry, id, why) {
+  /** @param {OutboxEntry} entry @param {string} id @param {string} why @param {string} [file] */
+  #recordLoss (entry, id, why, file) {
     entry.state = 'gone'
     this.counts.lost += 1
-    this.log.limited('lost', { level: 'error', event: 'event_lost', id, lane: entry.lane, message: `LOST, no client is notified of this sign-out: ${why}` }, 1_000)
+    this.log.limited('lost', { level: 'error', event: 'event_lost', id, lane: entry.lane, ...(file && { file }), message: `LOST, no client is notified of this sign-out: ${why}` }, 1_000)
   }
 }

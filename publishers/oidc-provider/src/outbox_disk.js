@@ -18,7 +18,7 @@ const MAX_FILE_BYTES = 1_048_576 // an event has at most 128 KiB
 const MAX_CONCURRENT_WRITES = 3 // Node has four threads for files, DNS and cryptography: one stays free if the disk hangs
 
 export class OutboxDisk {
-  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} timeoutMs Milliseconds after which a write hangs. @param {import('./logger.js').Logger} log @param {() => void} onLost Called when the sub-folder was lost and replaced. @param {string} [issuer] */
+  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} timeoutMs Milliseconds after which a write hangs. @param {import('./logger.js').Logger} log @param {(isRemoved: boolean) => void} onLost Called when the sub-folder was lost and replaced. @param {string} [issuer] */
   constructor (limits, timeoutMs, log, onLost, issuer) {
     this.limits = limits
     this.timeoutMs = timeoutMs
@@ -73,9 +73,18 @@ export class OutboxDisk {
   }
 
   /** Read a file; throws InvalidEventError if another user may have written it. @param {string} name */
-  read (name) {
-    return readOwnFile(this.#path(name), MAX_FILE_BYTES).catch((error) => { throw error instanceof UntrustedFileError ? new InvalidEventError(error.message) : error })
+  async read (name) {
+    const { place } = this
+    try {
+      return await readOwnFile(this.#path(name), MAX_FILE_BYTES)
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') await place?.checkExists()
+      throw error instanceof UntrustedFileError ? new InvalidEventError(error.message) : error
+    }
   }
+
+  /** Whether another process may have taken over the sub-folder of this process. */
+  get isTakenOver () { return this.place?.lost === true && !this.place.isRemoved }
 
   /** The size of a file that was taken over; 0 if it is missing. @param {string} name */
   size (name) { return lstat(this.#path(name)).then(({ size }) => size, () => 0) }
@@ -96,9 +105,26 @@ export class OutboxDisk {
     await unlink(this.#path(name)).catch((error) => { if (codeOf(error) !== 'ENOENT') this.onFailure(error) })
   }
 
-  /** Move a file into the outbox folder itself, for inspection. @param {string} name @param {string} to */
-  async setAside (name, to) {
-    await rename(this.#path(name), join(this.limits.folder, to)).catch((error) => this.onFailure(error))
+  /** Move a file into the outbox folder itself, for inspection; returns whether it succeeded. @param {string} name @param {string} to */
+  setAside (name, to) {
+    return rename(this.#path(name), join(this.limits.folder, to)).then(() => true, (error) => {
+      this.onFailure(error)
+      return false
+    })
+  }
+
+  /** Write a file, and move it into the outbox folder itself; returns whether it succeeded. The limits of the outbox do not count it. @param {string} stem @param {string} text @param {string} to */
+  async writeAside (stem, text, to) {
+    if (this.isHanging()) return false
+    try {
+      const place = await this.claimFolder()
+      await withTimeout(place.write(stem, '.json', text), this.timeoutMs, 'late')
+      await rename(join(place.path, `${stem}.json`), join(this.limits.folder, to))
+      return true
+    } catch (error) {
+      this.onFailure(error)
+      return false
+    }
   }
 
   /** Use the disk again at once after a failure. */
@@ -149,7 +175,7 @@ export class OutboxDisk {
     if (lostFolder) {
       this.log.log({ level: 'error', event: 'outbox_folder_lost', message: 'the sub-folder of this process was removed, or taken over by a process on another machine; a new sub-folder is in use' })
       await lostFolder.release()
-      this.onLost()
+      this.onLost(lostFolder.isRemoved)
     }
     return place
   }

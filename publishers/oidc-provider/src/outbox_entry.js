@@ -17,6 +17,9 @@ export class OutboxEntry {
     this.size = size
     this.text = text
     this.onDisk = false
+    this.writing = false
+    /** @type {string | undefined} Its file name after a write in progress, because it was refused or has expired meanwhile. */
+    this.asideFile = undefined
     /** @type {number | undefined} When this process started to delete its session. */
     this.destroyStartedAt = undefined
     /** @type {number | undefined} When the store first returned its session after the sign-out. */

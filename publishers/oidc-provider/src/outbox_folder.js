@@ -65,6 +65,8 @@ export class OutboxFolder {
     this.handle = handle
     this.server = server
     this.lost = false
+    this.isRemoved = false // if it is lost: whether it was removed rather than taken over
+    this.touchedAt = Date.now()
     this.heartbeat = setInterval(() => this.#touchOwnerFile(), HEARTBEAT_MS).unref()
     /** @type {Promise<void> | undefined} */
     this.syncing = undefined
@@ -138,6 +140,11 @@ export class OutboxFolder {
     return this.next
   }
 
+  /** Mark the folder lost if it does not exist any more. */
+  async checkExists () {
+    await lstat(this.path).catch((error) => this.#markLostIfMissing(error))
+  }
+
   /** Release the folder: other processes take over its events. */
   async release () {
     clearInterval(this.heartbeat)
@@ -150,12 +157,15 @@ export class OutboxFolder {
 
   #touchOwnerFile () {
     const now = new Date()
-    lutimes(join(this.path, OWNER_FILE), now, now).catch((error) => this.#markLostIfMissing(error))
+    lutimes(join(this.path, OWNER_FILE), now, now).then(() => { this.touchedAt = Date.now() }, (error) => this.#markLostIfMissing(error))
   }
 
   /** @param {unknown} error */
   #markLostIfMissing (error) {
-    if (codeOf(error) === 'ENOENT') this.lost = true // another process took it over, or it was removed
+    if (codeOf(error) === 'ENOENT' && !this.lost) {
+      this.lost = true
+      this.isRemoved = Date.now() - this.touchedAt < DEAD_AFTER_MS // no process takes over a folder with a younger heartbeat
+    }
     return error
   }
 }

@@ -13,12 +13,12 @@ const DELETION_TIMEOUT_MS = 5_000 // since the store first returned the session
 
 export class SessionLookup {
   /**
-   * @param {import('./outbox.js').Outbox} outbox @param {(uid: string) => Promise<object | undefined>} find Returns the session, or undefined if it has ended; throws if the store fails.
+   * @param {import('./outbox.js').Outbox} outbox @param {(uid: string) => Promise<object | undefined>} findSessionByUid Returns the session, or undefined if it has ended; throws if the store fails.
    * @param {import('./logger.js').Logger} log
    */
-  constructor (outbox, find, log) {
+  constructor (outbox, findSessionByUid, log) {
     this.outbox = outbox
-    this.find = find
+    this.findSessionByUid = findSessionByUid
     this.log = log
     this.running = false
     this.timer = setInterval(() => this.lookUpSessions().catch(() => {}), RETRY_INTERVAL_MS).unref()
@@ -47,13 +47,14 @@ export class SessionLookup {
       ({ session, event } = await this.outbox.read(entry))
     } catch (error) {
       if (error instanceof InvalidEventError) await this.outbox.setAside(entry, 'refused', error.message)
-      return error instanceof InvalidEventError
+      else this.outbox.onUnreadable(entry, error)
+      return true
     }
     const context = { id: event.id, lane: entry.lane }
     let found
     const startedAt = performance.now() // a slow result describes the start of the lookup
     try {
-      found = session?.uid ? await this.find(session.uid) : undefined
+      found = session?.uid ? await this.findSessionByUid(session.uid) : undefined
     } catch {
       this.log.limited('settle', { level: 'warn', event: 'session_store_away', ...context, message: 'the session store does not respond: the lookup is repeated' })
       return false

@@ -4,11 +4,13 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { InterceptionTracker } from '../src/interception_tracker.js'
 import { Logger } from '../src/logger.js'
 import { Outbox } from '../src/outbox.js'
 import { OutboxDisk } from '../src/outbox_disk.js'
 import { OutboxFolder } from '../src/outbox_folder.js'
-import { api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
+import { SessionLookup } from '../src/session_lookup.js'
+import { api, documentIn, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
 const event = (id) => ({ id, iss: 'https://id.example.com', clients: [] })
 
@@ -44,7 +46,7 @@ test('full: events wait in memory, are published from there, and go to the disk 
   assert.deepEqual(log.of('outbox_full').map(({ level }) => level), ['error'])
   assert.deepEqual((await Promise.all(outbox.peekReady('events', 9).map((entry) => outbox.read(entry)))).map((each) => each.event.id), ['0', '1', '2', '3', '4'])
   await outbox.removePublished(entries[0])
-  await outbox.persist()
+  await outbox.writeMemoryToDisk()
   assert.deepEqual([filesIn(place(), 'events.json').length, outbox.inMemory], [3, 1])
   await outbox.removePublished(entries[4])
   assert.deepEqual([outbox.inMemory, outbox.eventCount], [0, 3])
@@ -116,7 +118,7 @@ test('a disk that hangs: events wait in memory, are published from there, and ot
   answer()
   await until(() => outbox.inMemory === 1 && filesIn(place(), '-events.json').length === 1)
   assert.deepEqual(filesIn(folder, '.pending'), [])
-  await outbox.persist()
+  await outbox.writeMemoryToDisk()
   assert.deepEqual([outbox.inMemory, outbox.disk.events, filesIn(place(), '-events.json').length], [0, 2, 2])
 })
 
@@ -151,7 +153,7 @@ test('our sub-folder removed: the next event goes into another, and what is in m
   rmSync(before, { recursive: true })
   await outbox.markReady(pending)
   assert.deepEqual([outbox.eventCount, outbox.inMemory], [1, 1])
-  await outbox.persist()
+  await outbox.writeMemoryToDisk()
   assert.notEqual(place(), before)
   assert.equal(log.of('outbox_folder_lost').length, 1)
   assert.equal(filesIn(folder, 'events.json').length, 1)
@@ -246,7 +248,7 @@ test('a hanging disk delays a mass logout by one limit, not each session by one'
   assert.equal(outbox.inMemory, 100)
   answers()
   await until(() => outbox.inMemory < 100)
-  await outbox.persist()
+  await outbox.writeMemoryToDisk()
   await until(() => filesIn(place(), '-bulk.json').length === 100)
 })
 
@@ -273,4 +275,119 @@ test('a file that cannot be read delays no other event, and is read again', asyn
   broken = false
   for (const tick of ticks) tick()
   await until(() => logouts.published === 3)
+})
+
+test('an event that is only in memory is written to the outbox folder when it is set aside', async (t) => {
+  const { outbox, log, folder } = outboxOf(t, { maxEvents: 1 })
+  const entries = []
+  for (const id of ['stored', 'refused', 'expired']) entries.push(await outbox.add('events', undefined, event(id)))
+  await outbox.setAside(entries[1], 'refused', 'notifier refuses it', 'refused')
+  await outbox.setAside(entries[2], 'expired', 'it is too old', 'expired')
+  for (const suffix of ['refused', 'expired']) {
+    const [file] = readdirSync(folder).filter((name) => name.endsWith(`.${suffix}`))
+    assert.equal(JSON.parse(readFileSync(join(folder, file), 'utf8')).event.id, suffix)
+    assert.equal(statSync(join(folder, file)).mode & 0o777, 0o600)
+    assert.deepEqual(log.of(`event_${suffix}`).map((record) => [record.id, record.file]), [[suffix, file]])
+  }
+  assert.deepEqual([outbox.inMemory, outbox.eventCount, outbox.counts.refused, outbox.counts.expired, outbox.counts.lost], [0, 1, 1, 1, 0])
+  assert.deepEqual(filesIn(folder, '.json').length, 1)
+})
+
+test('an event that is set aside while its write hangs is moved once the disk responds', async (t) => {
+  const { outbox, log, folder } = outboxOf(t, { signOut: 100 })
+  await outbox.disk.claimFolder()
+  const { write } = OutboxFolder.prototype
+  let answers = () => {}
+  const hanging = new Promise((resolve) => { answers = resolve })
+  const busy = setInterval(() => {}, 50)
+  t.after(() => clearInterval(busy))
+  outbox.disk.place.write = async function (...values) { await hanging; return write.apply(this, values) }
+  const entry = await outbox.add('events', undefined, event('late'))
+  await outbox.setAside(entry, 'refused', 'notifier refuses it', 'late')
+  assert.match(log.of('event_refused')[0].message, /once the disk responds/)
+  assert.deepEqual(filesIn(folder, '.refused'), [])
+  answers()
+  await until(() => filesIn(folder, '.refused').length === 1)
+  assert.equal(documentIn(folder, '.refused').event.id, 'late')
+  assert.deepEqual([filesIn(folder, '.json'), outbox.disk.events, outbox.inMemory], [[], 0, 0])
+})
+
+test('an event that cannot be set aside is not reported as set aside', async (t) => {
+  const { outbox, log, folder } = outboxOf(t, { maxEvents: 1 })
+  const [onDisk, inMemory] = [await outbox.add('events', undefined, event('1')), await outbox.add('events', undefined, event('2'))]
+  outbox.disk.place.write = async () => { throw Object.assign(new Error('full'), { code: 'ENOSPC' }) }
+  await outbox.setAside(inMemory, 'refused', 'notifier refuses it', '2')
+  for (const name of [`${onDisk.stem}.refused`]) mkdirSync(join(folder, name, 'x'), { recursive: true }) // a rename fails
+  await outbox.setAside(onDisk, 'refused', 'notifier refuses it', '1')
+  const messages = log.of('event_refused').map(({ message }) => message)
+  assert.match(messages[0], /^it was only in memory and cannot be set aside as .*, so it is no longer kept: notifier refuses it$/)
+  assert.match(messages[1], /^its file .*\.json cannot be set aside as .*: it is tried again after a restart: notifier refuses it$/)
+  assert.equal(filesIn(folder, 'events.json').length, 1)
+})
+
+test('events whose folder was removed are lost: counted, and logged with their files', async (t) => {
+  const { outbox, log, place } = outboxOf(t)
+  const ready = []
+  for (const id of ['1', '2', '3']) ready.push(await outbox.add('events', undefined, event(id)))
+  await outbox.add('events', { uid: 'u' }, event('4')) // its content is in memory until its session has ended
+  rmSync(place(), { recursive: true })
+  const error = await outbox.read(ready[0]).catch((failure) => failure)
+  outbox.onUnreadable(ready[0], error)
+  await outbox.takeOver()
+  assert.deepEqual([outbox.counts.lost, outbox.inMemory, outbox.eventCount], [3, 1, 1])
+  const [first, others] = log.of('event_lost')
+  assert.equal(first.file, `${ready[0].stem}.json`)
+  assert.deepEqual([others.count, others.files], [2, ready.slice(1).map(({ stem }) => `${stem}.json`)])
+  assert.deepEqual([outbox.disk.events, outbox.disk.bytes], [0, 0])
+})
+
+test('events of a folder that another process took over are not lost', async (t) => {
+  const { outbox, log, place } = outboxOf(t)
+  const entry = await outbox.add('events', undefined, event('1'))
+  outbox.disk.place.touchedAt -= 90_000 // this process stood still
+  rmSync(place(), { recursive: true })
+  outbox.onUnreadable(entry, await outbox.read(entry).catch((failure) => failure))
+  await outbox.takeOver()
+  assert.deepEqual([outbox.counts.lost, outbox.eventCount, log.of('outbox_folder_lost').length], [0, 0, 1])
+})
+
+test('a pending file that is missing or unreadable stops no other lookup', async (t) => {
+  const { outbox, log, place } = outboxOf(t)
+  const [missing, folder, ended] = [await outbox.add('events', { uid: 'a' }, event('1')), await outbox.add('events', { uid: 'b' }, event('2')), await outbox.add('events', { uid: 'c' }, event('3'))]
+  missing.text = folder.text = undefined // as after a takeover
+  rmSync(join(place(), missing.file))
+  const { read } = OutboxDisk.prototype
+  outbox.disk.read = async function (name) {
+    if (name === folder.file) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
+    return read.call(this, name)
+  }
+  const lookup = new SessionLookup(outbox, async () => undefined, new Logger(log))
+  t.after(() => lookup.stop())
+  await lookup.lookUpSessions()
+  assert.deepEqual(outbox.peekReady('events', 9), [ended])
+  assert.deepEqual([[...outbox.pending], outbox.counts.lost, log.of('event_unreadable').length], [[folder], 1, 1])
+})
+
+test('the oldest event is found, and each deferred event probed, although another became ready first', async (t) => {
+  const { outbox } = outboxOf(t)
+  const entries = []
+  for (const id of ['1', '2', '3']) entries.push(await outbox.add('events', { uid: id }, event(id)))
+  entries[0].since -= 5_000
+  for (const nth of [2, 0, 1]) await outbox.markReady(entries[nth])
+  assert.deepEqual(outbox.peekReady('events', 9), [entries[2], entries[0], entries[1]])
+  assert.equal(outbox.oldestReadyAt, entries[0].since)
+  const tracker = new InterceptionTracker()
+  const probed = Array.from({ length: 4 }, () => tracker.selectProbe(outbox.peekReady('events', 9)))
+  assert.deepEqual(probed, [entries[0], entries[1], entries[2], entries[0]])
+})
+
+test('a lookup that ends after the close loses no event', async (t) => {
+  const { outbox, log, folder } = outboxOf(t)
+  const entry = await outbox.add('events', { uid: 'a' }, event('1'))
+  entry.text = undefined // as after a takeover
+  await outbox.close()
+  const lookup = new SessionLookup(outbox, async () => undefined, new Logger(log))
+  t.after(() => lookup.stop())
+  await lookup.lookUpSessions()
+  assert.deepEqual([outbox.counts.lost, log.of('event_lost'), filesIn(folder, '.pending').length], [0, [], 1])
 })

@@ -23,6 +23,7 @@ from logout_notifier_publisher import (
     prepared_events,
 )
 from logout_notifier_publisher import event_publisher as of_publisher
+from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.session_ended import build_events
 
 from publishers.tests.python.harness import Queue, ended, files, settings, until
@@ -173,9 +174,11 @@ async def test_full_outbox_then_full_memory(
                 pass
         state = publisher.state
         assert (state.waiting, state.waiting_in_memory, state.lost) == (502, 500, 8)
+        assert await publisher.publish(ended("lost", id="its id")) == "its id"
+        assert publisher.state.lost == 9
         assert len(files(tmp_path)) == 2
     lines = [record.getMessage() for record in caplog.records]
-    assert any("waits in memory alone" in line and "it is full" in line for line in lines)
+    assert any("is only in memory" in line and "it is full" in line for line in lines)
     assert any(" is LOST: " in line for line in lines)
     assert any("500 events are LOST" in line for line in lines)
     assert not [line for line in lines if "secret-" in line]
@@ -398,3 +401,83 @@ async def test_a_log_handler_that_raises_ends_no_lane(amqp_url: str, queue: Queu
             await queue.until(1)
     finally:
         logging.getLogger("notifier.publisher").removeHandler(handler)
+
+
+async def test_an_event_in_memory_is_written_when_it_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its log line says, although the outbox is full."""
+    monkeypatch.setattr(of_publisher, "MAINTENANCE_INTERVAL_SECONDS", 0.05)
+    own = settings(AWAY, tmp_path, outbox_max_events=1, outbox_max_age=0.5, drain_limit=0.01)
+    async with Publisher(own) as publisher:
+        for sid in ("on disk", "in memory"):
+            await publisher.publish(ended(sid))
+        assert publisher.state.waiting_in_memory == 1
+        await until(lambda: len(files(tmp_path, ".expired")) == 2, lambda: files(tmp_path))
+        assert (publisher.state.expired, publisher.state.waiting, publisher.state.lost) == (2, 0, 0)
+        assert not publisher._outbox.has_ready(Lane.EVENTS)
+    found = [outbox_files.decode(path.read_bytes()).event["sid"] for path in files(tmp_path)]
+    assert found == ["on disk", "in memory"]
+
+
+async def test_an_event_is_set_aside_while_its_write_hangs(
+    amqp_url: str, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file is renamed once the disk responds, and not deleted. If the write fails, the log states it."""
+    goes_on, write = threading.Event(), outbox_files.write
+
+    def hangs(folder: Path, name: str, content: bytes, suffix: str) -> Path:
+        goes_on.wait(20)
+        if b"fails" in content:
+            raise OSError(28, "No space left on device")
+        return write(folder, name, content, suffix)
+
+    monkeypatch.setattr(outbox_files, "write", hangs)
+    async with Publisher(settings(AWAY, tmp_path, queue.prefix, sign_out_limit=0.1, drain_limit=0.01)) as publisher:
+        for sid in ("written", "fails"):
+            await publisher.publish(ended(sid, id=sid))
+        for event in [*publisher._outbox._pending.by_name.values()]:
+            publisher._outbox.set_aside(event, outbox_files.REFUSED, "it is invalid")
+        goes_on.set()
+        await until(lambda: files(tmp_path, ".refused") and "cannot be set aside" in caplog.text, lambda: caplog.text)
+        assert (publisher.state.refused, publisher.state.waiting_in_memory) == (2, 0)
+    assert len(files(tmp_path)) == 1
+    assert "event fails cannot be set aside as" in caplog.text
+
+
+async def test_an_event_without_its_file_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is counted, and logged with its id."""
+    async with Publisher(settings(AWAY, tmp_path / "outbox", drain_limit=0.01)) as publisher:
+        await publisher.publish(ended("a", id="removed"))
+        shutil.rmtree(tmp_path / "outbox")
+        await until(lambda: publisher.state.lost, lambda: caplog.text)
+        assert (publisher.state.lost, publisher.state.waiting) == (1, 0)
+    assert "event removed is LOST: its file " in caplog.text
+
+
+async def test_an_event_that_is_published_during_a_scan_is_not_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be published again, or count as lost because its file is missing."""
+    list_events, loop = outbox_files.list_events, asyncio.get_running_loop()
+    async with Publisher(settings(AWAY, tmp_path, drain_limit=0.01)) as publisher:
+        await publisher.publish(ended("a"))
+        outbox = publisher._outbox
+        [event] = outbox._pending.by_name.values()
+        removed = threading.Event()
+
+        def remove() -> None:
+            outbox.remove(event)
+            removed.set()
+
+        def lists(folder: Path) -> list[outbox_files.FoundFile]:
+            found = list_events(folder)
+            loop.call_soon_threadsafe(remove)
+            assert removed.wait(20)
+            return found
+
+        monkeypatch.setattr(outbox_files, "list_events", lists)
+        outbox._disk.needs_scan = True
+        await outbox.claim_and_take_over()
+        assert removed.is_set()
+        assert len(outbox) == 0

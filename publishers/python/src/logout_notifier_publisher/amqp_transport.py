@@ -1,7 +1,8 @@
 """Publish to RabbitMQ: persistent, mandatory, confirmed, with `user_id`. Declares nothing.
 
-This module opens the socket itself, so that it can drop an unresponsive broker at once. On a lost connection aiormq
-raises an error or cancels the waiter. Each operation therefore runs in its own task, and the result is checked.
+This module opens the socket itself, so that it can abort the connection to an unresponsive broker at once. When the
+connection is lost, aiormq raises an error or cancels the task that waits for the operation. Each operation therefore
+runs in its own task, and the result is checked.
 """
 
 import asyncio
@@ -39,12 +40,12 @@ from logout_notifier_publisher.publisher_settings import PublisherSettings, form
 
 ROUTING_KEY = "session.ended"
 HEARTBEAT_SECONDS = 10
-CLOSE_HANDSHAKE_TIMEOUT_SECONDS = 1.0  # for the AMQP close handshake
+CLOSE_HANDSHAKE_TIMEOUT_SECONDS = 1.0  # and of the background tasks after it
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class _BrokerLink:
+class _BrokerConnection:
     """A broker connection, possibly still opening: socket, AMQP connection and channel."""
 
     def __init__(self) -> None:
@@ -86,19 +87,19 @@ class AmqpTransport:
         self._threads = threads
         self._limit = settings.publish_limit
         self._next_host = 0
-        self._link = _BrokerLink()
+        self._broker = _BrokerConnection()
         self._background: set[asyncio.Task[Any]] = set()
 
     @property
     def connected(self) -> bool:
         """Whether there is a channel to publish on."""
-        return self._link.has_open_channel
+        return self._broker.has_open_channel
 
     async def connect(self) -> PublishFailure | None:
         """Connect to the first host that accepts a connection, unless already connected."""
-        if self._link.has_open_channel:
+        if self._broker.has_open_channel:
             return None
-        self._drop()
+        self._abort()
         try:
             secret, context = await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._read_secret_and_certificates
@@ -109,7 +110,7 @@ class AmqpTransport:
         failed: PublishFailure | None = None
         for _ in self._server.hosts:
             host = self._server.hosts[self._next_host]
-            failed = await self._connect(host, secret or "", context)
+            failed = await self._connect_to_host(host, secret or "", context)
             if failed is None:
                 return None
             self._next_host = (self._next_host + 1) % len(self._server.hosts)
@@ -118,35 +119,35 @@ class AmqpTransport:
     def _read_secret_and_certificates(self) -> tuple[str | None, ssl.SSLContext | None]:
         return self._settings.read_secret(), self._settings.create_tls_context() if self._server.tls else None
 
-    async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> PublishFailure | None:
+    async def _connect_to_host(self, host: Host, secret: str, context: ssl.SSLContext | None) -> PublishFailure | None:
         """Connect to one host. A connection that opens too late is dropped, even if aiormq ignores its cancellation."""
-        link = _BrokerLink()
+        broker = _BrokerConnection()
         name = f"notifier.publisher {self._exchange}"
-        task = asyncio.ensure_future(link.open(self._server, host, secret, context, name))
+        task = asyncio.ensure_future(broker.open(self._server, host, secret, context, name))
         try:
             await asyncio.wait({task}, timeout=self._limit)
         finally:
             if not task.done():
                 task.add_done_callback(
-                    lambda _: self._drop(link)
+                    lambda _: self._abort(broker)
                 )  # drop again: the cancelled attempt may still open a connection
                 self._track(task)
                 task.cancel()
-                self._drop(link)
+                self._abort(broker)
         if not task.done():
             text = f"{host} did not respond within {self._limit:g} s: check the broker and the network"
             return PublishFailure(reason=FailureReason.TIMED_OUT, text=text)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._drop(link)
+            self._abort(broker)
             return _to_connect_failure(error, str(host), self._server)
-        self._link = link
+        self._broker = broker
         return None
 
     async def publish(self, events: Sequence[OutgoingEvent], on_outcome: OnOutcome) -> None:
         """Publish all events, then wait for the confirms. Give up when none arrives within `publish_limit`."""
         failed = await self.connect()
-        channel = self._link.channel
+        channel = self._broker.channel
         if failed is not None or channel is None:
             on_outcome(0, failed or PublishFailure(reason=FailureReason.DISCONNECTED, text="the connection was lost"))
             return
@@ -160,14 +161,14 @@ class AmqpTransport:
         finally:
             late = {task for task in tasks if not task.done()}
             if late:
-                self._drop()
+                self._abort()
                 for task in late:
                     task.cancel()
                     self._track(task)
         for index, task in enumerate(tasks):
             on_outcome(index, self._to_outcome(task, late=task in late))
         if channel.is_closed:
-            self._drop()
+            self._abort()
 
     async def _publish_one(self, channel: aiormq.Channel, event: OutgoingEvent) -> None:
         properties = commands.Basic.Properties(
@@ -193,23 +194,23 @@ class AmqpTransport:
 
     async def close(self) -> None:
         """Wait up to 1 s for the AMQP close handshake, then abort the socket."""
-        connection = self._link.connection
+        connection = self._broker.connection
         if connection is not None and not connection.is_closed:
             task = asyncio.ensure_future(connection.close())
             await asyncio.wait({task}, timeout=CLOSE_HANDSHAKE_TIMEOUT_SECONDS)
             self._track(task)
-        self._drop()
+        self._abort()
         if self._background:
             await asyncio.wait(self._background, timeout=CLOSE_HANDSHAKE_TIMEOUT_SECONDS)
 
-    def _drop(self, link: _BrokerLink | None = None) -> None:
+    def _abort(self, broker: _BrokerConnection | None = None) -> None:
         """Abort the socket. aiormq cleans up in the background."""
-        if link is None:
-            link, self._link = self._link, _BrokerLink()
-        if link.writer is not None:
-            link.writer.transport.abort()
-        if link.connection is not None and not link.connection.is_closed:
-            self._track(asyncio.ensure_future(link.connection.close(ConnectionError("dropped"))))
+        if broker is None:
+            broker, self._broker = self._broker, _BrokerConnection()
+        if broker.writer is not None:
+            broker.writer.transport.abort()
+        if broker.connection is not None and not broker.connection.is_closed:
+            self._track(asyncio.ensure_future(broker.connection.close(ConnectionError("dropped"))))
 
     def _track(self, task: "asyncio.Task[Any]") -> None:
         self._background.add(task)
@@ -273,7 +274,7 @@ def _to_publish_failure(error: BaseException, exchange: str) -> PublishFailure:
         case _:
             return PublishFailure(
                 reason=FailureReason.DISCONNECTED,
-                text=f"the connection was lost before the confirm: {_format_amqp_error(error)}",
+                text=f"no confirm arrived: {_format_amqp_error(error)}",
             )
 
 

@@ -16,7 +16,7 @@ from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.outbox_disk import OutboxDisk
 from logout_notifier_publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, FoundFile, StoredEvent
-from logout_notifier_publisher.pending_events import PendingEvent, PendingEvents, Stage
+from logout_notifier_publisher.pending_events import EventState, PendingEvent, PendingEvents
 from logout_notifier_publisher.publisher_metrics import PublisherCounters
 from logout_notifier_publisher.publisher_settings import PublisherSettings, format_error
 
@@ -31,7 +31,8 @@ class EventOutbox:
         self._disk = OutboxDisk(settings.outbox_folder, threads)
         self._token = secrets.token_hex(4)
         self._stamp = 0
-        self._writing: set[str] = set()  # names
+        self._writing: set[str] = set()  # the names of events whose write is running, also of removed ones
+        self._removed_during_scans: list[set[str]] = []  # a scan may list files that are deleted meanwhile
         self._disk_hangs = False
         self._ready_signals = {lane: asyncio.Event() for lane in Lane}
         self._log_limit = LogLimit(time.monotonic)
@@ -40,62 +41,74 @@ class EventOutbox:
     # ── open and take over ──
 
     async def claim_and_take_over(self) -> list[PendingEvent]:
-        """Claim a folder if there is none, and take over the events of dead processes.
+        """Claim a sub-folder unless this process has one, and take over the events of dead processes.
 
-        Returns the events whose session must be looked up. Never raises for the disk.
+        Returns the events whose session must be looked up. Never raises OSError.
         """
-        return self._add_found_files(await self._disk.refresh())
+        removed: set[str] = set()
+        self._removed_during_scans.append(removed)
+        try:
+            found = await self._disk.refresh()
+        finally:
+            self._removed_during_scans.remove(removed)
+        return self._add_found_files(file for file in found if file.path.stem not in removed)
 
     def _add_found_files(self, files: Iterable[FoundFile]) -> list[PendingEvent]:
         found = []
         for file in files:
             if file.path.stem not in self._pending.by_name and file.path.stem not in self._writing:
-                stage = Stage.PREPARED if file.pending else Stage.READY
+                state = EventState.PREPARED if file.pending else EventState.READY
                 event = PendingEvent(
-                    id="", name=file.path.stem, lane=file.lane, at=file.at, size=file.size, stage=stage, path=file.path
+                    id="", name=file.path.stem, lane=file.lane, stored_at=file.stored_at, size=file.size,
+                    state=state, path=file.path,
                 )  # fmt: skip
                 self._pending.add(event)
-                if stage is Stage.PREPARED:
+                if state is EventState.PREPARED:
                     found.append(event)
         self._signal_all_lanes()
         return found
 
     # ── store ──
 
-    async def store(self, event_id: str, lane: Lane, content: bytes, stage: Stage, limit: float) -> PendingEvent | None:
+    async def store(
+        self, event_id: str, lane: Lane, content: bytes, state: EventState, limit: float
+    ) -> PendingEvent | None:
         """Store an event on disk, or in memory if the disk fails, is full, or takes longer than `limit` seconds.
 
-        While the disk hangs, only the first event waits for it. Returns None if the event is lost. Cancelling the call
-        does not cancel the write; call `remove` to delete the event.
+        Once an event has waited `limit` seconds, later events do not wait, until a write ends. Returns None if the
+        event is lost. Cancelling the call does not cancel the write.
         """
-        if not self._pending.room_in_memory(lane):
+        if not self._pending.has_room_in_memory(lane):
             self.record_loss(event_id, f"{len(self._pending)} events are pending, and memory is full")
             return None
         now = time.time_ns()
         self._stamp = max(self._stamp + 1, now)
         name = outbox_files.format_name(self._stamp, self._token, lane)
         event = PendingEvent(
-            id=event_id, name=name, lane=lane, at=now / 1e9, size=len(content), stage=Stage.PREPARED, content=content
+            id=event_id,
+            name=name,
+            lane=lane,
+            stored_at=now / 1e9,
+            size=len(content),
+            state=EventState.PREPARED,
+            content=content,
         )
         self._pending.add(event)
-        room = self._pending.room_on_disk(event.size, event.lane)
+        room = self._pending.has_room_on_disk(event.size, event.lane)
         if not room:
-            self._log_memory_only(event, "it is full (outbox_max_events, outbox_max_bytes): is the broker unreachable?")
+            self._log_not_durable(event, "it is full (outbox_max_events, outbox_max_bytes). Check the broker")
         else:
-            suffix = PENDING if stage is Stage.PREPARED else READY
+            suffix = PENDING if state is EventState.PREPARED else READY
             writing = self._disk.track(asyncio.ensure_future(self._write(event, suffix)))
             done, _ = await asyncio.wait({writing}, timeout=0.0 if self._disk_hangs else limit)
             if not done:
                 self._disk_hangs = True
-                self._log_memory_only(event, f"the disk did not respond within {limit:g} s", "hangs")
+                self._log_not_durable(event, "the disk does not respond", "hangs")
         self._counts.on_stored(on_disk=event.path is not None)
         return event
 
     async def _write(self, event: PendingEvent, suffix: str) -> None:
-        """Write an event to disk, then rename or delete its file if it was made ready or removed meanwhile.
-
-        Never raises for the disk.
-        """
+        """Write an event to disk. If its state changed meanwhile, rename or delete the file. Never raises OSError."""
         if event.content is None:
             return
         event.writing = True
@@ -105,21 +118,32 @@ class EventOutbox:
                 event.name, event.content, suffix, lambda path: self._pending.on_written(event, path)
             )
         except OSError as error:
-            self._log_memory_only(event, format_error(error))
+            self._log_not_durable(event, format_error(error))
         finally:
             event.writing = False
             self._disk_hangs = False
             self._writing.discard(event.name)
-        if event.stage is Stage.REMOVED and event.path is not None:
-            self._disk.remove_later([event.path])
-        elif event.stage is Stage.READY:
+        if event.state is EventState.REMOVED:
+            if event.path is not None and not event.aside_suffix:
+                self._disk.remove_later([event.path])
+            elif event.path is not None and event.path.suffix != event.aside_suffix:
+                self._disk.rename_later(event.path, event.aside_suffix)
+        elif event.state is EventState.READY:
             self._rename_later(event)
 
-    def _log_memory_only(self, event: PendingEvent, why: str, kind: str = "") -> None:
-        if self._log_limit.allows(("memory", kind or why)):  # a full disk is logged separately from a full outbox
+    def _log_not_durable(self, event: PendingEvent, why: str, kind: str = "") -> None:
+        if event.path is not None:
+            if self._log_limit.allows(("sync", kind or why)):
+                log.warning("event %s is in the outbox, but may not survive a power failure: %s", event.id, why)
+        elif event.aside_suffix:
             log.error(
-                "event %s (lane %s) waits in memory alone: it cannot be written to the outbox %s: %s. %d such events"
-                " are lost if this process ends now. The write is retried every 30 s",
+                "event %s cannot be set aside as %s%s, and is no longer kept: %s",
+                event.id, event.name, event.aside_suffix, why,
+            )  # fmt: skip
+        elif self._log_limit.allows(("memory", kind or why)):  # a full disk is logged separately from a full outbox
+            log.error(
+                "event %s (lane %s) is only in memory, because it cannot be written to the outbox %s: %s. %d such"
+                " events are lost if this process is killed. They are written once that is possible, tried every 30 s",
                 event.id, event.lane.value, self._disk.root, why, self._pending.in_memory,
             )  # fmt: skip
 
@@ -129,23 +153,23 @@ class EventOutbox:
         if self._lost_limit.allows("lost"):
             log.error("event %s is LOST: %s. No client is notified of this sign-out", event_id, why)
 
-    async def persist(self) -> None:
+    async def flush_memory_to_disk(self) -> None:
         """Write the events that are only in memory to disk."""
-        for event in self._pending.without_file():
+        for event in self._pending.list_unwritten():
             if not self._disk.usable:
                 return
-            if not self._pending.room_on_disk(event.size, event.lane):
+            if not self._pending.has_room_on_disk(event.size, event.lane):
                 continue  # bulk events have a lower limit than single sign-outs
-            await self._write(event, PENDING if event.stage is Stage.PREPARED else READY)
-            if event.path is None and event.stage is not Stage.REMOVED:
+            await self._write(event, PENDING if event.state is EventState.PREPARED else READY)
+            if event.path is None and event.state is not EventState.REMOVED:
                 return
 
     # ── decide ──
 
     def mark_ready(self, event: PendingEvent) -> None:
         """Mark an event ready to be published, because its session has ended."""
-        if event.stage is Stage.PREPARED:
-            self._pending.make_ready(event)
+        if event.state is EventState.PREPARED:
+            self._pending.enqueue_as_ready(event)
             self._ready_signals[event.lane].set()
             if not event.writing:
                 self._rename_later(event)
@@ -161,17 +185,28 @@ class EventOutbox:
     def remove(self, *events: PendingEvent) -> None:
         """Delete events that were published, or whose session still exists."""
         for event in events:
-            self._pending.remove(event)
+            self._forget(event)
         self._disk.remove_later(event.path for event in events if event.path is not None and not event.writing)
 
-    def set_aside(self, event: PendingEvent, suffix: str, why: str) -> None:
-        """Rename the file of an event that cannot be published, for inspection."""
+    def _forget(self, event: PendingEvent) -> None:
         self._pending.remove(event)
+        for names in self._removed_during_scans:
+            names.add(event.name)
+
+    def set_aside(self, event: PendingEvent, suffix: str, why: str) -> None:
+        """Keep an event that cannot be published for inspection: rename its file, or write it from memory."""
+        self._forget(event)
         self._counts.refused += suffix == REFUSED
         self._counts.expired += suffix == EXPIRED
-        log.error("event %s is set aside as %s%s: %s", event.id or "?", event.name, suffix, why)
-        if event.path is not None and not event.writing:
+        event.aside_suffix = suffix
+        when = "" if event.path is not None else " once it is written, because it was only in memory"
+        log.error("event %s is set aside as %s%s%s: %s", event.id or "?", event.name, suffix, when, why)
+        if event.writing:
+            return  # `_write` renames the file
+        if event.path is not None:
             self._disk.rename_later(event.path, suffix)
+        else:
+            self._disk.track(asyncio.ensure_future(self._write(event, suffix)))
 
     def expire(self) -> None:
         """Set aside the events that are older than `outbox_max_age`: their sessions have expired at all clients."""
@@ -179,21 +214,21 @@ class EventOutbox:
             self._expire_if_old(event)
 
     def _expire_if_old(self, event: PendingEvent) -> bool:
-        if time.time() - event.at <= self._max_age:
+        if time.time() - event.stored_at <= self._max_age:
             return False
         self.set_aside(event, EXPIRED, f"it is older than outbox_max_age ({self._max_age:g} s)")
         return True
 
     # ── publishing ──
 
-    async def take(self, lane: Lane, most: int, timeout: float | None = None) -> list[PendingEvent]:  # noqa: ASYNC109
+    async def take(self, lane: Lane, max_count: int, timeout: float | None = None) -> list[PendingEvent]:  # noqa: ASYNC109
         """Wait for ready events and return the oldest. They belong to the caller until `remove` or `requeue`.
 
         Returns an empty list after `timeout` seconds.
         """
         try:
             async with asyncio.timeout(timeout):
-                while not (found := self._pending.take(lane, most)):
+                while not (found := self._pending.take(lane, max_count)):
                     self._ready_signals[lane].clear()
                     await self._ready_signals[lane].wait()
         except TimeoutError:
@@ -204,16 +239,16 @@ class EventOutbox:
         """Exclude the event from `take` until `restore_deferred`."""
         self._pending.defer(event)
 
-    def deferred(self, lane: Lane) -> list[PendingEvent]:
+    def list_deferred(self, lane: Lane) -> list[PendingEvent]:
         """Return the deferred events of the lane, oldest first."""
-        return self._pending.deferred(lane)
+        return self._pending.list_deferred(lane)
 
     def restore_deferred(self, lane: Lane) -> None:
         """Return the deferred events to the lane's queue."""
         self._pending.restore_deferred(lane)
 
     def has_ready(self, lane: Lane) -> bool:
-        """Return whether the lane has an event to publish."""
+        """Return whether events of the lane are queued. Events in flight and deferred events do not count."""
         return self._pending.has_ready(lane)
 
     def requeue(self, events: Iterable[PendingEvent]) -> None:
@@ -239,9 +274,8 @@ class EventOutbox:
                 event.id = stored.id
                 if stored.lane is event.lane:
                     found.append((event, stored))
-                else:  # the file was renamed
+                else:  # until the file is read, its name gives the lane; an operator may have renamed it
                     event.lane = stored.lane
-                    self.requeue([event])
             elif isinstance(content, outbox_files.UntrustedFileError):
                 self.set_aside(event, REFUSED, format_error(content))
             else:
@@ -249,9 +283,13 @@ class EventOutbox:
         return found
 
     def _on_read_error(self, event: PendingEvent, error: OSError | None) -> None:
+        if event.state is EventState.REMOVED:
+            return  # its file was deleted or renamed during the read
         self._pending.remove(event)
         self._disk.needs_scan = True
-        if self._log_limit.allows("unread"):
+        if isinstance(error, FileNotFoundError):
+            self.record_loss(event.id or event.name, f"its file {event.name} was removed from the outbox")
+        elif self._log_limit.allows("unread"):
             why = "it is missing" if error is None else format_error(error)
             log.error("file %s cannot be read: %s. The outbox folder will be scanned again", event.name, why)
 
@@ -269,12 +307,12 @@ class EventOutbox:
     @property
     def oldest_stored_at(self) -> float | None:
         """Return the time of the oldest event, in epoch seconds."""
-        return self._pending.oldest()
+        return self._pending.oldest_stored_at()
 
     @property
-    def has_unpublished(self) -> bool:
+    def has_queued_or_in_flight(self) -> bool:
         """Return whether events are queued or in flight. Deferred events do not count."""
-        return any(event.stage is Stage.READY for event in self._pending.by_name.values())
+        return any(event.state is EventState.READY for event in self._pending.by_name.values())
 
     def _signal_all_lanes(self) -> None:
         for signal in self._ready_signals.values():
@@ -286,7 +324,7 @@ class EventOutbox:
             async with asyncio.timeout(limit):
                 if self._pending.in_memory:
                     await self.claim_and_take_over()
-                    await self.persist()
+                    await self.flush_memory_to_disk()
                 await self._disk.finish()
         except TimeoutError:
             pass

@@ -17,7 +17,7 @@ from logout_notifier_publisher.event_transport import EventTransport
 from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.lane_publisher import LanePublisher
-from logout_notifier_publisher.pending_events import PendingEvent, Stage
+from logout_notifier_publisher.pending_events import EventState, PendingEvent
 from logout_notifier_publisher.prepared_events import IsAlive, PreparedEvent, PreparedEvents
 from logout_notifier_publisher.publisher_metrics import PublisherCounters, PublisherState
 from logout_notifier_publisher.publisher_settings import (
@@ -28,7 +28,7 @@ from logout_notifier_publisher.publisher_settings import (
 from logout_notifier_publisher.session_ended import EventPart, SessionEnded, build_events
 
 MAINTENANCE_INTERVAL_SECONDS = 30.0  # between checks of the disk and of dead processes' folders
-THREAD_COUNT = 8  # concurrent fsyncs share one disk flush, so more threads store more events
+THREAD_COUNT = 8  # the file system combines concurrent fsyncs, so more threads store more events per second
 TRANSPORT_CLOSE_TIMEOUT_SECONDS = 5.0
 POLL_INTERVAL_SECONDS = 0.02  # between checks whether all events are published, during a close
 
@@ -37,7 +37,7 @@ class Publisher:
     """Stores events on disk and publishes them. For one event loop and one process.
 
     `alive`: a sync or async function that receives the `session` of `publishing(…)`, and returns whether that session
-    exists. Raises SettingsError, which lists all mistakes.
+    exists. The constructor raises SettingsError, which lists all mistakes in `settings`.
     """
 
     def __init__(self, settings: PublisherSettings, *, alive: IsAlive | None = None) -> None:
@@ -75,14 +75,19 @@ class Publisher:
         if self._opening is None:
             self._opening = asyncio.create_task(self._take_over_events())
             for lane, transport in self._transports.items():
-                publisher = LanePublisher(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
+                publisher = LanePublisher(
+                    self._outbox, lane, transport, self._counts, connect_at_start=lane is Lane.EVENTS
+                )
                 self._tasks.append(asyncio.create_task(publisher.run()))
             self._tasks.append(asyncio.create_task(self._maintain_outbox()))
         await asyncio.wait({self._opening}, timeout=0.0 if self._opening_is_late else self._settings.sign_out_limit)
         self._opening_is_late = not self._opening.done()
 
     async def close(self) -> None:
-        """Continue to publish for up to `drain_limit` seconds, then stop. The next start publishes the rest."""
+        """Continue to publish for up to `drain_limit` seconds, then stop. Events on disk are left for the next start.
+
+        Events in memory are written to disk; those that cannot be written are lost.
+        """
         if self._closed or self._opening is None:
             self._closed = True
             return
@@ -90,13 +95,12 @@ class Publisher:
         give_up = time.monotonic() + self._settings.drain_limit
         if self._running_stores:
             await asyncio.wait(set(self._running_stores), timeout=self._settings.drain_limit)
-        while self._outbox.has_unpublished and time.monotonic() < give_up:  # noqa: ASYNC110  lanes do not signal it
+        while self._outbox.has_queued_or_in_flight and time.monotonic() < give_up:  # noqa: ASYNC110  no lane signals that its last event is published
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
-            for (
-                transport
-            ) in self._transports.values():  # runs last (reverse order), so that a hanging close loses no event
+            for transport in self._transports.values():
+                # pushed before the outbox's close, so closed after it: a hanging close loses no event
                 stack.push_async_callback(_close_transport, transport)
             stack.push_async_callback(self._outbox.close, self._settings.sign_out_limit)
             stack.push_async_callback(self._prepared.close)
@@ -104,14 +108,15 @@ class Publisher:
                 task.cancel()
             await asyncio.wait({self._opening, *self._tasks}, timeout=self._settings.drain_limit)
         log.info(
-            "stopped; %d pending events on disk are published after the next start",
+            "stopped; %d pending events are left on disk for the next start",
             len(self._outbox) - self._outbox.in_memory_count,
         )
 
     @property
     def max_close_seconds(self) -> float:
-        """Return the maximum seconds of `close`, including the time to close connections and threads."""
-        return 2 * self._settings.drain_limit + self._settings.sign_out_limit + 10.0
+        """Return the maximum seconds of `close`, including the time to end lookups, disk access and connections."""
+        close_seconds = 2.0 + len(self._transports) * TRANSPORT_CLOSE_TIMEOUT_SECONDS
+        return 2 * self._settings.drain_limit + self._settings.sign_out_limit + close_seconds
 
     async def _take_over_events(self) -> None:
         self._prepared.look_up(await self._outbox.claim_and_take_over())
@@ -121,7 +126,7 @@ class Publisher:
             await asyncio.sleep(MAINTENANCE_INTERVAL_SECONDS)
             try:
                 await self._take_over_events()
-                await self._outbox.persist()
+                await self._outbox.flush_memory_to_disk()
                 self._outbox.expire()
             except Exception:  # noqa: BLE001  an internal error must not end the loop
                 log.exception("the publisher had an internal error and continues; please report it")
@@ -131,12 +136,13 @@ class Publisher:
     async def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
         """Publish the end of a session and return the event's id. The event is on disk when this returns.
 
-        If it cannot be written within `sign_out_limit`, it is kept in memory. Never waits for the broker. Raises
-        EventMistake (a ValueError) for an invalid event, RuntimeError if the publisher is closed.
+        If it cannot be written within `sign_out_limit`, it is kept in memory. If memory is full too, the event is lost,
+        which is logged and counted in `state.lost`, and its id is returned all the same. Never waits for the broker.
+        Raises EventMistake (a ValueError) for an invalid event, RuntimeError if the publisher is closed.
         """
         lane = Lane.BULK if bulk else Lane.EVENTS
         found = build_events(ended, now=time.time())
-        storing = self._start_store(self._store(found, lane, None, Stage.READY), self._prepared.publish)
+        storing = self._create_store_task(self._store(found, lane, None, EventState.READY), self._prepared.publish)
         await asyncio.shield(storing)
         return found[0].id
 
@@ -149,7 +155,7 @@ class Publisher:
         try:
             lane = Lane.BULK if bulk else Lane.EVENTS
             found = build_events(ended, now=time.time(), session=session, looked_up=self._prepared.can_look_up)
-            storing = self._start_store(self._store(found, lane, session, Stage.PREPARED), None)
+            storing = self._create_store_task(self._store(found, lane, session, EventState.PREPARED), None)
             try:
                 events = await asyncio.shield(storing)
             except asyncio.CancelledError:  # the caller was cancelled before it deleted the session
@@ -171,8 +177,8 @@ class Publisher:
     ) -> AsyncIterator[PreparedEvent]:
         """Context manager around the deletion of a session: store its event before, and publish it afterwards.
 
-        If the block raises, `alive` decides. Without `alive`, the event is discarded after an Exception, and published
-        after a cancellation. Never raises an error of the publisher.
+        If the block raises, `alive` looks up the session. Without `alive` or `session`, the event is discarded after an
+        Exception, and published after a cancellation or another BaseException. Never raises an error of the publisher.
         """
         prepared = await self.prepare(ended, session=session, bulk=bulk)
         try:
@@ -209,28 +215,32 @@ class Publisher:
         if not storing.cancelled() and storing.exception() is None:
             self._prepared.discard(storing.result())
 
-    async def _store(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[PendingEvent]:
+    async def _store(
+        self, found: list[EventPart], lane: Lane, session: object, state: EventState
+    ) -> list[PendingEvent]:
         give_up = time.monotonic() + self._settings.sign_out_limit
         await self.start()
         limit = max(0.0, give_up - time.monotonic())
         contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
         stored = await asyncio.gather(
-            *(self._outbox.store(event_id, lane, content, stage, limit) for event_id, content in contents)
+            *(self._outbox.store(event_id, lane, content, state, limit) for event_id, content in contents)
         )
         return [event for event in stored if event is not None]
 
-    def _start_store(
-        self, storing: Coroutine[object, object, list[PendingEvent]], then: Callable[[list[PendingEvent]], None] | None
+    def _create_store_task(
+        self,
+        storing: Coroutine[object, object, list[PendingEvent]],
+        on_stored: Callable[[list[PendingEvent]], None] | None,
     ) -> "asyncio.Task[list[PendingEvent]]":
-        """Store the events in a task, so that they are stored even if the caller is cancelled. Then call `then`."""
+        """Store the events in a task, even if the caller is cancelled. Then call `on_stored`."""
 
-        async def store_then_call() -> list[PendingEvent]:
+        async def store_and_call() -> list[PendingEvent]:
             events = await storing
-            if then is not None:
-                then(events)
+            if on_stored is not None:
+                on_stored(events)
             return events
 
-        task = asyncio.create_task(store_then_call())
+        task = asyncio.create_task(store_and_call())
         self._running_stores.add(task)
         task.add_done_callback(self._running_stores.discard)
         return task
@@ -240,7 +250,7 @@ async def _close_transport(transport: EventTransport) -> None:
     try:
         async with asyncio.timeout(TRANSPORT_CLOSE_TIMEOUT_SECONDS):
             await transport.close()
-    except Exception as error:  # noqa: BLE001  the process stops anyway
+    except Exception as error:  # noqa: BLE001  the other connection is closed all the same
         log.warning("a connection could not be closed: %s", format_error_without_user_data(error))
 
 

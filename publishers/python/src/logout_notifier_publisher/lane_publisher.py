@@ -1,4 +1,4 @@
-"""Publish the pending events of one lane, oldest first. A failing lane does not delay the other lane."""
+"""Publish the ready events of one lane, oldest first. A failing lane does not delay the other lane."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from logout_notifier_publisher.interception_tracker import MAX_ATTEMPTS, Interce
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.outbox_files import REFUSED, StoredEvent
-from logout_notifier_publisher.pending_events import PendingEvent, Stage
+from logout_notifier_publisher.pending_events import EventState, PendingEvent
 from logout_notifier_publisher.publisher_metrics import PublisherCounters
 from logout_notifier_publisher.redaction import redact
 
@@ -31,16 +31,22 @@ _REASONS_OF_RESPONSES = {FailureReason.DENIED, FailureReason.REJECTED, FailureRe
 
 
 class LanePublisher:
-    """Publishes the events of one lane. `eager`: connect before there is an event to publish."""
+    """Publishes the events of one lane. `connect_at_start`: connect before there is an event to publish."""
 
     def __init__(
-        self, outbox: EventOutbox, lane: Lane, transport: EventTransport, counts: PublisherCounters, *, eager: bool
+        self,
+        outbox: EventOutbox,
+        lane: Lane,
+        transport: EventTransport,
+        counts: PublisherCounters,
+        *,
+        connect_at_start: bool,
     ) -> None:
         self._outbox = outbox
         self._lane = lane
         self._transport = transport
         self._counts = counts
-        self._eager = eager
+        self._connect_at_start = connect_at_start
         self._log_limit = LogLimit(time.monotonic)
         self._failing = False
         # With jitter, so that processes do not reconnect at the same time.
@@ -49,7 +55,7 @@ class LanePublisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        while self._eager and not self._outbox.has_ready(self._lane):
+        while self._connect_at_start and not self._outbox.has_ready(self._lane):
             failed = await self._transport.connect()
             if failed is None:
                 break
@@ -58,15 +64,15 @@ class LanePublisher:
             await self._wait_to_retry(failed)
         while True:
             try:
-                await self._publish_next()
+                await self._publish_next_batch()
             except Exception as error:  # noqa: BLE001  an internal error must not end the loop
                 if self._log_limit.allows(type(error).__name__):
                     log.exception("the publisher had an internal error and continues; please report it")
                 await asyncio.sleep(LONGEST_DELAY_SECONDS)
 
-    async def _publish_next(self) -> None:
-        taken = await self._take()
-        is_probe = bool(taken) and taken[0].stage is Stage.DEFERRED
+    async def _publish_next_batch(self) -> None:
+        taken = await self._take_probe_or_batch()
+        is_probe = bool(taken) and taken[0].state is EventState.DEFERRED
         failed: PublishFailure | None = None
         confirmed = False
 
@@ -77,7 +83,7 @@ class LanePublisher:
             confirmed = confirmed or isinstance(outcome, Confirmed)
 
         try:
-            read = list(_until_repeated_id(await self._outbox.read(taken)))
+            read = list(_take_until_repeated_id(await self._outbox.read(taken)))
             if read:
                 outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
                 await self._transport.publish(outgoing, on_outcome)
@@ -95,14 +101,14 @@ class LanePublisher:
             self._backoff.reset()  # other events are accepted
         await self._wait_to_retry(failed)
 
-    async def _take(self) -> list[PendingEvent]:
+    async def _take_probe_or_batch(self) -> list[PendingEvent]:
         """Return a deferred event if it is time to probe one, otherwise wait for the oldest events."""
-        if not self._outbox.deferred(self._lane):
+        if not self._outbox.list_deferred(self._lane):
             return await self._outbox.take(self._lane, BATCH_SIZE)
         wait = self._interceptions.seconds_until_probe()
         if wait and (taken := await self._outbox.take(self._lane, BATCH_SIZE, wait)):
             return taken
-        deferred = {event.name: event for event in self._outbox.deferred(self._lane)}
+        deferred = {event.name: event for event in self._outbox.list_deferred(self._lane)}
         return [deferred[self._interceptions.select_probe([*deferred])]] if deferred else []
 
     def _apply_outcome(
@@ -111,32 +117,32 @@ class LanePublisher:
         """Apply the outcome to its event. Returns the failure if the event stays in the outbox."""
         match outcome:
             case Confirmed():
-                if event.stage is Stage.DEFERRED:
+                if event.state is EventState.DEFERRED:
                     self._outbox.restore_deferred(self._lane)
                 self._outbox.remove(event)
                 self._counts.published += 1
                 return None
             case Refused(text=text):
-                self._outbox.set_aside(event, REFUSED, _redact_names(text, stored))
+                self._outbox.set_aside(event, REFUSED, _redact_sub_and_sid(text, stored))
                 return None
         failed = outcome
         if failed.reason in _REASONS_OF_RESPONSES:
-            failed = replace(failed, text=_redact_names(failed.text, stored))
-        if failed.reason is FailureReason.INTERCEPTED and event.stage is not Stage.DEFERRED:
+            failed = replace(failed, text=_redact_sub_and_sid(failed.text, stored))
+        if failed.reason is FailureReason.INTERCEPTED and event.state is not EventState.DEFERRED:
             self._on_intercepted(event, failed)
         return failed
 
     def _on_intercepted(self, event: PendingEvent, failed: PublishFailure) -> None:
         self._interceptions.on_intercepted(event.name)
         if self._interceptions.attempt_count == 1:
-            self._backoff.reset()  # each intercepted event delays the others by 2 s at most, however many there are
+            self._backoff.reset()  # so each intercepted event delays the others by at most 2 s
         if self._interceptions.exhausted:
-            if not self._outbox.deferred(self._lane):
+            if not self._outbox.list_deferred(self._lane):
                 self._interceptions.on_first_deferred()
             self._outbox.defer(event)
             log.warning(
-                "event %s is deferred after %d responses that are not notifier's: %s. It is probed every 10 to 60 s,"
-                " and delays no other event",
+                "event %s is deferred after %d responses that are not notifier's: %s. It delays no other event."
+                " Every 10 to 60 s one deferred event is sent again, in rotation",
                 event.id, MAX_ATTEMPTS, failed.text,
             )  # fmt: skip
 
@@ -144,7 +150,7 @@ class LanePublisher:
         self._counts.failures[failed.reason] += 1
         if self._log_limit.allows(failed.reason):
             log.warning(
-                "publishing fails (lane %s, %s): %s. %d events are pending; retried at least every 10 s",
+                "publishing fails (lane %s, %s): %s. %d events are pending and are retried",
                 self._lane.value, failed.reason.value, failed.text, len(self._outbox),
             )  # fmt: skip
 
@@ -158,8 +164,11 @@ class LanePublisher:
         await asyncio.sleep(max(self._backoff.next_delay(), failed.retry_after))
 
 
-def _until_repeated_id(read: list[tuple[PendingEvent, StoredEvent]]) -> Iterator[tuple[PendingEvent, StoredEvent]]:
-    """Yield the events up to the first repeated id, because a returned message is identified only by its id."""
+def _take_until_repeated_id(read: list[tuple[PendingEvent, StoredEvent]]) -> Iterator[tuple[PendingEvent, StoredEvent]]:
+    """Yield the events before the first repeated id.
+
+    A message that RabbitMQ returns as unroutable is identified only by its id.
+    """
     ids: set[str] = set()
     for event, stored in read:
         if stored.id in ids:
@@ -168,7 +177,7 @@ def _until_repeated_id(read: list[tuple[PendingEvent, StoredEvent]]) -> Iterator
         yield event, stored
 
 
-def _redact_names(text: str, stored: StoredEvent) -> str:
+def _redact_sub_and_sid(text: str, stored: StoredEvent) -> str:
     """Redact the user and the session in a server's text about an event."""
     clients = stored.event.get("clients")
     entries = [each for each in clients if isinstance(each, dict)] if isinstance(clients, list) else []

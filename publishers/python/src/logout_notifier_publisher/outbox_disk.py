@@ -40,9 +40,9 @@ class OutboxDisk:
         return self._folder is not None
 
     async def refresh(self) -> list[FoundFile]:
-        """Claim a folder if there is none, and take over the files of dead processes.
+        """Claim a sub-folder unless this process has one, and take over the files of dead processes.
 
-        Returns all files of the folder if some are new. Never raises for the disk.
+        Returns all files of the folder if some are new. Never raises OSError.
         """
         try:
             if (folder := self._folder) is not None and not await self._run(folder.exists):

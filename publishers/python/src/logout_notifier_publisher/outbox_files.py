@@ -157,7 +157,7 @@ class FoundFile:
 
     path: Path
     size: int
-    at: float
+    stored_at: float
     lane: Lane
 
     @property
@@ -173,7 +173,9 @@ def list_events(folder: Path) -> list[FoundFile]:
         if path.suffix in (PENDING, READY):
             with contextlib.suppress(FileNotFoundError):
                 found.append(
-                    FoundFile(path=path, size=path.lstat().st_size, at=read_created_at(path), lane=parse_lane(path))
+                    FoundFile(
+                        path=path, size=path.lstat().st_size, stored_at=read_created_at(path), lane=parse_lane(path)
+                    )
                 )
     return sorted(found, key=lambda file: file.path.name)
 

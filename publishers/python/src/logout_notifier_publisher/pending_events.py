@@ -13,12 +13,12 @@ BULK_SHARE_ON_DISK = 0.9  # the rest is reserved for sign-outs
 BULK_SHARE_IN_MEMORY = 0.5
 
 
-class Stage(Enum):
+class EventState(Enum):
     """The state of a pending event."""
 
     PREPARED = auto()  # its session may still exist
     READY = auto()  # to be published
-    DEFERRED = auto()  # to be published: probed at intervals, because another server answers in place of notifier
+    DEFERRED = auto()  # to be published: retried alone at intervals, because another server answers for notifier
     REMOVED = auto()  # published, dropped or set aside
 
 
@@ -26,18 +26,19 @@ class Stage(Enum):
 class PendingEvent:
     """A pending event. `content` is set until the event is in the file `path`.
 
-    `name`: the name of its file, without the suffix. `at`: epoch seconds.
+    `name`: the name of its file, without the suffix. `stored_at`: epoch seconds.
     """
 
     id: str
     name: str
     lane: Lane
-    at: float
+    stored_at: float
     size: int
-    stage: Stage
+    state: EventState
     content: bytes | None = None
     path: Path | None = None
     writing: bool = False
+    aside_suffix: str = ""  # of the file, once the event was set aside
 
     def __lt__(self, other: "PendingEvent") -> bool:
         """Compare by age."""
@@ -61,13 +62,13 @@ class PendingEvents:
         """Return the number of all pending events."""
         return len(self.by_name)
 
-    def room_on_disk(self, size: int, lane: Lane) -> bool:
+    def has_room_on_disk(self, size: int, lane: Lane) -> bool:
         """Return whether the limits permit another file of the lane."""
         share = BULK_SHARE_ON_DISK if lane is Lane.BULK else 1.0
         on_disk = len(self.by_name) - self.in_memory
         return on_disk < share * self.max_events and self.bytes + size <= share * self.max_bytes
 
-    def room_in_memory(self, lane: Lane) -> bool:
+    def has_room_in_memory(self, lane: Lane) -> bool:
         """Return whether the limits permit another event of the lane. Each event is in memory until it is on disk."""
         bulk_fits = lane is not Lane.BULK or self.bulk_in_memory < BULK_SHARE_IN_MEMORY * MAX_IN_MEMORY
         return self.in_memory < MAX_IN_MEMORY and bulk_fits
@@ -79,13 +80,13 @@ class PendingEvents:
             self._count_in_memory(event, 1)
         else:
             self.bytes += event.size
-        if event.stage is Stage.READY:
+        if event.state is EventState.READY:
             heapq.heappush(self._queues[event.lane], event)
 
     def on_written(self, event: PendingEvent, path: Path) -> None:
         """Record that the event was written to this file."""
         event.path, event.content = path, None
-        if event.stage is not Stage.REMOVED:
+        if event.state is not EventState.REMOVED:
             self._count_in_memory(event, -1)
             self.bytes += event.size
 
@@ -94,9 +95,9 @@ class PendingEvents:
         if event.lane is Lane.BULK:
             self.bulk_in_memory += change
 
-    def make_ready(self, event: PendingEvent) -> None:
-        """Queue a prepared event."""
-        event.stage = Stage.READY
+    def enqueue_as_ready(self, event: PendingEvent) -> None:
+        """Queue a prepared or deferred event."""
+        event.state = EventState.READY
         heapq.heappush(self._queues[event.lane], event)
 
     def take(self, lane: Lane, max_count: int) -> list[PendingEvent]:
@@ -104,40 +105,40 @@ class PendingEvents:
         queue, found = self._queues[lane], list[PendingEvent]()
         while queue and len(found) < max_count:
             event = heapq.heappop(queue)
-            if event.stage is Stage.READY:
+            if event.state is EventState.READY:
                 found.append(event)
         return found
 
     def has_ready(self, lane: Lane) -> bool:
-        """Return whether the lane's queue has events."""
-        return bool(self._queues[lane])
+        """Return whether events of the lane are queued. Events in flight and deferred events do not count."""
+        return any(event.state is EventState.READY for event in self._queues[lane])
 
     def requeue(self, events: Iterable[PendingEvent]) -> None:
         """Return the taken events to their queues, unless they were removed or deferred."""
         for event in events:
-            if event.stage is Stage.READY:
+            if event.state is EventState.READY:
                 heapq.heappush(self._queues[event.lane], event)
 
     def defer(self, event: PendingEvent) -> None:
         """Keep a ready event out of its lane's queue until `restore_deferred`."""
-        event.stage = Stage.DEFERRED
+        event.state = EventState.DEFERRED
         self._deferred[event.name] = event
 
-    def deferred(self, lane: Lane) -> list[PendingEvent]:
+    def list_deferred(self, lane: Lane) -> list[PendingEvent]:
         """Return the deferred events of the lane, oldest first."""
         return sorted(event for event in self._deferred.values() if event.lane is lane)
 
     def restore_deferred(self, lane: Lane) -> None:
         """Queue the deferred events of the lane again."""
-        for event in self.deferred(lane):
+        for event in self.list_deferred(lane):
             del self._deferred[event.name]
-            self.make_ready(event)
+            self.enqueue_as_ready(event)
 
     def remove(self, event: PendingEvent) -> None:
         """Forget the event. The caller deletes its file."""
-        if event.stage is Stage.REMOVED:
+        if event.state is EventState.REMOVED:
             return
-        event.stage = Stage.REMOVED
+        event.state = EventState.REMOVED
         del self.by_name[event.name]
         self._deferred.pop(event.name, None)
         if event.path is None:
@@ -145,10 +146,10 @@ class PendingEvents:
         else:
             self.bytes -= event.size
 
-    def oldest(self) -> float | None:
+    def oldest_stored_at(self) -> float | None:
         """Return the time of the oldest event, in epoch seconds."""
-        return min((event.at for event in self.by_name.values()), default=None)
+        return min((event.stored_at for event in self.by_name.values()), default=None)
 
-    def without_file(self) -> list[PendingEvent]:
-        """Return the events without a file, oldest first."""
+    def list_unwritten(self) -> list[PendingEvent]:
+        """Return the events that are neither in a file nor being written, oldest first."""
         return sorted(event for event in self.by_name.values() if event.path is None and not event.writing)

@@ -17,7 +17,7 @@ from logout_notifier_publisher.deprecation import deprecated_name
 from logout_notifier_publisher.event_outbox import EventOutbox
 from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.log_limit import LogLimit
-from logout_notifier_publisher.pending_events import PendingEvent, Stage
+from logout_notifier_publisher.pending_events import EventState, PendingEvent
 from logout_notifier_publisher.publisher_settings import format_error_without_user_data
 
 IsAlive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
@@ -82,7 +82,7 @@ class PreparedEvents:
 
     def discard(self, events: Sequence[PendingEvent]) -> None:
         """Delete the events that are not published yet."""
-        self._outbox.remove(*(event for event in events if event.stage is Stage.PREPARED))
+        self._outbox.remove(*(event for event in events if event.state is EventState.PREPARED))
 
     def decide(self, events: Sequence[PendingEvent], session: object, *, patience: float, doubt: bool = True) -> None:
         """Look up the session in the background, see `PreparedEvent.look_up`."""
@@ -105,7 +105,7 @@ class PreparedEvents:
             for at in range(0, len(undecided), MAX_CONCURRENT_LOOKUPS):
                 batch = undecided[at : at + MAX_CONCURRENT_LOOKUPS]
                 await asyncio.gather(*(self._decide_found(event, next_lookup_at) for event in batch))
-            undecided = [event for event in undecided if event.stage is Stage.PREPARED]
+            undecided = [event for event in undecided if event.state is EventState.PREPARED]
             await asyncio.sleep(backoff.next_delay())
 
     async def _decide_found(self, event: PendingEvent, next_lookup_at: dict[PendingEvent, float]) -> None:
@@ -123,7 +123,7 @@ class PreparedEvents:
 
     async def _decide(self, events: Sequence[PendingEvent], session: object, patience: float) -> None:
         give_up, backoff = time.monotonic() + patience, Backoff(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
-        while any(event.stage is Stage.PREPARED for event in events):
+        while any(event.state is EventState.PREPARED for event in events):
             started_at = time.monotonic()  # a slow result describes the start of the lookup
             exists = await self._is_alive(session, events[0].id)
             if exists is False:
