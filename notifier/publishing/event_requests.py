@@ -4,9 +4,8 @@ The checks are, in this order: the number of running requests, the token, the co
 `no-cors` request cannot send an accepted type), the size and pace of the body, the event itself, and whether the
 publisher is allowed for the issuer. A refusal lists the first 20 mistakes.
 
-Reading a large event blocks the event loop. So only a few large events are read at a time, each after several rounds of
-the event loop (see `messages/selection.py`), and half of them may be of one token. Other requests hold only their body,
-and wait only for the queue.
+Reading a large event blocks the event loop. So only a few are read at a time, half of them of one token at most, after
+several rounds of the event loop (see `messages/selection.py`). Other requests hold their body, and wait for the queue.
 
 With `wait` the response has the results at the clients so far. 200 means that the result at every client is final; 202
 means that more may follow. The event is durable in both cases. If too many requests already wait, 202 comes at once.
@@ -79,7 +78,7 @@ from notifier.settings.api_tokens import ApiToken
 
 LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 may arrive at once
 MAX_LARGE_EVENTS = 8
-MAX_LARGE_EVENTS_OF_TOKEN = 4  # further ones wait for these, so that they are not before those of others
+MAX_LARGE_OF_TOKEN = 4  # further ones wait for these, so that they are not before those of others
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
@@ -132,9 +131,7 @@ class EventRequests:
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
         self._large = shared_slots(MAX_LARGE_EVENTS)
-        self._large_of_token: defaultdict[str | None, asyncio.Semaphore] = defaultdict(
-            lambda: shared_slots(MAX_LARGE_EVENTS_OF_TOKEN)
-        )
+        self._large_of_token = defaultdict[str | None, asyncio.Semaphore](lambda: shared_slots(MAX_LARGE_OF_TOKEN))
         self._spacing = shared_lock()  # held while the event loop runs other work before a large event
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
@@ -180,8 +177,7 @@ class EventRequests:
                         await slots.enter_async_context(self._large)
                 except TimeoutError:
                     title = "The queue is slow, and other large events wait for it; send the event again"
-                    headers = {"Retry-After": RETRY_AFTER_SECONDS}
-                    raise Refusal(problem_response(503, title, headers=headers)) from None
+                    raise Refusal(problem_response(503, title, headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
                 async with self._spacing:
                     for _ in range(LARGE_ROUNDS):
                         await asyncio.sleep(0)
