@@ -4,8 +4,8 @@ The checks are, in this order: the number of running requests, the token, the co
 `no-cors` request cannot send an accepted type), the size and pace of the body, the event itself, and whether the
 publisher is allowed for the issuer. A refusal lists the first 20 mistakes.
 
-Reading a large event blocks the event loop. So only a few large events are read at a time, each after several rounds of
-the event loop (see `messages/selection.py`). Other requests hold only their body, and wait only for the queue.
+Reading a large event blocks the event loop. So only a few are read at a time, half of them of one token at most, after
+several rounds of the event loop (see `messages/selection.py`). Other requests hold their body, and wait for the queue.
 
 With `wait` the response has the results at the clients so far. 200 means that the result at every client is final; 202
 means that more may follow. The event is durable in both cases. If too many requests already wait, 202 comes at once.
@@ -14,8 +14,9 @@ A `note` in the response points out what the publisher probably did not intend.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Annotated, NotRequired
 
@@ -77,6 +78,7 @@ from notifier.settings.api_tokens import ApiToken
 
 LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 may arrive at once
 MAX_LARGE_EVENTS = 8
+MAX_LARGE_OF_TOKEN = 4  # further ones wait for these, so that they are not before those of others
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
@@ -129,6 +131,7 @@ class EventRequests:
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
         self._large = shared_slots(MAX_LARGE_EVENTS)
+        self._large_of_token = defaultdict[str | None, asyncio.Semaphore](lambda: shared_slots(MAX_LARGE_OF_TOKEN))
         self._spacing = shared_lock()  # held while the event loop runs other work before a large event
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:
@@ -140,7 +143,7 @@ class EventRequests:
         waiting = self.sources.waiting
         with nullcontext() if seconds is None or waiting is None else waiting.admit() as admitted:
             reply_to, wait = (None, None) if admitted is None else admitted
-            async with self._slot_for(body):
+            async with self._slot_for(body, token):
                 event = self._parse(request, body, token)
                 self._check_issuer(event, token)
                 document = {"id": event.id, **prepare(event)}
@@ -164,24 +167,21 @@ class EventRequests:
             return web.json_response({**document, **notices.document()}, status=status, dumps=json_text)
 
     @asynccontextmanager
-    async def _slot_for(self, body: bytes) -> AsyncIterator[None]:
+    async def _slot_for(self, body: bytes, token: ApiToken | None) -> AsyncIterator[None]:
         """Hold a slot for large events for the block, if the body is large. Raises Refusal if none is free in time."""
-        if len(body) <= LARGE_BODY_BYTES:
+        async with AsyncExitStack() as slots:
+            if len(body) > LARGE_BODY_BYTES:
+                try:
+                    async with asyncio.timeout(self.limits.accept_timeout):
+                        await slots.enter_async_context(self._large_of_token[token.name if token else None])
+                        await slots.enter_async_context(self._large)
+                except TimeoutError:
+                    title = "The queue is slow, and other large events wait for it; send the event again"
+                    raise Refusal(problem_response(503, title, headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
+                async with self._spacing:
+                    for _ in range(LARGE_ROUNDS):
+                        await asyncio.sleep(0)
             yield
-            return
-        try:
-            async with asyncio.timeout(self.limits.accept_timeout):
-                await self._large.acquire()
-        except TimeoutError:
-            title = "The queue is slow, and other large events wait for it; send the event again"
-            raise Refusal(problem_response(503, title, headers={"Retry-After": RETRY_AFTER_SECONDS})) from None
-        try:
-            async with self._spacing:
-                for _ in range(LARGE_ROUNDS):
-                    await asyncio.sleep(0)
-            yield
-        finally:
-            self._large.release()
 
     async def _publish(self, event: SessionEnded, lane: Lane) -> None:
         """Return once the event is durable. Raises Refusal with the event's id, since only the confirm may be lost."""

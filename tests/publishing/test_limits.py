@@ -14,7 +14,13 @@ from aiohttp import web
 from notifier.model.message import Lane
 from notifier.model.session_ended import SessionEnded
 from notifier.network.listeners.listener import Listener
-from notifier.publishing.event_requests import EventRequests, build_api_app
+from notifier.publishing.event_requests import (
+    LARGE_BODY_BYTES,
+    MAX_LARGE_EVENTS,
+    MAX_LARGE_OF_TOKEN,
+    EventRequests,
+    build_api_app,
+)
 from notifier.publishing.route_steps import ApiLimits
 from notifier.settings.api_tokens import ApiToken
 from tests.publishing.serving import ISS, serving, sources_of, token
@@ -158,6 +164,31 @@ async def test_a_body_larger_than_the_limit_is_not_read() -> None:
             head = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n" + b"800\r\n%s\r\n" % (b"x" * 2048))
             assert await answer(reader) == 413
+
+
+async def test_large_events_of_one_token_wait_for_each_other() -> None:
+    """However many one token sends while the queue is slow, a large event of another token is published next."""
+    gate = Gate()
+    gate.go.clear()
+    large = EVENT + b" " * LARGE_BODY_BYTES
+    async with (
+        api(gate, (token("greedy"), token("other"))) as listener,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def post(name: str) -> int:
+            async with http.post(f"{listener.url}/v1/events", data=large, headers=_json(name)) as answer_:
+                return answer_.status
+
+        greedy = [group.create_task(post("greedy")) for _ in range(MAX_LARGE_EVENTS + 1)]
+        for _ in range(MAX_LARGE_OF_TOKEN):
+            await gate.entered.acquire()
+        other = group.create_task(post("other"))
+        async with asyncio.timeout(ApiLimits().accept_timeout / 2):
+            await gate.entered.acquire()
+        gate.go.set()
+        assert {await task for task in (other, *greedy)} == {202}
 
 
 # ── many requests ────────────────────────────────────────────────────────────────────────────────────────────────────
