@@ -50,7 +50,7 @@ public class DisabledUserListenerFactory implements EventListenerProviderFactory
         }
         UserModel found = session.users().getUserById(realm, user.group(1));
         if (found != null && !found.isEnabled()) {
-            Endings.enlisted(session, publisher).disabled(Candidates.ofUser(realm, found));
+            SessionEndSynchronization.enlisted(session, publisher).disabled(SessionCriteria.ofUser(realm, found));
         }
     }
 
