@@ -1,127 +1,125 @@
 package dev.notifier.publisher;
 
 import dev.notifier.publisher.event.Lane;
-import dev.notifier.publisher.outbox.SessionLookup;
+import dev.notifier.publisher.event.OutgoingEvent;
+import dev.notifier.publisher.event.SessionEnded;
+import dev.notifier.publisher.monitoring.DaemonThreadFactory;
+import dev.notifier.publisher.monitoring.LogThrottle;
+import dev.notifier.publisher.monitoring.PublisherMetrics;
 import dev.notifier.publisher.outbox.Outbox;
+import dev.notifier.publisher.outbox.OutboxEntry;
+import dev.notifier.publisher.outbox.SessionLookup;
 import dev.notifier.publisher.publishing.AmqpTransport;
 import dev.notifier.publisher.publishing.HttpTransport;
 import dev.notifier.publisher.publishing.LanePublisher;
 import dev.notifier.publisher.publishing.Transport;
 import dev.notifier.publisher.settings.PublisherSettings;
-import dev.notifier.publisher.monitoring.DaemonThreadFactory;
-import dev.notifier.publisher.monitoring.LogThrottle;
-import dev.notifier.publisher.monitoring.PublisherMetrics;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
-import org.jboss.logging.Logger;
-import org.keycloak.models.KeycloakSession;
-import org.keycloak.models.KeycloakSessionFactory;
-import org.keycloak.provider.ProviderFactory;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
-/** The outbox and the threads that publish it: one for a process. */
-public final class Publisher implements AutoCloseable {
-    private static final Logger LOG = Logger.getLogger(Publisher.class);
+/**
+ * Publishes session ended events to notifier: an outbox and one publishing thread for each lane. A process has one publisher.
+ *
+ * A server whose sessions end in database transactions uses the {@link #outbox} itself: `prepare` before the commit, `commit`
+ * or `lookUp` after it. Otherwise {@link #publishSessionEnded} suffices.
+ */
+public final class SessionEndedPublisher implements AutoCloseable {
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.Publisher");
+    private static final long INTERRUPT_AFTER_MILLIS = 100;
+    private static final long JOIN_AFTER_INTERRUPT_MILLIS = 1_000;
 
     private final PublisherSettings settings;
-    private final MicrometerMetrics metrics;
+    private final PublisherMetrics metrics;
     private final Outbox outbox;
-    private final ClientSignOutRegistry clientSignOuts = new ClientSignOutRegistry();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
     private final List<LanePublisher> lanes = new ArrayList<>();
     private final List<Thread> threads = new ArrayList<>();
 
-    private Publisher(PublisherSettings settings, MicrometerMetrics metrics, Outbox outbox) {
+    private SessionEndedPublisher(PublisherSettings settings, PublisherMetrics metrics, Outbox outbox) {
         this.settings = settings;
         this.metrics = metrics;
         this.outbox = outbox;
     }
 
     /**
-     * Claim the outbox and begin to publish.
+     * Opens the outbox and starts to publish.
      *
-     * @throws IOException if the outbox cannot be used
+     * @param metrics closed with the publisher
+     * @throws IOException if the folder of the outbox cannot be used
      */
-    static Publisher start(PublisherSettings settings) throws IOException {
-        MicrometerMetrics metrics = new MicrometerMetrics();
+    public static SessionEndedPublisher start(PublisherSettings settings, PublisherMetrics metrics) throws IOException {
         Outbox outbox = Outbox.open(settings.outbox(), metrics);
-        metrics.watch(outbox);
-        Publisher publisher = new Publisher(settings, metrics, outbox);
+        metrics.observe(outbox);
+        SessionEndedPublisher publisher = new SessionEndedPublisher(settings, metrics, outbox);
         for (Lane lane : Lane.values()) {
-            publisher.publish(lane);
+            publisher.startLane(lane);
         }
         return publisher;
     }
 
-    private void publish(Lane lane) {
+    private void startLane(Lane lane) {
         Transport transport = settings.endpoint() instanceof PublisherSettings.Broker ? new AmqpTransport(settings, lane) : new HttpTransport(settings, lane);
-        LanePublisher publishing = new LanePublisher(lane, outbox, transport, metrics);
-        Thread thread = new DaemonThreadFactory("notifier-publisher-" + lane.word()).newThread(publishing);
-        lanes.add(publishing);
+        LanePublisher publisher = new LanePublisher(lane, outbox, transport, metrics);
+        Thread thread = new DaemonThreadFactory("notifier-publisher-" + lane.label()).newThread(publisher);
+        lanes.add(publisher);
         threads.add(thread);
         thread.start();
     }
 
-    /** The publisher of this Keycloak; null if it is switched off. */
-    static Publisher of(KeycloakSession session) {
-        return of(session.getKeycloakSessionFactory());
+    /** Takes over the events of ended processes. Call it once sessions can be looked up. */
+    public void startTakeover(SessionLookup lookup) {
+        outbox.start(lookup);
     }
 
-    static Publisher of(KeycloakSessionFactory factory) {
-        ProviderFactory<NotifierProvider> found = factory.getProviderFactory(NotifierProvider.class);
-        return found instanceof NotifierProviderFactory ours ? ours.publisher() : null;
+    /** Publishes the end of a session that has ended already. Returns when the event is on disk, or after the limit. */
+    public void publishSessionEnded(SessionEnded sessionEnded, Lane lane) {
+        List<OutgoingEvent> events = sessionEnded.toEvents(lane);
+        OutboxEntry entry = outbox.prepare(events);
+        if (entry != null) {
+            outbox.commit(entry);
+        }
     }
 
-    /** Take up what earlier processes left. Sessions can be looked up from now on. */
-    void takeUp(SessionLookup lookUp) {
-        outbox.start(lookUp);
-    }
-
-    PublisherSettings settings() {
+    public PublisherSettings settings() {
         return settings;
     }
 
-    Outbox outbox() {
+    public Outbox outbox() {
         return outbox;
     }
 
-    ClientSignOutRegistry clientSignOuts() {
-        return clientSignOuts;
-    }
-
-    /** Do something of ours within Keycloak's work. Whatever goes wrong with it is logged, and concerns Keycloak not. */
-    void guarded(String what, Runnable ours) {
+    /** Runs a task of the publisher within the server's work. An error is logged and does not reach the server. */
+    public void runGuarded(String description, Runnable task) {
         try {
-            ours.run();
-        } catch (RuntimeException | LinkageError | StackOverflowError failed) {
-            metrics.broken();
-            if (throttle.tryAcquire(what + failed.getClass())) {
-                LOG.errorf(failed, "notifier: %s failed, and its endings may not be published", what);
+            task.run();
+        } catch (RuntimeException | LinkageError | StackOverflowError failure) {
+            metrics.onInternalError();
+            if (throttle.tryAcquire(description + failure.getClass())) {
+                LOG.error("notifier: {} failed, and its events may not be published", description, failure);
             }
         }
     }
 
-    PublisherMetrics metrics() {
-        return metrics;
-    }
-
-    /** Publish for a while yet, then end. What is left waits for the next start, and so does what is still written. */
+    /** Continues to publish for `drain-limit`, then stops. The next process publishes the remaining events. */
     @Override
     public void close() {
-        outbox.settle();
-        long until = System.currentTimeMillis() + settings.drainLimit().toMillis();
-        lanes.forEach(each -> each.stopBy(until));
+        outbox.stopWorker();
+        long deadline = System.currentTimeMillis() + settings.drainLimit().toMillis();
+        lanes.forEach(each -> each.stopBy(deadline));
         for (Thread thread : threads) {
             try {
-                thread.join(Math.max(1, until - System.currentTimeMillis() + 100));
+                thread.join(Math.max(1, deadline - System.currentTimeMillis() + INTERRUPT_AFTER_MILLIS));
                 thread.interrupt();
-                thread.join(1_000);
+                thread.join(JOIN_AFTER_INTERRUPT_MILLIS);
             } catch (InterruptedException stopped) {
                 Thread.currentThread().interrupt();
             }
         }
-        outbox.retire();
+        outbox.stop();
         metrics.close();
     }
 }

@@ -1,11 +1,10 @@
 package dev.notifier.keycloak;
 
 import dev.notifier.keycloak.SessionTable.SessionRow;
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
-import dev.notifier.publisher.outbox.OutboxEntry;
+import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
-import java.util.ArrayList;
+import dev.notifier.publisher.outbox.OutboxEntry;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Queue;
@@ -19,110 +18,115 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.utils.KeycloakModelUtils;
 
 /**
- * Many sessions that may be about to be deleted in one transaction: the sessions of a realm or a user, or expired sessions.
+ * Publishes the deletion of many sessions in one transaction: all sessions of a realm or a user, or expired ones.
  *
- * They are read in pages. A page is one file, written while the next page is read, so that two are in memory at the most. Which
- * of the sessions are gone is looked up after the commit.
+ * Before the deletion, all candidates are read in pages. Each page becomes one file, which is written while the next page is
+ * read, so that at most two pages are in memory. After the commit, the outbox looks up which of the sessions are gone.
  */
 final class BulkSessionDeletion {
-    private static final Logger LOG = Logger.getLogger(BulkSessionDeletion.class);
+    private static final Logger LOG = Logger.getLogger("dev.notifier.keycloak.MassEndings");
 
-    /** Sessions. On a busy machine each page waits several times for its turn. */
-    private static final int PAGE = 2_000;
+    /** Sessions. Smaller pages take longer: on a busy machine each page waits several times for the CPU. */
+    private static final int PAGE_SIZE = 2_000;
 
-    /** Seconds between the clocks of two nodes. */
-    private static final int CLOCKS_DIFFER = 60;
+    private static final int MAX_CLOCK_DIFFERENCE_SECONDS = 60; // between two nodes
 
     private final KeycloakSession session;
-    private final Publisher publisher;
-    private final Queue<OutboxEntry> written = new ConcurrentLinkedQueue<>();
-    private Runnable late;
-    private volatile boolean over;
+    private final KeycloakPublisher publisher;
+    private final Queue<OutboxEntry> prepared = new ConcurrentLinkedQueue<>();
+    private Runnable lateRead;
+    private volatile boolean lateReadTimedOut;
     private volatile boolean committed;
     private volatile boolean completed;
 
-    BulkSessionDeletion(KeycloakSession session, Publisher publisher) {
+    BulkSessionDeletion(KeycloakSession session, KeycloakPublisher publisher) {
         this.session = session;
         this.publisher = publisher;
     }
 
-    /** Read sessions that may be about to be deleted. The events of deleted sessions are published. */
-    void read(SessionEventFactory events, SessionCriteria candidates, Lane lane, String reason) {
-        int since = (int) (Time.currentTimeMillis() / 1000) - CLOCKS_DIFFER;
-        Set<String> young = new HashSet<>();
-        read(events, candidates, lane, reason, row -> row.createdOn() < since || young.add(name(row)));
-        late = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(), other -> read(new SessionEventFactory(other, publisher),
-                candidates.thatBeganSince(since), lane, reason, row -> !over && young.add(name(row))));
+    /** Reads the sessions that may be about to be deleted, and writes their events. */
+    void prepare(SessionEventFactory eventFactory, SessionCriteria criteria, Lane lane, String reason) {
+        int since = (int) (Time.currentTimeMillis() / 1000) - MAX_CLOCK_DIFFERENCE_SECONDS;
+        Set<String> recent = new HashSet<>();
+        prepare(eventFactory, criteria, lane, reason, row -> row.createdOn() < since || recent.add(rowName(row)));
+        lateRead = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(), other -> prepare(
+                new SessionEventFactory(other, publisher), criteria.startedSince(since), lane, reason, row -> !lateReadTimedOut && recent.add(rowName(row))));
     }
 
     /**
-     * Read the sessions of users who signed in meanwhile, which are deleted too. Another transaction sees them until this one has
-     * committed. It has a separate thread and a limit, because in some databases readers wait for rows that are being deleted,
-     * and the pool may have no free connection.
+     * Reads the sessions that have started since `prepare`, and have been deleted too. Another transaction still finds them until
+     * this one commits. It has its own thread and a limit: in some databases it waits for rows that are being deleted, and the
+     * connection pool may be exhausted.
      */
-    void readLate() {
-        Runnable others = late;
-        late = null;
-        if (others == null) {
+    void prepareLateSessions() {
+        Runnable task = lateRead;
+        lateRead = null;
+        if (task == null) {
             return;
         }
-        Thread reading = new DaemonThreadFactory("notifier-late").newThread(() -> publisher.guarded("reading who signed in meanwhile", others));
-        reading.start();
+        Thread thread = new DaemonThreadFactory("notifier-late").newThread(() -> publisher.runGuarded("reading sessions that started meanwhile", task));
+        thread.start();
         try {
-            reading.join(publisher.settings().outbox().signOutLimit().toMillis());
+            thread.join(publisher.settings().outbox().signOutLimit().toMillis());
         } catch (InterruptedException stopped) {
             Thread.currentThread().interrupt();
         }
-        over = reading.isAlive();
-        if (over) {
+        lateReadTimedOut = thread.isAlive();
+        if (lateReadTimedOut) {
             LOG.warn("notifier: sessions that began while all sessions were being ended may not be published, because the database does not answer within sign-out-limit");
         }
     }
 
-    private void read(SessionEventFactory events, SessionCriteria candidates, Lane lane, String reason, Predicate<SessionRow> wanted) {
-        CompletableFuture<Void> writing = CompletableFuture.completedFuture(null);
+    private void prepare(SessionEventFactory eventFactory, SessionCriteria criteria, Lane lane, String reason, Predicate<SessionRow> filter) {
+        PageWriter writer = new PageWriter();
         try {
-            for (int kind = 0; kind < candidates.kinds().size(); kind++) {
-                String after = "";
-                List<SessionRow> page;
-                do {
-                    page = SessionTable.page(events.session(), candidates, kind, after, PAGE);
-                    List<OutgoingEvent> events = new ArrayList<>();
-                    page.stream().filter(wanted).forEach(each -> events.addAll(events.of(each, candidates.realm(), lane, reason, null, "")));
-                    writing.join();
-                    writing = CompletableFuture.runAsync(() -> write(events), task -> new DaemonThreadFactory("notifier-mass").newThread(task).start());
-                    after = page.isEmpty() ? after : page.get(page.size() - 1).id();
-                } while (page.size() == PAGE);
+            for (int kind = 0; kind < criteria.kinds().size(); kind++) {
+                SessionTable.forEachPage(eventFactory.session(), criteria, kind, PAGE_SIZE, page -> writer.write(page.stream().filter(filter)
+                        .flatMap(row -> eventFactory.create(row, criteria.realm(), lane, reason).stream()).toList()));
             }
         } finally {
-            writing.join();
+            writer.await();
         }
     }
 
-    private void write(List<OutgoingEvent> events) {
+    /** Writes one page at a time, on another thread. */
+    private final class PageWriter {
+        private CompletableFuture<Void> current = CompletableFuture.completedFuture(null);
+
+        void write(List<OutgoingEvent> events) {
+            await();
+            current = CompletableFuture.runAsync(() -> prepare(events), task -> new DaemonThreadFactory("notifier-mass").newThread(task).start());
+        }
+
+        void await() {
+            current.join();
+        }
+    }
+
+    private void prepare(List<OutgoingEvent> events) {
         OutboxEntry entry = events.isEmpty() ? null : publisher.outbox().prepare(events);
         if (entry != null) {
-            written.add(entry);
+            prepared.add(entry);
         }
-        if (completed) { // the limit was over before this was read
-            lookUp();
+        if (completed) { // the late read had timed out, and the transaction has ended
+            lookUpPrepared();
         }
     }
 
-    /** The transaction is over, however it went. */
-    void complete(boolean andCommitted) {
-        committed = andCommitted;
+    /** The transaction has ended. */
+    void complete(boolean isCommitted) {
+        committed = isCommitted;
         completed = true;
-        lookUp();
+        lookUpPrepared();
     }
 
-    private void lookUp() {
-        for (OutboxEntry entry = written.poll(); entry != null; entry = written.poll()) {
+    private void lookUpPrepared() {
+        for (OutboxEntry entry = prepared.poll(); entry != null; entry = prepared.poll()) {
             publisher.outbox().lookUp(entry, committed);
         }
     }
 
-    private static String name(SessionRow row) {
+    private static String rowName(SessionRow row) {
         return row.id() + (row.offline() ? "\noffline" : "");
     }
 }

@@ -1,7 +1,7 @@
 package dev.notifier.keycloak;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.notifier.keycloak.ClientEntryFactory.Surroundings;
+import dev.notifier.keycloak.ClientEntryFactory.RealmContext;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -11,81 +11,80 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.RealmModel;
 import org.keycloak.urls.UrlType;
 
-/** The clients of one realm as entries of events. Each is read once, however many sessions it has. */
+/** Creates the entries of events for the clients of one realm. Each client is read once, however many sessions it has. */
 final class ClientEntryCache {
-    private static final Set<String> KEYCLOAKS_OWN = Set.of("security-admin-console", "account-console", "account", "admin-cli", "broker", "realm-management");
-    private static final String REMOVED = "notifier.removed-clients";
+    private static final Set<String> OWN_CLIENTS = Set.of("security-admin-console", "account-console", "account", "admin-cli", "broker", "realm-management");
+    private static final String REMOVED_CLIENTS = "notifier.removed-clients";
 
     private final KeycloakSession session;
     private final RealmModel realm;
-    private final boolean withMetadata;
-    private final Map<String, Optional<ClientSnapshot>> known = new HashMap<>();
+    private final boolean includeMetadata;
+    private final Map<String, Optional<ClientSnapshot>> clients = new HashMap<>();
     private final Map<String, ObjectNode> entries = new HashMap<>();
 
-    /** @param realm read in this session: one from elsewhere may be stale. Null if the realm is being removed */
-    ClientEntryCache(KeycloakSession session, RealmModel realm, boolean withMetadata) {
+    /** @param realm the realm as this session has read it; null if the realm is being removed */
+    ClientEntryCache(KeycloakSession session, RealmModel realm, boolean includeMetadata) {
         this.session = session;
         this.realm = realm;
-        this.withMetadata = withMetadata;
+        this.includeMetadata = includeMetadata;
     }
 
-    /** Keep what is known of a client that is being removed: a realm's clients go before its sessions. */
+    /** Keeps a snapshot of a client that is being removed: Keycloak removes a realm's clients before its sessions. */
     static void remember(KeycloakSession session, ClientModel client) {
-        ClientSnapshot facts = ClientSnapshot.of(session, client);
-        if (facts != null) {
-            removed(session).put(client.getId(), facts);
+        ClientSnapshot snapshot = ClientSnapshot.of(session, client);
+        if (snapshot != null) {
+            removedClients(session).put(client.getId(), snapshot);
         }
     }
 
     @SuppressWarnings("unchecked")
-    private static Map<String, ClientSnapshot> removed(KeycloakSession session) {
-        Map<String, ClientSnapshot> kept = (Map<String, ClientSnapshot>) session.getAttribute(REMOVED);
-        if (kept == null) {
-            kept = new HashMap<>();
-            session.setAttribute(REMOVED, kept);
+    private static Map<String, ClientSnapshot> removedClients(KeycloakSession session) {
+        Map<String, ClientSnapshot> removed = (Map<String, ClientSnapshot>) session.getAttribute(REMOVED_CLIENTS);
+        if (removed == null) {
+            removed = new HashMap<>();
+            session.setAttribute(REMOVED_CLIENTS, removed);
         }
-        return kept;
+        return removed;
     }
 
-    /** The entry of a client for a user; null if it is none of OpenID Connect, or deleted. */
+    /** Returns the entry of a client for a user; null if the client is deleted, or is not an OpenID Connect client. */
     ObjectNode entry(String internalId, String issuer, String user) {
-        ClientSnapshot facts = known.computeIfAbsent(internalId, key -> Optional.ofNullable(read(key))).orElse(null);
-        if (facts == null) {
+        ClientSnapshot client = clients.computeIfAbsent(internalId, key -> Optional.ofNullable(read(key))).orElse(null);
+        if (client == null) {
             return null;
         }
         if (issuer == null) {
-            throw new IllegalStateException("the row of client " + facts.client().clientId() + " in the table of sessions does not contain its issuer");
+            throw new IllegalStateException("the row of client " + client.attributes().clientId() + " in the table of sessions does not contain its issuer");
         }
-        ObjectNode entry = entries.computeIfAbsent(internalId + '\n' + issuer, key -> entry(facts, issuer)).deepCopy();
-        String subject = facts.subject(user);
+        ObjectNode entry = entries.computeIfAbsent(internalId + '\n' + issuer, key -> createEntry(client, issuer)).deepCopy();
+        String subject = client.pairwiseSubject(user);
         return subject == null ? entry : entry.put("sub", subject);
     }
 
-    /** True if the client needs no notification: it belongs to Keycloak itself, and has no address. */
-    static boolean isNobody(ObjectNode entry) {
-        return KEYCLOAKS_OWN.contains(entry.get("client_id").textValue()) && !entry.path("backchannel_logout_uri").isTextual();
+    /** Returns whether the entry is of one of Keycloak's own clients and has no address, so that nothing is to be notified. */
+    static boolean isOwnWithoutAddress(ObjectNode entry) {
+        return OWN_CLIENTS.contains(entry.get("client_id").textValue()) && !entry.path("backchannel_logout_uri").isTextual();
     }
 
     private ClientSnapshot read(String internalId) {
         ClientModel client = realm == null ? null : realm.getClientById(internalId);
-        return client == null ? removed(session).get(internalId) : ClientSnapshot.of(session, client);
+        return client == null ? removedClients(session).get(internalId) : ClientSnapshot.of(session, client);
     }
 
-    /** Keycloak's own address as the user saw it: there is no request when a session runs out. */
-    private ObjectNode entry(ClientSnapshot facts, String issuer) {
-        if (!withMetadata) {
-            return ClientEntryFactory.named(facts.client().clientId());
+    private ObjectNode createEntry(ClientSnapshot client, String issuer) {
+        if (!includeMetadata) {
+            return ClientEntryFactory.createWithId(client.attributes().clientId());
         }
-        int end = issuer.lastIndexOf("/realms/");
-        String base = end < 0 ? issuer : issuer.substring(0, end);
-        return ClientEntryFactory.of(facts.client(), new Surroundings(base, admin(base), facts.realmAlgorithm()));
+        int end = issuer.lastIndexOf("/realms/"); // Keycloak's address is in the issuer: an expiry has no request to read it from
+        String baseUrl = end < 0 ? issuer : issuer.substring(0, end);
+        return ClientEntryFactory.create(client.attributes(), new RealmContext(baseUrl, adminUrl(baseUrl), client.realmAlgorithm()));
     }
 
-    private String admin(String base) {
+    private String adminUrl(String baseUrl) {
         try {
             return session.getContext().getUri(UrlType.ADMIN).getBaseUri().toString().replaceFirst("/$", "");
         } catch (RuntimeException noRequest) {
-            return base;
+            return baseUrl;
         }
     }
 }

@@ -4,31 +4,35 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * Clients that Keycloak is currently signing out of a session, whether or not the session ends.
+ * The clients that Keycloak is signing out of a session at present.
  *
- * The request shows this, but Keycloak writes the tables elsewhere, in some versions in a separate session. These entries
- * distinguish such writes from a revocation by the client.
+ * Keycloak also deletes a client's row when the client revokes its tokens. Only a request that is in this registry is a
+ * sign-out. A registry is necessary because some versions write the table in another session than the request's.
  */
 final class ClientSignOutRegistry {
-    private static final int MOST = 10_000;
+    private static final int MAX_SIGN_OUTS = 10_000;
 
-    private final Map<ClientSignOut, Boolean> open = new ConcurrentHashMap<>();
+    private final Map<ClientSignOut, Boolean> current = new ConcurrentHashMap<>();
 
     void begin(ClientSignOut signOut) {
-        if (open.size() < MOST) {
-            open.put(signOut, true);
+        if (current.size() < MAX_SIGN_OUTS) {
+            current.put(signOut, true);
         }
     }
 
-    boolean isOpen(String session, String client, boolean offline) {
-        return open.containsKey(new ClientSignOut(session, client, offline));
+    boolean contains(ClientSignOut signOut) {
+        return current.containsKey(signOut);
     }
 
     void end(ClientSignOut signOut) {
-        open.remove(signOut);
+        current.remove(signOut);
     }
 
-    /** @param client Keycloak's internal id */
+    /**
+     * The sign-out of one client from a session.
+     *
+     * @param client Keycloak's internal id
+     */
     record ClientSignOut(String session, String client, boolean offline) {
     }
 }

@@ -1,6 +1,6 @@
 package dev.notifier.keycloak;
 
-import dev.notifier.keycloak.ClientEntryFactory.Client;
+import dev.notifier.keycloak.ClientEntryFactory.ClientAttributes;
 import java.util.HashMap;
 import java.util.Map;
 import org.keycloak.crypto.Algorithm;
@@ -14,38 +14,39 @@ import org.keycloak.protocol.oidc.mappers.PairwiseSubMapperHelper;
 import org.keycloak.protocol.oidc.utils.PairwiseSubMapperUtils;
 
 /**
- * What is known of a client, copied: it may be deleted before its sessions are.
+ * A copy of the data of a client, which may be deleted before its sessions are.
  *
- * @param pairwise null where the client knows the user by the user's own id
+ * @param pairwise null if the client does not have pairwise subjects
+ * @param sector the sector identifier of pairwise subjects
  */
-record ClientSnapshot(Client client, String realmAlgorithm, AbstractPairwiseSubMapper pairwise, ProtocolMapperModel mapper, String sector) {
-    /** Null if it is not an OpenID Connect client. */
+record ClientSnapshot(ClientAttributes attributes, String realmAlgorithm, AbstractPairwiseSubMapper pairwise, ProtocolMapperModel mapper, String sector) {
+    /** Returns null if the client is not an OpenID Connect client. */
     static ClientSnapshot of(KeycloakSession session, ClientModel client) {
         if (client.getProtocol() != null && !OIDCLoginProtocol.LOGIN_PROTOCOL.equals(client.getProtocol())) {
             return null;
         }
         Map<String, String> attributes = new HashMap<>(client.getAttributes());
         String base = client.getBaseUrl() == null ? "" : client.getBaseUrl();
-        Client copied = new Client(client.getClientId(), client.isEnabled(), client.getRootUrl(), client.isFrontchannelLogout() ? base : null, attributes::get);
+        ClientAttributes copy = new ClientAttributes(client.getClientId(), client.isEnabled(), client.getRootUrl(), client.isFrontchannelLogout() ? base : null, attributes::get);
         String algorithm = client.getRealm().getDefaultSignatureAlgorithm();
         String realmAlgorithm = algorithm == null || algorithm.isBlank() ? Algorithm.RS256 : algorithm;
         for (ProtocolMapperModel mapper : client.getProtocolMappersStream().toList()) {
             if (session.getKeycloakSessionFactory().getProviderFactory(ProtocolMapper.class, mapper.getProtocolMapper()) instanceof AbstractPairwiseSubMapper pairwise) {
-                return new ClientSnapshot(copied, realmAlgorithm, pairwise, mapper, sector(client, mapper));
+                return new ClientSnapshot(copy, realmAlgorithm, pairwise, mapper, sector(client, mapper));
             }
         }
-        return new ClientSnapshot(copied, realmAlgorithm, null, null, null);
+        return new ClientSnapshot(copy, realmAlgorithm, null, null, null);
     }
 
-    /** As AbstractPairwiseSubMapper does for ID tokens. */
+    /** Returns the sector identifier that AbstractPairwiseSubMapper uses for ID tokens. */
     private static String sector(ClientModel client, ProtocolMapperModel mapper) {
         String uri = PairwiseSubMapperHelper.getSectorIdentifierUri(mapper);
         return uri != null && !uri.isEmpty() ? PairwiseSubMapperUtils.resolveValidSectorIdentifier(uri)
                 : PairwiseSubMapperUtils.resolveValidSectorIdentifier(client.getRootUrl(), client.getRedirectUris());
     }
 
-    /** The user as this client knows it; null if that is the user's own id. */
-    String subject(String user) {
+    /** Returns the client's pairwise subject of a user; null if the client has the user's id. */
+    String pairwiseSubject(String user) {
         return pairwise == null ? null : pairwise.generateSub(mapper, sector, user);
     }
 }

@@ -16,28 +16,28 @@ import org.keycloak.protocol.LoginProtocol;
 import org.keycloak.protocol.oidc.OIDCLoginProtocol;
 import org.keycloak.provider.ProviderFactory;
 
-/** Whether this Keycloak is built as we need it: it is its inside that we use. */
+/** Checks whether this version of Keycloak has the internal classes that the plug-in uses. */
 final class CompatibilityCheck {
-    private static final Logger LOG = Logger.getLogger(CompatibilityCheck.class);
-    private static final List<String> HOOKS = List.of("removeUserSession", "removeClientSession", "createUserSession", "removeExpired", "removeUserSessions",
+    private static final Logger LOG = Logger.getLogger("dev.notifier.keycloak.Compatibility");
+    private static final List<String> PERSISTER_METHODS = List.of("removeUserSession", "removeClientSession", "createUserSession", "removeExpired", "removeUserSessions",
             "onUserRemoved", "onRealmRemoved");
-    private static final List<String> ROW = List.of("userSessionId", "realmId", "userId", "createdOn", "lastSessionRefresh", "offline");
-    private static final List<String> CLIENT_ROW = List.of("userSessionId", "clientId", "clientStorageProvider", "externalClientId", "timestamp", "offline", "data");
+    private static final List<String> SESSION_FIELDS = List.of("userSessionId", "realmId", "userId", "createdOn", "lastSessionRefresh", "offline");
+    private static final List<String> CLIENT_FIELDS = List.of("userSessionId", "clientId", "clientStorageProvider", "externalClientId", "timestamp", "offline", "data");
 
     private CompatibilityCheck() {
     }
 
-    /** @throws WrongSettings if something is missing */
-    static void check() {
+    /** @throws InvalidSettingsException if a class, method or field is missing */
+    static void requireSupportedVersion() {
         List<String> missing = new ArrayList<>();
         try {
-            HOOKS.stream().filter(name -> Arrays.stream(UserSessionPersisterProvider.class.getMethods()).noneMatch(each -> each.getName().equals(name)))
+            PERSISTER_METHODS.stream().filter(name -> Arrays.stream(UserSessionPersisterProvider.class.getMethods()).noneMatch(each -> each.getName().equals(name)))
                     .forEach(name -> missing.add("UserSessionPersisterProvider." + name));
             OIDCLoginProtocol.class.getMethod("backchannelLogout", UserSessionModel.class, AuthenticatedClientSessionModel.class);
-            fields("org.keycloak.models.jpa.session.PersistentUserSessionEntity", ROW, missing);
-            fields("org.keycloak.models.jpa.session.PersistentClientSessionEntity", CLIENT_ROW, missing);
-        } catch (ReflectiveOperationException | LinkageError gone) {
-            missing.add(gone.toString());
+            addMissingFields("org.keycloak.models.jpa.session.PersistentUserSessionEntity", SESSION_FIELDS, missing);
+            addMissingFields("org.keycloak.models.jpa.session.PersistentClientSessionEntity", CLIENT_FIELDS, missing);
+        } catch (ReflectiveOperationException | LinkageError absent) {
+            missing.add(absent.toString());
         }
         if (!missing.isEmpty()) {
             throw new InvalidSettingsException(List.of("Keycloak " + Version.VERSION + " is not supported, because it lacks " + String.join(", ", missing)
@@ -45,17 +45,17 @@ final class CompatibilityCheck {
         }
     }
 
-    private static void fields(String entity, List<String> names, List<String> missing) throws ClassNotFoundException {
-        List<String> there = Arrays.stream(Class.forName(entity).getDeclaredFields()).map(java.lang.reflect.Field::getName).toList();
-        names.stream().filter(name -> !there.contains(name)).forEach(name -> missing.add(entity + "." + name));
+    private static void addMissingFields(String entity, List<String> names, List<String> missing) throws ClassNotFoundException {
+        List<String> fields = Arrays.stream(Class.forName(entity).getDeclaredFields()).map(java.lang.reflect.Field::getName).toList();
+        names.stream().filter(name -> !fields.contains(name)).forEach(name -> missing.add(entity + "." + name));
     }
 
     /**
-     * Refuse a start if another plug-in has replaced a provider of this one.
+     * Refuses a start if another plug-in has replaced a provider of this one.
      *
-     * @throws WrongSettings if endings would be missed
+     * @throws InvalidSettingsException if session ends would not be published
      */
-    static void checkPlace(KeycloakSessionFactory factory) {
+    static void requireOwnProviders(KeycloakSessionFactory factory) {
         ProviderFactory<?> persister = factory.getProviderFactory(UserSessionPersisterProvider.class);
         if (!(persister instanceof PublishingPersisterProviderFactory)) {
             throw new InvalidSettingsException(List.of("it does not stand before the table of sessions, since " + (persister == null ? "nothing" : persister.getClass().getName())
@@ -68,17 +68,17 @@ final class CompatibilityCheck {
         }
     }
 
-    /** Whether sessions are in the database. Otherwise only some endings can be published. */
-    static boolean sessionsAreStored() {
+    /** Returns whether Keycloak stores online sessions in the database. Otherwise only some session ends can be published. */
+    static boolean areSessionsStored() {
         return MultiSiteUtils.isPersistentSessionsEnabled();
     }
 
-    /** What works less well than it could. */
-    static void warn() {
+    /** Logs settings of Keycloak with which some session ends are not published. */
+    static void warnOfLimitations() {
         if (Config.scope("userSessions", "infinispan").getBoolean("useBatches", false)) {
             LOG.warn("notifier: with spi-user-sessions--infinispan--use-batches a first sign-in with offline_access may be taken for the end of its session. Switch it off");
         }
-        if (!sessionsAreStored()) {
+        if (!areSessionsStored()) {
             LOG.warn("notifier: the feature persistent-user-sessions is off: only clients with a back-channel logout URL are notified of sign-outs, "
                     + "and no client of logout-all, deleted users and expired sessions. Switch the feature on");
         }

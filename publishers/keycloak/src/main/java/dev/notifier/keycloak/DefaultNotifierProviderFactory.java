@@ -1,10 +1,14 @@
 package dev.notifier.keycloak;
 
+import dev.notifier.publisher.SessionEndedPublisher;
+import dev.notifier.publisher.monitoring.MicrometerMetrics;
+import dev.notifier.publisher.settings.InvalidSettingsException;
 import dev.notifier.publisher.settings.PublisherSettings;
 import dev.notifier.publisher.settings.SettingsReader;
-import dev.notifier.publisher.settings.InvalidSettingsException;
+import io.micrometer.core.instrument.Metrics;
 import java.io.IOException;
 import java.util.List;
+import java.util.Map;
 import org.jboss.logging.Logger;
 import org.keycloak.Config;
 import org.keycloak.models.ClientModel;
@@ -14,36 +18,39 @@ import org.keycloak.models.utils.PostMigrationEvent;
 import org.keycloak.provider.ProviderConfigProperty;
 import org.keycloak.provider.ServerInfoAwareProviderFactory;
 
-/** Reads the settings at the start, refuses to start with wrong ones, and runs the publisher. */
+/** Reads the settings, and starts and stops the publisher with Keycloak. Wrong settings prevent Keycloak's start. */
 public class DefaultNotifierProviderFactory implements NotifierProviderFactory, ServerInfoAwareProviderFactory {
-    private static final Logger LOG = Logger.getLogger(DefaultNotifierProviderFactory.class);
+    private static final Logger LOG = Logger.getLogger("dev.notifier.keycloak.PublisherFactory");
+    private static final String SETTING_PREFIX = "spi-notifier--publisher--";
 
     private PublisherSettings settings;
-    private volatile Publisher publisher;
+    private RealmFilter realms;
+    private volatile KeycloakPublisher publisher;
 
     @Override
     public void init(Config.Scope config) {
-        CompatibilityCheck.check();
-        settings = SettingsReader.read(config::get);
+        CompatibilityCheck.requireSupportedVersion();
+        settings = SettingsReader.read(config::get, SETTING_PREFIX, "notifier-keycloak");
+        realms = RealmFilter.parse(config.get("realms"));
     }
 
     @Override
     public void postInit(KeycloakSessionFactory factory) {
-        CompatibilityCheck.checkPlace(factory);
-        CompatibilityCheck.warn();
+        CompatibilityCheck.requireOwnProviders(factory);
+        CompatibilityCheck.warnOfLimitations();
         try {
-            publisher = Publisher.start(settings);
-        } catch (IOException failed) {
-            throw new InvalidSettingsException(List.of(SettingsReader.spelled("outboxFolder") + " names a folder that cannot be used ("
-                    + failed + "): see to its owner and its rights"));
+            publisher = new KeycloakPublisher(SessionEndedPublisher.start(settings, new MicrometerMetrics(Metrics.globalRegistry)), realms);
+        } catch (IOException failure) {
+            throw new InvalidSettingsException(List.of(SETTING_PREFIX + SettingsReader.toKebabCase("outboxFolder") + " names a folder that cannot be used ("
+                    + failure + "): see to its owner and its rights"));
         }
         LOG.infof("notifier: session ended events go to %s, by the outbox %s", settings.endpoint(), settings.outbox().folder());
         factory.register(event -> {
-            Publisher open = publisher;
-            if (open != null && event instanceof PostMigrationEvent) {
-                open.takeUp(sessions -> SessionTable.living(factory, sessions));
-            } else if (open != null && event instanceof ClientModel.ClientRemovedEvent removed) {
-                open.guarded("the removal of a client", () -> ClientEntryCache.remember(removed.getKeycloakSession(), removed.getClient()));
+            KeycloakPublisher current = publisher;
+            if (current != null && event instanceof PostMigrationEvent) {
+                current.publisher().startTakeover(sessions -> SessionTable.findLiving(factory, sessions));
+            } else if (current != null && event instanceof ClientModel.ClientRemovedEvent removed) {
+                current.runGuarded("the removal of a client", () -> ClientEntryCache.remember(removed.getKeycloakSession(), removed.getClient()));
             }
         });
     }
@@ -52,26 +59,26 @@ public class DefaultNotifierProviderFactory implements NotifierProviderFactory, 
     public NotifierProvider create(KeycloakSession session) {
         return new NotifierProvider() {
             @Override
-            public Publisher publisher() {
+            public KeycloakPublisher publisher() {
                 return publisher;
             }
 
             @Override
             public void close() {
-                // of the process, not of the session
+                // the publisher belongs to the process, not to the session
             }
         };
     }
 
     @Override
-    public Publisher publisher() {
+    public KeycloakPublisher publisher() {
         return publisher;
     }
 
     @Override
     public void close() {
         if (publisher != null) {
-            publisher.close(); // and is kept: a sign-out may still be under way, and its event is written all the same
+            publisher.publisher().close(); // the reference stays: a sign-out in progress still writes its event
         }
     }
 
@@ -81,8 +88,8 @@ public class DefaultNotifierProviderFactory implements NotifierProviderFactory, 
     }
 
     @Override
-    public java.util.Map<String, String> getOperationalInfo() {
-        return settings == null ? java.util.Map.of() : java.util.Map.of("endpoint", settings.endpoint().toString(), "outbox", settings.outbox().folder().toString());
+    public Map<String, String> getOperationalInfo() {
+        return settings == null ? Map.of() : Map.of("endpoint", settings.endpoint().toString(), "outbox", settings.outbox().folder().toString());
     }
 
     @Override

@@ -10,34 +10,34 @@ import org.keycloak.protocol.oidc.OIDCAdvancedConfigWrapper;
 import org.keycloak.protocol.oidc.OIDCLoginProtocol;
 import org.keycloak.protocol.oidc.OIDCProviderConfig;
 
-/** Posts to no client that has a back-channel logout URL, but notes that Keycloak wanted to. */
+/** OpenID Connect that records the sign-out of a client instead of posting a logout token to it. */
 final class PublishingLoginProtocol extends OIDCLoginProtocol {
     private final KeycloakSession keycloak;
-    private final Publisher publisher;
+    private final KeycloakPublisher publisher;
 
-    PublishingLoginProtocol(OIDCProviderConfig config, KeycloakSession keycloak, Publisher publisher) {
+    PublishingLoginProtocol(OIDCProviderConfig config, KeycloakSession keycloak, KeycloakPublisher publisher) {
         super(config);
         this.keycloak = keycloak;
         this.publisher = publisher;
     }
 
     @Override
-    public Response backchannelLogout(UserSessionModel user, AuthenticatedClientSessionModel client) {
-        if (!publisher.settings().tells(client.getRealm().getName())) {
-            return super.backchannelLogout(user, client);
+    public Response backchannelLogout(UserSessionModel userSession, AuthenticatedClientSessionModel clientSession) {
+        if (!publisher.publishes(clientSession.getRealm().getName())) {
+            return super.backchannelLogout(userSession, clientSession);
         }
-        publisher.guarded("a client's sign-out", () -> note(user, client));
-        String url = OIDCAdvancedConfigWrapper.fromClientModel(client.getClient()).getBackchannelLogoutUrl();
-        return url == null ? super.backchannelLogout(user, client) : Response.ok().build(); // admin URLs live on
+        publisher.runGuarded("a client's sign-out", () -> record(userSession, clientSession));
+        String url = OIDCAdvancedConfigWrapper.fromClientModel(clientSession.getClient()).getBackchannelLogoutUrl();
+        return url == null ? super.backchannelLogout(userSession, clientSession) : Response.ok().build(); // Keycloak still posts to admin URLs
     }
 
-    private void note(UserSessionModel user, AuthenticatedClientSessionModel client) {
-        if (!CompatibilityCheck.sessionsAreStored() && !user.isOffline()) {
-            UnstoredSessionEndCollector.of(keycloak, publisher).parted(user, client);
+    private void record(UserSessionModel userSession, AuthenticatedClientSessionModel clientSession) {
+        if (!CompatibilityCheck.areSessionsStored() && !userSession.isOffline()) {
+            UnstoredSessionEndCollector.of(keycloak, publisher).onClientSignOut(userSession, clientSession);
             return;
         }
-        ClientSignOut signOut = new ClientSignOut(user.getId(), client.getClient().getId(), user.isOffline());
-        keycloak.getTransactionManager().enlistAfterCompletion(new AbstractKeycloakTransaction() { // after the tables are written
+        ClientSignOut signOut = new ClientSignOut(userSession.getId(), clientSession.getClient().getId(), userSession.isOffline());
+        keycloak.getTransactionManager().enlistAfterCompletion(new AbstractKeycloakTransaction() { // Keycloak has written the tables by then
             @Override
             protected void commitImpl() {
                 publisher.clientSignOuts().end(signOut);

@@ -7,7 +7,7 @@ import org.keycloak.protocol.oidc.OIDCLoginProtocol;
 import org.keycloak.protocol.oidc.OIDCLoginProtocolFactory;
 import org.keycloak.protocol.oidc.OIDCProviderConfig;
 
-/** Keycloak's own OpenID Connect, with the same id and a higher order, without its POSTs to clients. */
+/** Replaces Keycloak's factory of OpenID Connect by its id and a higher order, so that Keycloak does not post to clients itself. */
 public class PublishingLoginProtocolFactory extends OIDCLoginProtocolFactory {
     private OIDCProviderConfig config;
 
@@ -19,7 +19,7 @@ public class PublishingLoginProtocolFactory extends OIDCLoginProtocolFactory {
 
     @Override
     public LoginProtocol create(KeycloakSession session) {
-        Publisher publisher = Publisher.of(session);
+        KeycloakPublisher publisher = KeycloakPublisher.of(session);
         OIDCLoginProtocol protocol = publisher == null ? new OIDCLoginProtocol(config) : new PublishingLoginProtocol(config, session, publisher);
         return protocol.setSession(session);
     }

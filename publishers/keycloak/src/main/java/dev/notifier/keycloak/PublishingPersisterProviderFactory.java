@@ -6,20 +6,22 @@ import org.keycloak.models.jpa.session.JpaUserSessionPersisterProviderFactory;
 import org.keycloak.models.session.UserSessionPersisterProvider;
 
 /**
- * Stands before the table of sessions: every session that ends is removed from it, and its clients can be read just before.
+ * Replaces Keycloak's factory of the session persister. Every session that ends is deleted by the persister, and its clients can
+ * be read just before.
  *
- * A proxy of the interface rather than a subclass: constructors and methods differ between the versions that one jar serves.
+ * The persister is wrapped by a proxy rather than extended, because its constructors and methods differ between the supported
+ * versions.
  */
 public class PublishingPersisterProviderFactory extends JpaUserSessionPersisterProviderFactory {
     @Override
     public UserSessionPersisterProvider create(KeycloakSession session) {
-        UserSessionPersisterProvider own = super.create(session);
-        Publisher publisher = Publisher.of(session);
+        UserSessionPersisterProvider persister = super.create(session);
+        KeycloakPublisher publisher = KeycloakPublisher.of(session);
         if (publisher == null) {
-            return own;
+            return persister;
         }
         return (UserSessionPersisterProvider) Proxy.newProxyInstance(PublishingPersisterProviderFactory.class.getClassLoader(),
-                new Class<?>[] {UserSessionPersisterProvider.class}, new PublishingPersisterHandler(session, own, publisher));
+                new Class<?>[] {UserSessionPersisterProvider.class}, new PublishingPersisterHandler(session, persister, publisher));
     }
 
     @Override

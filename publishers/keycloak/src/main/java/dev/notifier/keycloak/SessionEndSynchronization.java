@@ -1,8 +1,8 @@
 package dev.notifier.keycloak;
 
 import dev.notifier.keycloak.SessionTable.SessionRow;
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.outbox.OutboxEntry;
 import jakarta.transaction.RollbackException;
 import jakarta.transaction.Status;
@@ -19,149 +19,139 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.transaction.JtaTransactionManagerLookup;
 
 /**
- * What ends in one transaction of the database. It is on disk before the commit, and published after it.
+ * Collects the session ends of one database transaction. Their events are on disk before the commit and published after it.
  *
- * The transaction is JTA's own: in some versions Keycloak deletes sessions while its own list of transactions is already being
- * worked off, and takes no further one.
+ * The transaction is JTA's rather than Keycloak's: some versions delete sessions while Keycloak's own transactions are being
+ * committed, when no further one can be enlisted.
  */
 final class SessionEndSynchronization implements Synchronization {
-    private static final int PAGE = 500;
+    private static final int PAGE_SIZE = 500;
 
     private final KeycloakSession session;
-    private final Publisher publisher;
+    private final KeycloakPublisher publisher;
     private final Transaction transaction;
-    private final SessionEventFactory events;
-    private final Map<String, List<OutgoingEvent>> ended = new LinkedHashMap<>();
-    private final Map<String, List<OutgoingEvent>> parted = new LinkedHashMap<>();
-    private final Set<String> wentOffline = new HashSet<>();
-    private final BulkSessionDeletion mass;
-    private final List<OutgoingEvent> told = new ArrayList<>();
-    private OutboxEntry written;
-    private OutboxEntry writtenTold;
+    private final SessionEventFactory eventFactory;
+    private final BulkSessionDeletion bulkDeletion;
+    private final Map<SessionId, List<OutgoingEvent>> sessionEvents = new LinkedHashMap<>();
+    private final Map<SessionId, List<OutgoingEvent>> clientEvents = new LinkedHashMap<>();
+    private final Set<String> movedOffline = new HashSet<>();
+    private final List<OutgoingEvent> disabledUserEvents = new ArrayList<>();
+    private OutboxEntry deletionEntry;
+    private OutboxEntry disabledUserEntry;
 
-    private SessionEndSynchronization(KeycloakSession session, Publisher publisher, Transaction transaction) {
+    private SessionEndSynchronization(KeycloakSession session, KeycloakPublisher publisher, Transaction transaction) {
         this.session = session;
         this.publisher = publisher;
         this.transaction = transaction;
-        this.events = new SessionEventFactory(session, publisher);
-        this.mass = new BulkSessionDeletion(session, publisher);
+        this.eventFactory = new SessionEventFactory(session, publisher);
+        this.bulkDeletion = new BulkSessionDeletion(session, publisher);
     }
 
-    /** Those of the transaction that runs in this session. */
-    static SessionEndSynchronization enlisted(KeycloakSession session, Publisher publisher) {
+    /** Registers a synchronization with the current transaction of this session. */
+    static SessionEndSynchronization register(KeycloakSession session, KeycloakPublisher publisher) {
         try {
-            Transaction running = running(session);
-            if (running == null) {
-                throw new IllegalStateException("no transaction is running");
+            Transaction transaction = currentTransaction(session);
+            if (transaction == null) {
+                throw new IllegalStateException("no transaction is active");
             }
-            SessionEndSynchronization made = new SessionEndSynchronization(session, publisher, running);
-            running.registerSynchronization(made);
-            return made;
-        } catch (RollbackException | SystemException failed) {
-            throw new IllegalStateException(failed);
+            SessionEndSynchronization synchronization = new SessionEndSynchronization(session, publisher, transaction);
+            transaction.registerSynchronization(synchronization);
+            return synchronization;
+        } catch (RollbackException | SystemException failure) {
+            throw new IllegalStateException(failure);
         }
     }
 
-    private static Transaction running(KeycloakSession session) throws SystemException {
+    private static Transaction currentTransaction(KeycloakSession session) throws SystemException {
         return session.getProvider(JtaTransactionManagerLookup.class).getTransactionManager().getTransaction();
     }
 
-    /** False once another transaction runs in the session. */
-    boolean isOfThisTransaction() {
+    /** Returns false once the session has another transaction. */
+    boolean belongsToCurrentTransaction() {
         try {
-            return transaction.equals(running(session));
-        } catch (SystemException failed) {
+            return transaction.equals(currentTransaction(session));
+        } catch (SystemException failure) {
             return false;
         }
     }
 
     /** A session is about to be deleted. */
-    void ended(String id, boolean offline) {
-        SessionRow row = SessionTable.session(session, id, offline);
+    void onSessionDeletion(String id, boolean offline) {
+        SessionRow row = SessionTable.find(session, id, offline);
         if (row != null) {
-            ended.put(name(id, offline), events.of(row, null, Lane.EVENTS, null, null, ""));
+            sessionEvents.put(new SessionId(id, offline), eventFactory.create(row, Lane.EVENTS, null));
         }
     }
 
-    /** Keycloak signs one client out of a session that lives on. */
-    void parted(String id, String client, boolean offline) {
-        SessionRow row = SessionTable.session(session, id, offline);
+    /** Keycloak is signing one client out of a session that continues. */
+    void onClientSignOut(String id, String client, boolean offline) {
+        SessionRow row = SessionTable.find(session, id, offline);
         if (row != null) {
-            parted.merge(name(id, offline), events.of(row, null, Lane.EVENTS, null, client, ""), (one, other) -> {
-                List<OutgoingEvent> both = new ArrayList<>(one);
-                both.addAll(other);
-                return both;
-            });
+            clientEvents.computeIfAbsent(new SessionId(id, offline), key -> new ArrayList<>()).addAll(eventFactory.createForClient(row, client));
         }
     }
 
-    /** The first sign-in with `offline_access`: Keycloak makes the session an offline session of the same id. The session does not end. */
-    void wentOffline(String id) {
-        wentOffline.add(id);
+    /**
+     * A session becomes an offline session of the same id, at the first sign-in with `offline_access`. Its deletion is not a
+     * session end.
+     */
+    void onMovedOffline(String id) {
+        movedOffline.add(id);
     }
 
-    /** Read many sessions that may be about to be deleted. The events of deleted sessions are published. */
-    void mass(SessionCriteria candidates, Lane lane, String reason) {
-        mass.read(events, candidates, lane, reason);
+    /** Many sessions may be about to be deleted. */
+    void onBulkDeletion(SessionCriteria criteria, Lane lane, String reason) {
+        bulkDeletion.prepare(eventFactory, criteria, lane, reason);
     }
 
-    /** All sessions of `mass` are deleted. */
-    void late() {
-        mass.readLate();
+    /** All sessions of a realm have been deleted in this transaction. */
+    void onAllDeleted() {
+        bulkDeletion.prepareLateSessions();
     }
 
-    /** A user is disabled. The sessions live on in Keycloak, but not at the clients. */
-    void disabled(SessionCriteria candidates) {
-        for (int kind = 0; kind < candidates.kinds().size(); kind++) {
-            String after = "";
-            List<SessionRow> page;
-            do {
-                page = SessionTable.page(session, candidates, kind, after, PAGE);
-                for (SessionRow row : page) {
-                    String salt = "disabled" + System.currentTimeMillis();
-                    told.addAll(events.of(row, null, Lane.EVENTS, "terminated", null, salt).stream().map(OutgoingEvent::notToBeLookedUp).toList());
-                }
-                after = page.isEmpty() ? after : page.get(page.size() - 1).id();
-            } while (page.size() == PAGE);
+    /** A user has been disabled. The sessions continue in Keycloak, but the clients are notified. */
+    void onUserDisabled(SessionCriteria criteria) {
+        for (int kind = 0; kind < criteria.kinds().size(); kind++) {
+            SessionTable.forEachPage(session, criteria, kind, PAGE_SIZE, page -> page.forEach(row -> disabledUserEvents.addAll(
+                    eventFactory.createForDisabledUser(row).stream().map(OutgoingEvent::withoutLookup).toList())));
         }
     }
 
     @Override
     public void beforeCompletion() {
-        publisher.guarded("writing endings", () -> {
-            wentOffline.forEach(id -> ended.remove(name(id, false)));
-            parted.keySet().removeAll(ended.keySet());
-            List<OutgoingEvent> all = new ArrayList<>();
-            ended.values().forEach(all::addAll);
-            parted.values().forEach(all::addAll);
-            if (!all.isEmpty()) {
-                written = publisher.outbox().prepare(all);
+        publisher.runGuarded("writing events", () -> {
+            movedOffline.forEach(id -> sessionEvents.remove(new SessionId(id, false)));
+            clientEvents.keySet().removeAll(sessionEvents.keySet());
+            List<OutgoingEvent> events = new ArrayList<>();
+            sessionEvents.values().forEach(events::addAll);
+            clientEvents.values().forEach(events::addAll);
+            if (!events.isEmpty()) {
+                deletionEntry = publisher.outbox().prepare(events);
             }
-            if (!told.isEmpty()) {
-                writtenTold = publisher.outbox().prepare(told);
+            if (!disabledUserEvents.isEmpty()) {
+                disabledUserEntry = publisher.outbox().prepare(disabledUserEvents);
             }
         });
     }
 
     @Override
     public void afterCompletion(int status) {
-        publisher.guarded("handing endings over", () -> {
+        publisher.runGuarded("handing events over", () -> {
             boolean committed = status == Status.STATUS_COMMITTED;
-            mass.complete(committed);
-            if (written != null && committed) {
-                publisher.outbox().happened(written);
-            } else if (written != null) {
-                publisher.outbox().lookUp(written, false); // it may be committed even so, if the connection broke
+            bulkDeletion.complete(committed);
+            if (deletionEntry != null && committed) {
+                publisher.outbox().commit(deletionEntry);
+            } else if (deletionEntry != null) {
+                publisher.outbox().lookUp(deletionEntry, false); // the database may have committed before the connection broke
             }
-            if (writtenTold != null && committed) {
-                publisher.outbox().happened(writtenTold);
-            } else if (writtenTold != null) {
-                publisher.outbox().undone(writtenTold);
+            if (disabledUserEntry != null && committed) {
+                publisher.outbox().commit(disabledUserEntry);
+            } else if (disabledUserEntry != null) {
+                publisher.outbox().rollBack(disabledUserEntry);
             }
         });
     }
 
-    private static String name(String id, boolean offline) {
-        return id + (offline ? "\noffline" : "");
+    private record SessionId(String id, boolean offline) {
     }
 }

@@ -3,10 +3,9 @@ package dev.notifier.keycloak;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.notifier.keycloak.SessionTable.ClientRow;
 import dev.notifier.keycloak.SessionTable.SessionRow;
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.SessionEnded;
-import dev.notifier.publisher.event.SessionKey;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
@@ -18,64 +17,84 @@ import java.util.Optional;
 import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.RealmModel;
 
-/** Makes events of rows, with what one session of Keycloak's knows of realms and clients. */
+/** Creates events from rows, with the realms and clients as one session of Keycloak reads them. */
 final class SessionEventFactory {
     private final KeycloakSession session;
-    private final Publisher publisher;
-    private final Map<String, Optional<ClientEntryCache>> clients = new HashMap<>();
+    private final KeycloakPublisher publisher;
+    private final Map<String, Optional<ClientEntryCache>> clientsByRealm = new HashMap<>();
 
-    SessionEventFactory(KeycloakSession session, Publisher publisher) {
+    SessionEventFactory(KeycloakSession session, KeycloakPublisher publisher) {
         this.session = session;
         this.publisher = publisher;
     }
 
-    /** Where rows are read. */
+    /** Returns the session in which rows are read. */
     KeycloakSession session() {
         return session;
     }
 
+    /** Returns the events of a session that ends. */
+    List<OutgoingEvent> create(SessionRow row, Lane lane, String reason) {
+        return create(row, null, lane, reason);
+    }
+
     /**
-     * The events of a session.
+     * Returns the events of a session that ends.
      *
-     * @param removed the realm, where it may be gone from the database already
-     * @param only one client, by Keycloak's internal id; null for all
+     * @param realm the realm if it may have been deleted from the database already; may be null
      */
-    List<OutgoingEvent> of(SessionRow row, RealmModel removed, Lane lane, String reason, String only, String salt) {
-        ClientEntryCache known = clients.computeIfAbsent(row.realm(), id -> Optional.ofNullable(clientsOf(id, removed))).orElse(null);
-        if (known == null) {
+    List<OutgoingEvent> create(SessionRow row, RealmModel realm, Lane lane, String reason) {
+        return create(row, realm, lane, reason, row.clients(), null, "");
+    }
+
+    /** Returns the events of the end of a session for one client, by Keycloak's internal id. */
+    List<OutgoingEvent> createForClient(SessionRow row, String client) {
+        List<ClientRow> clients = row.clients().stream().filter(each -> each.client().equals(client)).toList();
+        return create(row, null, Lane.EVENTS, null, clients, client, "");
+    }
+
+    /** Returns the events that notify the clients of a disabled user. Each call returns other ids, since the session continues. */
+    List<OutgoingEvent> createForDisabledUser(SessionRow row) {
+        return create(row, null, Lane.EVENTS, "terminated", row.clients(), null, "disabled" + System.currentTimeMillis());
+    }
+
+    private List<OutgoingEvent> create(SessionRow row, RealmModel realm, Lane lane, String reason, List<ClientRow> clients, String onlyClient, String salt) {
+        ClientEntryCache cache = clientsByRealm.computeIfAbsent(row.realm(), id -> Optional.ofNullable(readRealm(id, realm))).orElse(null);
+        if (cache == null) {
             return List.of();
         }
-        Map<String, List<ObjectNode>> byIssuer = new LinkedHashMap<>();
-        StringBuilder salted = new StringBuilder(salt);
-        for (ClientRow client : row.clients()) {
-            ObjectNode entry = only == null || only.equals(client.client()) ? entry(known, client, row.user()) : null;
+        Map<String, List<ObjectNode>> entriesByIssuer = new LinkedHashMap<>();
+        StringBuilder idSalt = new StringBuilder(salt);
+        for (ClientRow client : clients) {
+            ObjectNode entry = createEntry(cache, client, row.user());
             if (entry != null) {
-                byIssuer.computeIfAbsent(client.issuer(), key -> new ArrayList<>()).add(entry);
-                salted.append(only == null ? "" : String.valueOf(client.timestamp()));
+                entriesByIssuer.computeIfAbsent(client.issuer(), key -> new ArrayList<>()).add(entry);
+                idSalt.append(onlyClient == null ? "" : String.valueOf(client.timestamp()));
             }
         }
-        SessionKey key = new SessionKey(row.id(), row.createdOn(), row.offline(), only);
+        SessionRowKey key = new SessionRowKey(row.id(), row.createdOn(), row.offline(), onlyClient);
         Instant now = Instant.now().truncatedTo(ChronoUnit.MILLIS);
-        List<OutgoingEvent> found = new ArrayList<>();
-        byIssuer.forEach((issuer, entries) -> {
-            if (!entries.stream().allMatch(ClientEntryCache::isNobody)) {
-                found.addAll(new SessionEnded(key, issuer, row.user(), entries, now, reason, salted.toString()).events(lane));
+        List<OutgoingEvent> events = new ArrayList<>();
+        entriesByIssuer.forEach((issuer, entries) -> {
+            if (!entries.stream().allMatch(ClientEntryCache::isOwnWithoutAddress)) {
+                String idSource = key.toIdSource(issuer, idSalt.toString());
+                events.addAll(new SessionEnded(key.toSessionKey(), idSource, issuer, row.user(), row.id(), entries, now, reason).toEvents(lane));
             }
         });
-        return found;
+        return events;
     }
 
-    /** One client that cannot be read takes no other with it. */
-    private ObjectNode entry(ClientEntryCache known, ClientRow client, String user) {
+    /** Returns null if the client is deleted, is not an OpenID Connect client, or cannot be read. The others are published. */
+    private ObjectNode createEntry(ClientEntryCache cache, ClientRow client, String user) {
         ObjectNode[] entry = new ObjectNode[1];
-        publisher.guarded("reading a client", () -> entry[0] = known.entry(client.client(), client.issuer(), user));
-        return entry[0]; // null if the client is deleted, or not of OpenID Connect
+        publisher.runGuarded("reading a client", () -> entry[0] = cache.entry(client.client(), client.issuer(), user));
+        return entry[0];
     }
 
-    /** Read the realm again: the realm of the request may belong to a finished transaction. Null if its endings are not published. */
-    private ClientEntryCache clientsOf(String id, RealmModel removed) {
+    /** Reads the realm again, because the request's model may belong to a finished transaction. Returns null if the realm is not published. */
+    private ClientEntryCache readRealm(String id, RealmModel removed) {
         RealmModel realm = session.realms().getRealm(id);
         String name = realm != null ? realm.getName() : removed == null ? null : removed.getName();
-        return name == null || !publisher.settings().tells(name) ? null : new ClientEntryCache(session, realm, publisher.settings().includeClientMetadata());
+        return name == null || !publisher.publishes(name) ? null : new ClientEntryCache(session, realm, publisher.settings().includeClientMetadata());
     }
 }

@@ -11,11 +11,13 @@ import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Consumer;
 import org.keycloak.connections.jpa.JpaConnectionProvider;
 import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.KeycloakSessionFactory;
@@ -25,44 +27,50 @@ import org.keycloak.models.utils.KeycloakModelUtils;
 import org.keycloak.storage.StorageId;
 import org.keycloak.util.JsonSerialization;
 
-/** The tables of sessions, read as they stand: expired sessions too. By columns alone, which are the same in all versions. */
+/**
+ * Reads Keycloak's tables of sessions and their clients, also expired ones. Queries name columns rather than entities, because only
+ * the columns are the same in all supported versions.
+ */
 final class SessionTable {
-    private static final String CLIENT = "select c.userSessionId, c.clientId, c.clientStorageProvider, c.externalClientId, c.timestamp, c.data from PersistentClientSessionEntity c";
-    private static final String CLIENTS = CLIENT + " where c.offline = :offline and c.userSessionId ";
-    private static final String CLIENTS_OF_SESSIONS = CLIENT + ", PersistentUserSessionEntity s where s.offline = :offline and c.offline = s.offline"
+    private static final String ALL_CLIENTS = "select c.userSessionId, c.clientId, c.clientStorageProvider, c.externalClientId, c.timestamp, c.data from PersistentClientSessionEntity c";
+    private static final String CLIENTS = ALL_CLIENTS + " where c.offline = :offline and c.userSessionId ";
+    private static final String CLIENTS_OF_SESSIONS = ALL_CLIENTS + ", PersistentUserSessionEntity s where s.offline = :offline and c.offline = s.offline"
             + " and c.userSessionId = s.userSessionId and ";
     private static final String SESSIONS = "select s.userSessionId, s.realmId, s.userId, s.createdOn from PersistentUserSessionEntity s where s.offline = :offline and ";
 
-    /** Some databases take no longer list. */
-    private static final int MOST_IDS = 1_000;
+    /** Some databases refuse longer lists. */
+    private static final int MAX_IDS = 1_000;
 
     private static final JsonFactory JSON = JsonSerialization.mapper.getFactory();
-    private static final boolean REMEMBER_ME = Arrays.stream(PersistentUserSessionEntity.class.getDeclaredFields()).anyMatch(each -> each.getName().equals("rememberMe"));
+    private static final boolean HAS_REMEMBER_ME_COLUMN = Arrays.stream(PersistentUserSessionEntity.class.getDeclaredFields()).anyMatch(each -> each.getName().equals("rememberMe"));
 
     private SessionTable() {
     }
 
-    /** @param clients of the session, in the order of the table */
+    /**
+     * A session.
+     *
+     * @param createdOn in seconds
+     */
     record SessionRow(String id, String realm, String user, int createdOn, boolean offline, List<ClientRow> clients) {
-        SessionKey key() {
-            return new SessionKey(id, createdOn, offline, null);
-        }
     }
 
     /**
+     * A client of a session.
+     *
      * @param client Keycloak's internal id
-     * @param issuer as it stood in the client's ID token; null if there was none
+     * @param issuer the issuer in the client's ID token; null without an ID token
      */
     record ClientRow(String client, int timestamp, String issuer) {
     }
 
-    /** True if this Keycloak keeps remember me in a column, and has a separate expiry rule for such sessions. */
-    static boolean hasRememberMe() {
-        return REMEMBER_ME;
+    /** Returns whether this Keycloak has a column for remember me, and a separate expiry rule for such sessions. */
+    static boolean hasRememberMeColumn() {
+        return HAS_REMEMBER_ME_COLUMN;
     }
 
-    /** The session, or null. */
-    static SessionRow session(KeycloakSession session, String id, boolean offline) {
+    /** Returns the session, or null. */
+    static SessionRow find(KeycloakSession session, String id, boolean offline) {
         EntityManager entities = entities(session);
         List<Object[]> found = query(entities, SESSIONS + "s.userSessionId = :id")
                 .setParameter("offline", flag(offline)).setParameter("id", id).getResultList();
@@ -71,29 +79,37 @@ final class SessionTable {
         return rows.get(id);
     }
 
-    /**
-     * So many of the candidates whose ids come after this one, in the order of their ids.
-     *
-     * Both queries have the same text for each page: Hibernate needs longer than the database for a query with 500 ids.
-     */
-    static List<SessionRow> page(KeycloakSession session, SessionCriteria candidates, int kind, String after, int most) {
+    /** Passes the selected sessions of one kind to the consumer in pages, in the order of their ids. */
+    static void forEachPage(KeycloakSession session, SessionCriteria criteria, int kind, int pageSize, Consumer<List<SessionRow>> consumer) {
+        String lastId = "";
+        List<SessionRow> page;
+        do {
+            page = readPage(session, criteria, kind, lastId, pageSize);
+            consumer.accept(page);
+            lastId = page.isEmpty() ? lastId : page.get(page.size() - 1).id();
+        } while (page.size() == pageSize);
+    }
+
+    /** Both queries have the same text for each page: Hibernate parses a query with 500 ids longer than the database runs it. */
+    private static List<SessionRow> readPage(KeycloakSession session, SessionCriteria criteria, int kind, String afterId, int pageSize) {
         EntityManager entities = entities(session);
-        boolean offline = candidates.kinds().get(kind);
-        String page = "s.realmId = :realm and s.userSessionId > :after and " + candidates.conditions().get(kind);
-        List<Object[]> found = candidates(entities, SESSIONS + page + " order by s.userSessionId", candidates, kind, after).setMaxResults(most).getResultList();
-        if (found.isEmpty()) {
+        String condition = "s.realmId = :realm and s.userSessionId > :after and " + criteria.conditions().get(kind);
+        List<Object[]> sessions = query(entities, SESSIONS + condition + " order by s.userSessionId", criteria, kind, afterId).setMaxResults(pageSize)
+                .getResultList();
+        if (sessions.isEmpty()) {
             return List.of();
         }
-        Map<String, SessionRow> rows = rows(found, offline);
-        String last = (String) found.get(found.size() - 1)[0];
-        addClients(rows, candidates(entities, CLIENTS_OF_SESSIONS + page + " and s.userSessionId <= :last", candidates, kind, after).setParameter("last", last));
+        Map<String, SessionRow> rows = rows(sessions, criteria.kinds().get(kind));
+        String lastId = (String) sessions.get(sessions.size() - 1)[0];
+        addClients(rows, query(entities, CLIENTS_OF_SESSIONS + condition + " and s.userSessionId <= :last", criteria, kind, afterId)
+                .setParameter("last", lastId));
         return List.copyOf(rows.values());
     }
 
-    private static TypedQuery<Object[]> candidates(EntityManager entities, String text, SessionCriteria candidates, int kind, String after) {
-        TypedQuery<Object[]> query = query(entities, text).setParameter("realm", candidates.realm().getId()).setParameter("after", after)
-                .setParameter("offline", flag(candidates.kinds().get(kind)));
-        candidates.parameters().forEach((name, value) -> {
+    private static TypedQuery<Object[]> query(EntityManager entities, String text, SessionCriteria criteria, int kind, String afterId) {
+        TypedQuery<Object[]> query = query(entities, text).setParameter("realm", criteria.realm().getId()).setParameter("after", afterId)
+                .setParameter("offline", flag(criteria.kinds().get(kind)));
+        criteria.parameters().forEach((name, value) -> {
             if (text.matches("(?s).*:" + name + "\\b.*")) {
                 query.setParameter(name, value);
             }
@@ -109,7 +125,7 @@ final class SessionTable {
         return rows;
     }
 
-    /** A session that started between both queries is left to the next page. */
+    /** Ignores clients of other sessions, such as one that started between the two queries. */
     private static void addClients(Map<String, SessionRow> rows, TypedQuery<Object[]> clients) {
         for (Object[] each : clients.getResultList()) {
             SessionRow row = rows.get((String) each[0]);
@@ -123,21 +139,21 @@ final class SessionTable {
         return PersistentClientSessionEntity.EXTERNAL.equals(row[1]) ? new StorageId((String) row[2], (String) row[3]).getId() : (String) row[1];
     }
 
-    /** The note `iss`, read without making anything of the rest, which is long. */
+    /** Returns the note `iss`. The JSON is streamed, because the rest of it is long. */
     private static String issuer(String data) {
         if (data == null) {
             return null;
         }
         try (JsonParser json = JSON.createParser(data)) {
-            boolean found = json.nextToken() == JsonToken.START_OBJECT && goTo(json, "notes") && json.currentToken() == JsonToken.START_OBJECT && goTo(json, "iss");
+            boolean found = json.nextToken() == JsonToken.START_OBJECT && moveTo(json, "notes") && json.currentToken() == JsonToken.START_OBJECT && moveTo(json, "iss");
             return found && json.currentToken() == JsonToken.VALUE_STRING ? json.getText() : null;
         } catch (IOException unreadable) {
             return null;
         }
     }
 
-    /** At the value of this member of the object that was entered; false if it has none. */
-    private static boolean goTo(JsonParser json, String member) throws IOException {
+    /** Moves to the value of a member of the current object. Returns false if the object does not have it. */
+    private static boolean moveTo(JsonParser json, String member) throws IOException {
         while (json.nextToken() == JsonToken.FIELD_NAME) {
             boolean found = json.currentName().equals(member);
             json.nextToken();
@@ -149,40 +165,51 @@ final class SessionTable {
         return false;
     }
 
-    /** The sessions that live, read in a separate transaction: with repeatable reads an older transaction would still see deleted rows. */
-    static Set<SessionKey> living(KeycloakSessionFactory factory, Collection<SessionKey> keys) {
+    /**
+     * Returns those of the keys whose rows exist. Reads in a separate transaction, since an older one would still find deleted rows
+     * (repeatable read).
+     */
+    static Set<SessionKey> findLiving(KeycloakSessionFactory factory, Collection<SessionKey> keys) {
+        Map<SessionRowKey, SessionKey> keyByRow = new LinkedHashMap<>();
+        for (SessionKey key : keys) {
+            SessionRowKey row = SessionRowKey.parse(key);
+            if (row != null) {
+                keyByRow.put(row, key);
+            }
+        }
         Set<SessionKey> living = new HashSet<>();
         KeycloakModelUtils.runJobInTransaction(factory, session -> {
             for (boolean offline : new boolean[] {false, true}) {
-                List<SessionKey> kind = keys.stream().filter(each -> each.offline() == offline).toList();
-                for (int from = 0; from < kind.size(); from += MOST_IDS) {
-                    living.addAll(living(entities(session), kind.subList(from, Math.min(from + MOST_IDS, kind.size())), offline));
+                List<SessionRowKey> rows = keyByRow.keySet().stream().filter(each -> each.offline() == offline).toList();
+                for (int from = 0; from < rows.size(); from += MAX_IDS) {
+                    findExisting(entities(session), rows.subList(from, Math.min(from + MAX_IDS, rows.size())), offline)
+                            .forEach(row -> living.add(keyByRow.get(row)));
                 }
             }
         });
         return living;
     }
 
-    private static List<SessionKey> living(EntityManager entities, List<SessionKey> keys, boolean offline) {
-        List<String> ids = keys.stream().map(SessionKey::id).distinct().toList();
-        Map<String, Integer> sessions = new LinkedHashMap<>();
+    private static List<SessionRowKey> findExisting(EntityManager entities, List<SessionRowKey> keys, boolean offline) {
+        List<String> ids = keys.stream().map(SessionRowKey::id).distinct().toList();
+        Map<String, Integer> createdOnById = new HashMap<>();
         query(entities, "select s.userSessionId, s.createdOn from PersistentUserSessionEntity s where s.offline = :offline and s.userSessionId in (:ids)")
                 .setParameter("offline", flag(offline)).setParameter("ids", ids).getResultList()
-                .forEach(each -> sessions.put((String) each[0], ((Number) each[1]).intValue()));
-        Set<String> parts = new HashSet<>();
+                .forEach(each -> createdOnById.put((String) each[0], ((Number) each[1]).intValue()));
+        Set<String> clients = new HashSet<>();
         if (keys.stream().anyMatch(each -> each.client() != null)) {
             query(entities, CLIENTS + "in (:ids)").setParameter("offline", flag(offline)).setParameter("ids", ids).getResultList()
-                    .forEach(each -> parts.add(each[0] + "\n" + clientId(each)));
+                    .forEach(each -> clients.add(each[0] + "\n" + clientId(each)));
         }
-        return keys.stream().filter(each -> Integer.valueOf(each.createdOn()).equals(sessions.get(each.id()))
-                && (each.client() == null || parts.contains(each.id() + "\n" + each.client()))).toList();
+        return keys.stream().filter(each -> Integer.valueOf(each.createdOn()).equals(createdOnById.get(each.id()))
+                && (each.client() == null || clients.contains(each.id() + "\n" + each.client()))).toList();
     }
 
     private static EntityManager entities(KeycloakSession session) {
         return session.getProvider(JpaConnectionProvider.class).getEntityManager();
     }
 
-    /** Create a query that does not flush Keycloak's pending changes, so that their errors do not occur here. */
+    /** Creates a query that does not flush Keycloak's pending changes, so that their errors do not occur here. */
     private static TypedQuery<Object[]> query(EntityManager entities, String text) {
         return entities.createQuery(text, Object[].class).setFlushMode(FlushModeType.COMMIT);
     }

@@ -1,11 +1,8 @@
 package dev.notifier.keycloak;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.event.SessionEnded;
-import dev.notifier.publisher.event.SessionKey;
-import dev.notifier.publisher.outbox.OutboxEntry;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
@@ -18,60 +15,67 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.UserSessionModel;
 import org.keycloak.protocol.oidc.OIDCLoginProtocol;
 
-/** Where sessions are not in the database: what Keycloak would have posted, gathered for each session within a request. */
+/**
+ * Publishes sign-outs if Keycloak does not store online sessions in the database. Collects the clients to which Keycloak would
+ * post within a request, so that each session has one event per issuer.
+ */
 final class UnstoredSessionEndCollector extends AbstractKeycloakTransaction {
     private static final String ATTRIBUTE = UnstoredSessionEndCollector.class.getName();
 
     private final KeycloakSession session;
-    private final Publisher publisher;
-    private final Map<String, Gathered> gathered = new LinkedHashMap<>();
+    private final KeycloakPublisher publisher;
+    private final Map<SessionAtIssuer, SignedOutClients> clients = new LinkedHashMap<>();
 
-    private UnstoredSessionEndCollector(KeycloakSession session, Publisher publisher) {
+    private UnstoredSessionEndCollector(KeycloakSession session, KeycloakPublisher publisher) {
         this.session = session;
         this.publisher = publisher;
     }
 
-    static UnstoredSessionEndCollector of(KeycloakSession session, Publisher publisher) {
-        UnstoredSessionEndCollector found = session.getAttribute(ATTRIBUTE, UnstoredSessionEndCollector.class);
-        if (found == null) {
-            found = new UnstoredSessionEndCollector(session, publisher);
-            session.getTransactionManager().enlistAfterCompletion(found);
-            session.setAttribute(ATTRIBUTE, found);
+    /** Returns the collector of this request. */
+    static UnstoredSessionEndCollector of(KeycloakSession session, KeycloakPublisher publisher) {
+        UnstoredSessionEndCollector collector = session.getAttribute(ATTRIBUTE, UnstoredSessionEndCollector.class);
+        if (collector == null) {
+            collector = new UnstoredSessionEndCollector(session, publisher);
+            session.getTransactionManager().enlistAfterCompletion(collector);
+            session.setAttribute(ATTRIBUTE, collector);
         }
-        return found;
+        return collector;
     }
 
-    void parted(UserSessionModel user, AuthenticatedClientSessionModel client) {
-        String issuer = client.getNote(OIDCLoginProtocol.ISSUER);
-        String subject = user.getUser().getId();
-        ObjectNode entry = issuer == null ? null : new ClientEntryCache(session, client.getRealm(), publisher.settings().includeClientMetadata())
-                .entry(client.getClient().getId(), issuer, subject);
-        if (entry != null && !ClientEntryCache.isNobody(entry)) {
-            Gathered of = gathered.computeIfAbsent(user.getId() + '\n' + issuer, key -> new Gathered(new SessionKey(user.getId(), user.getStarted(), false, null),
-                    issuer, subject, new ArrayList<>(), new StringBuilder()));
-            of.clients.add(entry);
-            of.salt.append(client.getClient().getId()).append(client.getStarted());
+    /** Keycloak signs a client out of a session. */
+    void onClientSignOut(UserSessionModel userSession, AuthenticatedClientSessionModel clientSession) {
+        String issuer = clientSession.getNote(OIDCLoginProtocol.ISSUER);
+        String user = userSession.getUser().getId();
+        String client = clientSession.getClient().getId();
+        ObjectNode entry = issuer == null ? null
+                : new ClientEntryCache(session, clientSession.getRealm(), publisher.settings().includeClientMetadata()).entry(client, issuer, user);
+        if (entry != null && !ClientEntryCache.isOwnWithoutAddress(entry)) {
+            SessionAtIssuer key = new SessionAtIssuer(new SessionRowKey(userSession.getId(), userSession.getStarted(), false, null), issuer, user);
+            SignedOutClients signedOut = clients.computeIfAbsent(key, absent -> new SignedOutClients(new ArrayList<>(), new StringBuilder()));
+            signedOut.entries.add(entry);
+            signedOut.idSalt.append(client).append(clientSession.getStarted());
         }
     }
 
     @Override
     protected void commitImpl() {
-        publisher.guarded("handing endings over", () -> gathered.values().forEach(each -> {
-            List<OutgoingEvent> events = new SessionEnded(each.session, each.issuer, each.subject, each.clients, Instant.now().truncatedTo(ChronoUnit.MILLIS), null,
-                    each.salt.toString()).events(Lane.EVENTS);
-            OutboxEntry entry = publisher.outbox().prepare(events);
-            if (entry != null) {
-                publisher.outbox().happened(entry);
-            }
+        Instant now = Instant.now().truncatedTo(ChronoUnit.MILLIS);
+        publisher.runGuarded("handing events over", () -> clients.forEach((key, signedOut) -> {
+            String idSource = key.session.toIdSource(key.issuer, signedOut.idSalt.toString());
+            publisher.publisher().publishSessionEnded(new SessionEnded(key.session.toSessionKey(), idSource, key.issuer, key.user, key.session.id(),
+                    signedOut.entries, now, null), Lane.EVENTS);
         }));
-        gathered.clear();
+        clients.clear();
     }
 
     @Override
     protected void rollbackImpl() {
-        gathered.clear();
+        clients.clear();
     }
 
-    private record Gathered(SessionKey session, String issuer, String subject, List<ObjectNode> clients, StringBuilder salt) {
+    private record SessionAtIssuer(SessionRowKey session, String issuer, String user) {
+    }
+
+    private record SignedOutClients(List<ObjectNode> entries, StringBuilder idSalt) {
     }
 }

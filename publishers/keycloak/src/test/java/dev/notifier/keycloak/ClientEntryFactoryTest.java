@@ -2,21 +2,21 @@ package dev.notifier.keycloak;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import dev.notifier.keycloak.ClientEntryFactory.Client;
-import dev.notifier.keycloak.ClientEntryFactory.Surroundings;
+import dev.notifier.keycloak.ClientEntryFactory.ClientAttributes;
+import dev.notifier.keycloak.ClientEntryFactory.RealmContext;
 import java.util.HashMap;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
 
 class ClientEntryFactoryTest {
-    private static final Surroundings AROUND = new Surroundings("https://kc.example.com/auth", "https://admin.example.com/auth", "PS256");
+    private static final RealmContext REALM = new RealmContext("https://kc.example.com/auth", "https://admin.example.com/auth", "PS256");
 
     private static String entry(boolean enabled, String root, String... attributes) {
         Map<String, String> given = new HashMap<>();
         for (int i = 0; i < attributes.length; i += 2) {
             given.put(attributes[i], attributes[i + 1]);
         }
-        return ClientEntryFactory.of(new Client("shop", enabled, root, given.get("page"), given::get), AROUND).toString();
+        return ClientEntryFactory.create(new ClientAttributes("shop", enabled, root, given.get("page"), given::get), REALM).toString();
     }
 
     private static String expected(String uri, boolean session, String algorithm) {
@@ -25,27 +25,27 @@ class ClientEntryFactoryTest {
     }
 
     @Test
-    void aClientWithAnAddressIsTold() {
+    void aClientWithAnAddressHasItsMetadata() {
         assertEquals(expected("https://shop.example.com/logout", true, "ES256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/logout",
                 "backchannel.logout.session.required", "true", "id.token.signed.response.alg", "ES256"));
     }
 
     @Test
-    void theRealmsAlgorithmHoldsWhereTheClientNamesNone() {
+    void theRealmsAlgorithmIsTheDefault() {
         assertEquals(expected("https://shop.example.com/", false, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/"));
         assertEquals(expected("https://shop.example.com/", false, "PS256"),
                 entry(true, null, "backchannel.logout.url", "https://shop.example.com/", "id.token.signed.response.alg", "any"));
     }
 
     @Test
-    void notifiersOwnAttributesWin() {
+    void notifiersAttributesTakePrecedence() {
         assertEquals(expected("https://other.example.com/", true, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/",
                 "backchannel.logout.session.required", "false", "notifier.backchannel_logout_uri", "https://other.example.com/",
                 "notifier.backchannel_logout_session_required", "true"));
     }
 
     @Test
-    void nullSaysThatAClientHasNoAddress() {
+    void aClientWithoutAnAddressHasNull() {
         String none = "{\"client_id\":\"shop\",\"backchannel_logout_uri\":null}";
         assertEquals(none, entry(true, "https://shop.example.com"));
         assertEquals(none, entry(true, null, "backchannel.logout.url", " "));
@@ -70,7 +70,7 @@ class ClientEntryFactoryTest {
     }
 
     @Test
-    void aClientThatABrowserAsksSaysWhere() {
+    void aFrontChannelClientHasItsAddress() {
         assertEquals(asked("https://shop.example.com/out?a=1", true), entry(true, null, "page", "", "frontchannel.logout.url", "https://shop.example.com/out?a=1",
                 "frontchannel.logout.session.required", "true"));
         assertEquals(asked("https://shop.example.com:8443/app", false), entry(true, "https://shop.example.com:8443", "page", "/app"), "the base URL");
@@ -80,7 +80,7 @@ class ClientEntryFactoryTest {
     }
 
     @Test
-    void anAddressForBrowsersThatNotifierWouldRefuseIsLeftOut() {
+    void aFrontChannelAddressThatNotifierWouldRefuseIsOmitted() {
         String none = "{\"client_id\":\"shop\",\"backchannel_logout_uri\":null}";
         for (String wrong : new String[] {"", "javascript:alert(1)", "https://${nowhere}/", "https://shop.example.com/#a", "https://u@shop.example.com/",
                 "https://shop..example.com/", "https://-shop.example.com/", "https://1.2.3.4.5/", "https://shop.example.com:0/", "https://shop.example.com:99999/",
@@ -91,7 +91,7 @@ class ClientEntryFactoryTest {
     }
 
     @Test
-    void whoCannotBeToldIsNamedAndLeftToTheRegistry() {
+    void aClientThatCannotBeNotifiedHasItsIdAlone() {
         String named = "{\"client_id\":\"shop\"}";
         String url = "https://shop.example.com/";
         assertEquals(named, entry(true, null, "backchannel.logout.url", "https://${nowhere.to.be.found}/"));

@@ -1,19 +1,23 @@
 package dev.notifier.publisher.event;
 
-/** The exchange that an event goes to: people who have just signed out, or mass logouts, which wait while the former are served. */
+import java.util.Locale;
+
+/** The priority of an event. Each lane has its own queue and exchange, so that a mass logout does not delay single sign-outs. */
 public enum Lane {
+    /** Sign-outs of single users. */
     EVENTS,
+    /** Mass logouts and expired sessions. */
     BULK;
 
-    /** The word in files, in names of files and over HTTP. */
-    public String word() {
-        return name().toLowerCase(java.util.Locale.ROOT);
+    /** Returns the name of the lane in files, file names and URLs. */
+    public String label() {
+        return name().toLowerCase(Locale.ROOT);
     }
 
-    /** The lane of this word, or null. */
-    public static Lane of(String word) {
+    /** Returns the lane with this label, or null. */
+    public static Lane fromLabel(String label) {
         for (Lane lane : values()) {
-            if (lane.word().equals(word)) {
+            if (lane.label().equals(label)) {
                 return lane;
             }
         }

@@ -3,63 +3,63 @@ package dev.notifier.publisher.event;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
-import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
- * One event on its way: a line of a file of the outbox.
+ * An event that waits to be published: one line of an outbox file.
  *
- * @param id the event's own, given once
- * @param session how to look up whether it has happened; null where it cannot be looked up
- * @param event the event's JSON, as it is published
+ * @param id the event's id, which stays the same when the event is sent again
+ * @param session the session to look up before the event is published; null if the event needs no look-up
+ * @param json the event, as it is published
  */
-public record OutgoingEvent(Lane lane, String id, SessionKey session, byte[] event) {
+public record OutgoingEvent(Lane lane, String id, SessionKey session, byte[] json) {
     private static final ObjectMapper JSON = new ObjectMapper();
 
-    private static final byte[] EVENT = ",\"event\":".getBytes(StandardCharsets.UTF_8);
-    private static final byte[] END = "}\n".getBytes(StandardCharsets.UTF_8);
+    /** AMQP carries the id as a short string. */
+    private static final int MAX_ID_BYTES = 255;
 
-    /** The longest id that AMQP carries. */
-    private static final int LONGEST_ID = 255;
-
-    /** The same, but published without a look at the session: it lives on. */
-    public OutgoingEvent notToBeLookedUp() {
-        return new OutgoingEvent(lane, id, null, event);
+    /** Returns the same event, to be published although its session lives. */
+    public OutgoingEvent withoutLookup() {
+        return new OutgoingEvent(lane, id, null, json);
     }
 
-    /** The line, with its end. */
-    public byte[] line() {
-        ObjectNode line = JSON.createObjectNode().put("lane", lane.word());
-        if (session != null) {
-            session.writeTo(line.putObject("session"));
-        }
-        byte[] head = bytes(line);
-        return ByteBuffer.allocate(head.length - 1 + EVENT.length + event.length + END.length)
-                .put(head, 0, head.length - 1).put(EVENT).put(event).put(END).array();
+    /** Returns the line of the outbox file, with its line feed. */
+    public byte[] toLine() {
+        String key = session == null ? "" : ",\"session\":" + session.json();
+        byte[] head = ("{\"lane\":\"" + lane.label() + '"' + key + ",\"event\":").getBytes(StandardCharsets.UTF_8);
+        byte[] line = new byte[head.length + json.length + 2];
+        System.arraycopy(head, 0, line, 0, head.length);
+        System.arraycopy(json, 0, line, head.length, json.length);
+        line[line.length - 2] = '}';
+        line[line.length - 1] = '\n';
+        return line;
     }
 
     /**
-     * Parse a line of an outbox file.
+     * Parses a line of an outbox file.
      *
-     * @throws IOException if it is not a valid event
+     * @throws IOException if the line is not a valid event
      */
-    public static OutgoingEvent of(String line) throws IOException {
-        JsonNode read = JSON.readTree(line);
-        JsonNode event = read == null ? null : read.get("event");
+    public static OutgoingEvent parse(String line) throws IOException {
+        JsonNode document = JSON.readTree(line);
+        JsonNode event = document == null ? null : document.get("event");
         if (event == null || !event.path("id").isTextual() || !event.path("iss").isTextual() || !event.path("clients").isArray()) {
             throw new IOException("it is not a valid event");
         }
-        Lane lane = Lane.of(read.path("lane").asText());
-        String id = event.get("id").textValue();
-        if (lane == null || id.isEmpty() || id.getBytes(StandardCharsets.UTF_8).length > LONGEST_ID) {
-            throw new IOException(lane == null ? "it names no lane" : "its id cannot be published");
+        Lane lane = Lane.fromLabel(document.path("lane").asText());
+        if (lane == null) {
+            throw new IOException("it names no lane");
         }
-        return new OutgoingEvent(lane, id, SessionKey.of(read.get("session")), bytes(event));
+        String id = event.get("id").textValue();
+        if (id.isEmpty() || id.getBytes(StandardCharsets.UTF_8).length > MAX_ID_BYTES) {
+            throw new IOException("its id cannot be published");
+        }
+        JsonNode session = document.path("session");
+        return new OutgoingEvent(lane, id, session.isObject() ? new SessionKey(session.toString()) : null, toBytes(event));
     }
 
-    static byte[] bytes(JsonNode json) {
+    static byte[] toBytes(JsonNode json) {
         try {
             return JSON.writeValueAsBytes(json);
         } catch (JsonProcessingException impossible) {

@@ -25,12 +25,9 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
-import org.keycloak.crypto.KeyStatus;
-import org.keycloak.crypto.KeyUse;
-import org.keycloak.crypto.KeyWrapper;
 
-/** Reads public keys: a JWK Set, a JWK, a PEM public key or certificate. A private half is refused. */
-final class PublicKeyReader {
+/** Reads public keys: a JWK Set, a JWK, or a public key or certificate in PEM. Private keys are refused. */
+public final class PublicKeyReader {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final Set<String> PRIVATE_MEMBERS = Set.of("d", "p", "q", "dp", "dq", "qi", "oth", "k");
     private static final Map<Integer, String> CURVES = Map.of(256, "P-256", 384, "P-384", 521, "P-521");
@@ -44,37 +41,33 @@ final class PublicKeyReader {
     private PublicKeyReader() {
     }
 
-    /** What is wrong with the keys, and what to do. */
-    static final class InvalidKeysException extends Exception {
-        private static final long serialVersionUID = 1L;
-
-        InvalidKeysException(String text) {
-            super(text);
-        }
-    }
-
-    /** @param kid and algorithm: of a PEM key, which contains neither; of a JWK without them */
-    static List<KeyWrapper> read(String text, String kid, String algorithm) throws InvalidKeysException {
+    /**
+     * Reads one or more keys.
+     *
+     * @param kid the key ID of a key that does not contain one, such as a PEM key; may be null
+     * @param algorithm the algorithm of a key that does not contain one; if null, it is derived from the key
+     */
+    public static List<PublicJwk> read(String text, String kid, String algorithm) throws InvalidKeysException {
         String stripped = text.strip();
         try {
             return stripped.startsWith("{") ? fromJson(stripped, kid, algorithm) : List.of(fromPem(stripped, kid, algorithm));
-        } catch (JsonProcessingException wrong) {
+        } catch (JsonProcessingException invalid) {
             throw new InvalidKeysException("It is not JSON. Paste the output of `notifier keys jwks`.");
-        } catch (GeneralSecurityException | RuntimeException wrong) {
+        } catch (GeneralSecurityException | RuntimeException invalid) {
             throw new InvalidKeysException("A key cannot be read. Paste what `notifier keys jwks` prints.");
         }
     }
 
-    private static List<KeyWrapper> fromJson(String text, String kid, String algorithm) throws JsonProcessingException, GeneralSecurityException, InvalidKeysException {
-        JsonNode read = JSON.readTree(text);
-        List<KeyWrapper> keys = new ArrayList<>();
-        for (JsonNode each : read.has("keys") ? read.get("keys") : List.of(read)) {
+    private static List<PublicJwk> fromJson(String text, String kid, String algorithm) throws JsonProcessingException, GeneralSecurityException, InvalidKeysException {
+        JsonNode document = JSON.readTree(text);
+        List<PublicJwk> keys = new ArrayList<>();
+        for (JsonNode each : document.has("keys") ? document.get("keys") : List.of(document)) {
             for (String member : PRIVATE_MEMBERS) {
                 if (each.has(member)) {
                     throw new InvalidKeysException("It holds a private key. Paste the public half alone: what `notifier keys jwks` prints.");
                 }
             }
-            keys.add(wrapped(fromJwk(each), each.path("kid").asText(kid), each.path("alg").asText(algorithm), each.path("crv").textValue()));
+            keys.add(toJwk(fromJwk(each), each.path("kid").asText(kid), each.path("alg").asText(algorithm), each.path("crv").textValue()));
         }
         if (keys.isEmpty()) {
             throw new InvalidKeysException("It holds no key. Paste what `notifier keys jwks` prints.");
@@ -108,39 +101,32 @@ final class PublicKeyReader {
         return Base64.getUrlDecoder().decode(jwk.path(member).asText());
     }
 
-    private static KeyWrapper fromPem(String text, String kid, String algorithm) throws GeneralSecurityException, InvalidKeysException {
+    private static PublicJwk fromPem(String text, String kid, String algorithm) throws GeneralSecurityException, InvalidKeysException {
         if (text.contains("PRIVATE KEY")) {
             throw new InvalidKeysException("It is a private key. Paste the public half alone: what `notifier keys jwks` prints.");
         }
         if (text.contains("BEGIN CERTIFICATE")) {
             byte[] bytes = text.getBytes(StandardCharsets.US_ASCII);
-            return wrapped(CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(bytes)).getPublicKey(), kid, algorithm, null);
+            return toJwk(CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(bytes)).getPublicKey(), kid, algorithm, null);
         }
         byte[] der = Base64.getMimeDecoder().decode(text.replaceAll("-----[^-]+-----", ""));
         for (String type : List.of("RSA", "EC", "Ed25519")) {
             try {
-                return wrapped(KeyFactory.getInstance(type).generatePublic(new X509EncodedKeySpec(der)), kid, algorithm, type);
-            } catch (InvalidKeySpecException another) {
-                // the next one
+                return toJwk(KeyFactory.getInstance(type).generatePublic(new X509EncodedKeySpec(der)), kid, algorithm, type);
+            } catch (InvalidKeySpecException otherType) {
+                // try the next one
             }
         }
         throw new InvalidKeysException("It is not a public key in PEM. Paste the output of `notifier keys jwks`.");
     }
 
-    private static KeyWrapper wrapped(PublicKey key, String kid, String algorithm, String curve) throws InvalidKeysException {
+    private static PublicJwk toJwk(PublicKey key, String kid, String algorithm, String curve) throws InvalidKeysException {
         if (kid == null || kid.isBlank()) {
             throw new InvalidKeysException("A key has no kid. Give the kid that notifier signs with: `notifier keys jwks` prints it.");
         }
         String type = key.getAlgorithm().equals("RSA") ? "RSA" : key instanceof ECPublicKey ? "EC" : "OKP";
-        String named = key instanceof ECPublicKey elliptic ? CURVES.get(elliptic.getParams().getOrder().bitLength()) : type.equals("OKP") ? curve : null;
-        KeyWrapper wrapper = new KeyWrapper();
-        wrapper.setKid(kid.strip());
-        wrapper.setUse(KeyUse.SIG);
-        wrapper.setStatus(KeyStatus.PASSIVE); // Keycloak never signs with it, and has nothing to sign with
-        wrapper.setType(type);
-        wrapper.setAlgorithm(algorithm == null || algorithm.isBlank() ? ALGORITHMS.get(named == null || type.equals("OKP") ? type : named) : algorithm.strip());
-        wrapper.setCurve(named);
-        wrapper.setPublicKey(key);
-        return wrapper;
+        String keyCurve = key instanceof ECPublicKey elliptic ? CURVES.get(elliptic.getParams().getOrder().bitLength()) : type.equals("OKP") ? curve : null;
+        String defaultAlgorithm = ALGORITHMS.get(type.equals("EC") ? keyCurve : type);
+        return new PublicJwk(kid.strip(), type, algorithm == null || algorithm.isBlank() ? defaultAlgorithm : algorithm.strip(), keyCurve, key);
     }
 }

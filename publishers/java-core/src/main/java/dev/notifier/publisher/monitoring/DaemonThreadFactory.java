@@ -2,19 +2,23 @@ package dev.notifier.publisher.monitoring;
 
 import java.util.concurrent.ThreadFactory;
 
-/** Threads that do not keep a process from ending. */
-public final class DaemonThreadFactory {
-    private DaemonThreadFactory() {
+/**
+ * Creates daemon threads, which do not keep the process from ending. They have the context class loader of the thread that
+ * creates the factory, because Keycloak's database access depends on it.
+ */
+public final class DaemonThreadFactory implements ThreadFactory {
+    private final String name;
+    private final ClassLoader loader = Thread.currentThread().getContextClassLoader();
+
+    public DaemonThreadFactory(String name) {
+        this.name = name;
     }
 
-    /** A factory of them. They have the class loader of whoever makes them, which Keycloak's database needs. */
-    public static ThreadFactory named(String name) {
-        ClassLoader loader = Thread.currentThread().getContextClassLoader();
-        return task -> {
-            Thread thread = new Thread(task, name);
-            thread.setDaemon(true);
-            thread.setContextClassLoader(loader);
-            return thread;
-        };
+    @Override
+    public Thread newThread(Runnable task) {
+        Thread thread = new Thread(task, name);
+        thread.setDaemon(true);
+        thread.setContextClassLoader(loader);
+        return thread;
     }
 }

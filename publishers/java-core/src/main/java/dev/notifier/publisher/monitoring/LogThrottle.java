@@ -4,31 +4,31 @@ import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
-/** Says when something may be logged again: each cause at once, and then once in a while. */
+/** Limits repeated log lines: the first line of each cause is logged at once, further ones once per interval. */
 public final class LogThrottle {
-    private static final int MOST_CAUSES = 1_000;
+    private static final int MAX_CAUSES = 1_000;
 
-    private final long pause;
-    private final Map<String, Long> next = new ConcurrentHashMap<>();
+    private final long intervalNanos;
+    private final Map<String, Long> nextByCause = new ConcurrentHashMap<>();
 
-    public LogThrottle(Duration pause) {
-        this.pause = pause.toNanos();
+    public LogThrottle(Duration interval) {
+        this.intervalNanos = interval.toNanos();
     }
 
-    /** True for the first time, and once a pause afterwards. */
-    public boolean allows(String cause) {
+    /** Returns true if a line of this cause may be logged now, and starts the next interval in that case. */
+    public boolean tryAcquire(String cause) {
         long now = System.nanoTime();
-        if (next.size() > MOST_CAUSES) {
-            next.clear();
+        if (nextByCause.size() > MAX_CAUSES) {
+            nextByCause.clear();
         }
-        boolean[] allowed = {false};
-        next.compute(cause, (key, due) -> {
-            if (due == null || now - due >= 0) {
-                allowed[0] = true;
-                return now + pause;
+        boolean[] acquired = {false};
+        nextByCause.compute(cause, (key, next) -> {
+            if (next == null || now - next >= 0) {
+                acquired[0] = true;
+                return now + intervalNanos;
             }
-            return due;
+            return next;
         });
-        return allowed[0];
+        return acquired[0];
     }
 }

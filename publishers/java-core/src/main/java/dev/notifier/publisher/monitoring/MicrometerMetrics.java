@@ -1,85 +1,91 @@
 package dev.notifier.publisher.monitoring;
 
-import dev.notifier.publisher.outbox.Outbox;
-import dev.notifier.publisher.publishing.PublishException;
-import dev.notifier.publisher.monitoring.PublisherMetrics;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.Meter;
 import io.micrometer.core.instrument.MeterRegistry;
-import io.micrometer.core.instrument.Metrics;
 import java.util.ArrayList;
 import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
 
-/** Counts on Keycloak's `/metrics`. Every series is there from the start, at zero. */
-final class MicrometerMetrics implements PublisherMetrics, AutoCloseable {
-    private static final String NAME = "notifier.publisher.";
+/** Registers the metrics with Micrometer. Each series exists from the start, with the value 0. */
+public final class MicrometerMetrics implements PublisherMetrics {
+    private static final String PREFIX = "notifier.publisher.";
 
-    private final MeterRegistry registry = Metrics.globalRegistry;
+    private final MeterRegistry registry;
     private final List<Meter> meters = new ArrayList<>();
-    private final Counter onDisk = counter("written", "Events handed over", "kept", "disk");
-    private final Counter inMemory = counter("written", "Events handed over", "kept", "memory");
-    private final Counter published = counter("published", "Events that the broker or the API has confirmed");
-    private final Counter lost = counter("lost", "Events lost: no client is notified");
-    private final Counter refused = counter("refused", "Events set aside, since they can never be published");
-    private final Counter expired = counter("expired", "Events set aside, since they were too old");
-    private final Counter broken = counter("errors", "Errors of the plug-in itself, see the log");
-    private final Map<PublishException.Reason, Counter> failures = new EnumMap<>(PublishException.Reason.class);
+    private final Counter writtenToDisk;
+    private final Counter writtenToMemory;
+    private final Counter published;
+    private final Counter lost;
+    private final Counter refused;
+    private final Counter expired;
+    private final Counter internalErrors;
+    private final Map<FailureReason, Counter> failures = new EnumMap<>(FailureReason.class);
 
-    MicrometerMetrics() {
-        for (PublishException.Reason reason : PublishException.Reason.values()) {
-            failures.put(reason, counter("failures", "Tries to publish that failed", "reason", reason.word()));
+    public MicrometerMetrics(MeterRegistry registry) {
+        this.registry = registry;
+        writtenToDisk = counter("written", "Events handed over", "kept", "disk");
+        writtenToMemory = counter("written", "Events handed over", "kept", "memory");
+        published = counter("published", "Events that the broker or the API has confirmed");
+        lost = counter("lost", "Events lost: no client is notified");
+        refused = counter("refused", "Events set aside, since they can never be published");
+        expired = counter("expired", "Events set aside, since they were too old");
+        internalErrors = counter("errors", "Errors of the plug-in itself, see the log");
+        for (FailureReason reason : FailureReason.values()) {
+            failures.put(reason, counter("failures", "Tries to publish that failed", "reason", reason.label()));
         }
     }
 
-    /** Show how much waits, too. */
-    void watch(Outbox outbox) {
-        meters.add(Gauge.builder(NAME + "waiting", outbox, Outbox::waiting).description("Events that wait").register(registry));
-        meters.add(Gauge.builder(NAME + "waiting.in.memory", outbox, Outbox::waitingInMemory).description("Events that are in memory alone").register(registry));
-        meters.add(Gauge.builder(NAME + "oldest.age", outbox, Outbox::oldestAge).baseUnit("seconds").description("Age of the oldest event").register(registry));
-    }
-
     private Counter counter(String name, String help, String... labels) {
-        Counter made = Counter.builder(NAME + name).description(help).tags(labels).register(registry);
-        meters.add(made);
-        return made;
+        Counter counter = Counter.builder(PREFIX + name).description(help).tags(labels).register(registry);
+        meters.add(counter);
+        return counter;
     }
 
     @Override
-    public void written(int events, boolean disk) {
-        (disk ? onDisk : inMemory).increment(events);
+    public void observe(PendingEvents pending) {
+        meters.add(Gauge.builder(PREFIX + "waiting", pending, PendingEvents::pendingCount).description("Events that wait").register(registry));
+        meters.add(Gauge.builder(PREFIX + "waiting.in.memory", pending, PendingEvents::pendingInMemoryCount).description("Events that are in memory alone")
+                .register(registry));
+        meters.add(Gauge.builder(PREFIX + "oldest.age", pending, PendingEvents::oldestAgeSeconds).baseUnit("seconds").description("Age of the oldest event")
+                .register(registry));
     }
 
     @Override
-    public void published(int events) {
+    public void onWritten(int events, boolean onDisk) {
+        (onDisk ? writtenToDisk : writtenToMemory).increment(events);
+    }
+
+    @Override
+    public void onPublished(int events) {
         published.increment(events);
     }
 
     @Override
-    public void lost(int events) {
+    public void onLost(int events) {
         lost.increment(events);
     }
 
     @Override
-    public void refused(int events) {
+    public void onRefused(int events) {
         refused.increment(events);
     }
 
     @Override
-    public void expired(int events) {
+    public void onExpired(int events) {
         expired.increment(events);
     }
 
     @Override
-    public void failed(PublishException.Reason reason) {
+    public void onAttemptFailed(FailureReason reason) {
         failures.get(reason).increment();
     }
 
     @Override
-    public void broken() {
-        broken.increment();
+    public void onInternalError() {
+        internalErrors.increment();
     }
 
     @Override

@@ -1,27 +1,31 @@
 package dev.notifier.publisher.monitoring;
 
-import dev.notifier.publisher.publishing.PublishException;
+/** Counts what happens to events. */
+public interface PublisherMetrics extends AutoCloseable {
+    /** Reports the pending events from now on. */
+    void observe(PendingEvents pending);
 
-/** Counts the results of events. */
-public interface PublisherMetrics {
-    /** Handed over, on disk or in memory alone. */
-    void written(int events, boolean onDisk);
+    /** Events were handed over for publishing. They are on disk, or only in memory. */
+    void onWritten(int events, boolean onDisk);
 
-    /** Confirmed by the broker, or taken by notifier's API. */
-    void published(int events);
+    /** The broker or notifier's API has confirmed events. */
+    void onPublished(int events);
 
-    /** Lost events: no client is notified. */
-    void lost(int events);
+    /** Events were lost: their clients are not notified. */
+    void onLost(int events);
 
-    /** Set aside, since they can never be published. */
-    void refused(int events);
+    /** Events were set aside because they can never be published. */
+    void onRefused(int events);
 
-    /** Set aside, since they were too old. */
-    void expired(int events);
+    /** Events were set aside because they were too old. */
+    void onExpired(int events);
 
-    /** A try that failed. */
-    void failed(PublishException.Reason reason);
+    /** An attempt to publish failed. */
+    void onAttemptFailed(FailureReason reason);
 
-    /** An ending that could not be read: an internal error. */
-    void broken();
+    /** The publisher itself failed. */
+    void onInternalError();
+
+    @Override
+    void close();
 }

@@ -2,64 +2,69 @@ package dev.notifier.publisher.outbox;
 
 import dev.notifier.publisher.event.Lane;
 
-/** How much may wait, and how much does. */
+/** Limits and counts the pending events on disk or in memory. Mass logouts may use only a part, so that sign-outs have the rest. */
 final class Capacity {
-    /** The rest is for sign-outs. */
     private static final double BULK_SHARE_ON_DISK = 0.9;
     private static final double BULK_SHARE_IN_MEMORY = 0.5;
 
-    private final long mostEvents;
-    private final long mostBytes;
-    private final boolean counted;
-    private long events;
-    private long mass;
-    private long bytes;
+    private final long maxEvents;
+    private final long maxBytes;
+    private final boolean countsBulkEvents;
+    private long eventCount;
+    private long bulkEventCount;
+    private long byteCount;
 
-    private Capacity(long mostEvents, long mostBytes, boolean counted) {
-        this.mostEvents = mostEvents;
-        this.mostBytes = mostBytes;
-        this.counted = counted;
+    private Capacity(long maxEvents, long maxBytes, boolean countsBulkEvents) {
+        this.maxEvents = maxEvents;
+        this.maxBytes = maxBytes;
+        this.countsBulkEvents = countsBulkEvents;
     }
 
-    /** On a disk. Mass logouts share files and are limited by bytes alone: each could otherwise fill the room for events. */
-    static Capacity onDisk(long mostEvents, long mostBytes) {
-        return new Capacity(mostEvents, mostBytes, false);
+    /** On disk, mass logouts are limited by bytes alone: their events share files, and could otherwise use up the limit of events. */
+    static Capacity onDisk(long maxEvents, long maxBytes) {
+        return new Capacity(maxEvents, maxBytes, false);
     }
 
-    /** In memory, where each event counts. */
-    static Capacity inMemory(long mostEvents) {
-        return new Capacity(mostEvents, Long.MAX_VALUE, true);
+    /** In memory, each event counts. */
+    static Capacity inMemory(long maxEvents) {
+        return new Capacity(maxEvents, Long.MAX_VALUE, true);
     }
 
-    /** False, and nothing is taken, if there is no room. */
-    synchronized boolean take(OutboxEntry entry) {
-        boolean bulk = entry.lane() == Lane.BULK;
-        boolean free = bulk && !counted;
-        double share = !bulk ? 1 : counted ? BULK_SHARE_IN_MEMORY : BULK_SHARE_ON_DISK;
-        if (!free && events - (counted ? 0 : mass) + entry.events() > mostEvents || bytes + entry.bytes() > share * mostBytes
-                || bulk && counted && mass + entry.events() > share * mostEvents) {
+    /** Reserves space for an entry. Returns false, and reserves nothing, if it does not fit. */
+    synchronized boolean tryReserve(OutboxEntry entry) {
+        if (!fits(entry)) {
             return false;
         }
-        add(entry);
+        reserve(entry);
         return true;
     }
 
-    /** What is there already is kept, however much. */
-    synchronized void add(OutboxEntry entry) {
+    private boolean fits(OutboxEntry entry) {
+        boolean isBulk = entry.lane() == Lane.BULK;
+        if (!countsBulkEvents) {
+            boolean fitsByCount = isBulk || eventCount - bulkEventCount + entry.eventCount() <= maxEvents;
+            return fitsByCount && byteCount + entry.byteCount() <= (isBulk ? BULK_SHARE_ON_DISK : 1) * maxBytes;
+        }
+        boolean fitsInShare = !isBulk || bulkEventCount + entry.eventCount() <= BULK_SHARE_IN_MEMORY * maxEvents;
+        return fitsInShare && eventCount + entry.eventCount() <= maxEvents;
+    }
+
+    /** Reserves space for an entry that exists already, even beyond the limits. */
+    synchronized void reserve(OutboxEntry entry) {
         change(entry, 1);
     }
 
-    synchronized void give(OutboxEntry entry) {
+    synchronized void release(OutboxEntry entry) {
         change(entry, -1);
     }
 
     private void change(OutboxEntry entry, int sign) {
-        events += sign * (long) entry.events();
-        mass += entry.lane() == Lane.BULK ? sign * (long) entry.events() : 0;
-        bytes += sign * entry.bytes();
+        eventCount += sign * (long) entry.eventCount();
+        bulkEventCount += entry.lane() == Lane.BULK ? sign * (long) entry.eventCount() : 0;
+        byteCount += sign * entry.byteCount();
     }
 
-    synchronized long events() {
-        return events;
+    synchronized long eventCount() {
+        return eventCount;
     }
 }

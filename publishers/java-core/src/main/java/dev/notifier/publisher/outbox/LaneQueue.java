@@ -4,70 +4,74 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.TreeMap;
 
-/** The pending events of one lane, oldest first. */
+/** The entries of one lane that are ready to be published, oldest first. */
 public final class LaneQueue {
-    private final TreeMap<String, OutboxEntry> waiting = new TreeMap<>();
+    private final TreeMap<String, OutboxEntry> entries = new TreeMap<>();
 
     synchronized void add(OutboxEntry entry) {
-        waiting.put(entry.name(), entry);
+        entries.put(entry.name(), entry);
         notifyAll();
     }
 
-    /** It is published, or set aside. */
     synchronized void remove(OutboxEntry entry) {
-        waiting.remove(entry.name());
+        entries.remove(entry.name());
     }
 
-    /** The oldest with events that are due, so many that they hold `events`, or all. Empty if nothing came within the time. */
-    public synchronized List<OutboxEntry> oldest(int events, long millis) throws InterruptedException {
-        List<OutboxEntry> found = due(events);
-        if (found.isEmpty() && millis > 0) {
-            wait(millis);
-            found = due(events);
+    /**
+     * Returns the oldest entries with events that are due. Waits if there are none.
+     *
+     * @param eventCount the number of due events that the returned entries have together, if so many are due
+     * @param maxWaitMillis the list is empty if nothing is due by then
+     */
+    public synchronized List<OutboxEntry> oldest(int eventCount, long maxWaitMillis) throws InterruptedException {
+        List<OutboxEntry> due = due(eventCount);
+        if (due.isEmpty() && maxWaitMillis > 0) {
+            wait(maxWaitMillis);
+            due = due(eventCount);
         }
-        return found;
+        return due;
     }
 
-    private List<OutboxEntry> due(int events) {
-        List<OutboxEntry> found = new ArrayList<>();
-        int held = 0;
-        for (OutboxEntry entry : waiting.values()) {
-            if (held >= events) {
+    private List<OutboxEntry> due(int eventCount) {
+        List<OutboxEntry> due = new ArrayList<>();
+        int dueCount = 0;
+        for (OutboxEntry entry : entries.values()) {
+            if (dueCount >= eventCount) {
                 break;
             }
-            if (entry.due() > 0) {
-                found.add(entry);
-                held += entry.due();
+            if (entry.dueCount() > 0) {
+                due.add(entry);
+                dueCount += entry.dueCount();
             }
         }
-        return found;
+        return due;
     }
 
-    /** Whether it has events that are due. */
+    /** Returns whether any event is due. */
     public synchronized boolean hasDue() {
         return !due(1).isEmpty();
     }
 
     public synchronized boolean contains(OutboxEntry entry) {
-        return waiting.get(entry.name()) == entry;
+        return entries.get(entry.name()) == entry;
     }
 
-    /** The deferred events are due again. */
+    /** Makes all deferred events due again. */
     public synchronized void restoreDeferred() {
-        waiting.values().forEach(each -> each.deferred().clear());
+        entries.values().forEach(each -> each.deferred().clear());
     }
 
-    /** Those that are in memory alone. */
+    /** Returns the entries that are only in memory. */
     synchronized List<OutboxEntry> inMemory() {
-        return waiting.values().stream().filter(each -> each.file() == null).toList();
+        return entries.values().stream().filter(each -> each.file() == null).toList();
     }
 
     public synchronized boolean isEmpty() {
-        return waiting.isEmpty();
+        return entries.isEmpty();
     }
 
-    /** When the oldest was written, in milliseconds; 0 if nothing waits. */
-    synchronized long oldestMillis() {
-        return waiting.isEmpty() ? 0 : waiting.firstEntry().getValue().millis();
+    /** Returns when the oldest entry was written, in milliseconds since 1970; 0 without an entry. */
+    synchronized long oldestWrittenAt() {
+        return entries.isEmpty() ? 0 : entries.firstEntry().getValue().writtenAt();
     }
 }

@@ -1,10 +1,11 @@
 package dev.notifier.publisher.outbox;
 
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
-import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
+import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.monitoring.LogThrottle;
+import dev.notifier.publisher.monitoring.PendingEvents;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
+import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -18,32 +19,35 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicLong;
-import org.jboss.logging.Logger;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
- * Keeps events until they are published: on disk, or in memory where the disk takes nothing.
+ * Stores events until they are published: on disk, or in memory while the disk is full or failing.
  *
- * An ending is written before its session is deleted (`prepare`), and then either `happened`, is `undone`, or is looked up.
+ * An event is written by {@link #prepare} before the server deletes the session. Afterwards the server calls
+ * {@link #commit} if the session has ended, {@link #rollBack} if it lives, or {@link #lookUp} if that is unknown. After a
+ * kill, the next process looks up the sessions of prepared events.
  */
-public final class Outbox implements AutoCloseable {
-    private static final Logger LOG = Logger.getLogger(Outbox.class);
-    private static final int MOST_IN_MEMORY = 10_000;
-    private static final int PROCESS_BYTES = 4;
+public final class Outbox implements PendingEvents, AutoCloseable {
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Outbox");
+    private static final int MAX_EVENTS_IN_MEMORY = 10_000;
+    private static final int PROCESS_ID_BYTES = 4;
 
     private final OutboxLimits limits;
     private final PublisherMetrics metrics;
     private final OutboxFolder folder;
     private final Capacity disk;
-    private final Capacity memory = Capacity.inMemory(MOST_IN_MEMORY);
+    private final Capacity memory = Capacity.inMemory(MAX_EVENTS_IN_MEMORY);
     private final OutboxWriter writer;
     private final OutboxWorker worker;
     private final Map<Lane, LaneQueue> lanes = new EnumMap<>(Lane.class);
-    private final String process;
-    private final AtomicLong number = new AtomicLong();
+    private final String processId;
+    private final AtomicLong entryNumber = new AtomicLong();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
-    private final List<Path> left;
-    private volatile boolean closed;
     private final LogThrottle lossThrottle = new LogThrottle(Duration.ofSeconds(1));
+    private final List<Path> existing;
+    private volatile boolean stopped;
 
     private Outbox(OutboxLimits limits, PublisherMetrics metrics, OutboxFolder folder) throws IOException {
         this.limits = limits;
@@ -51,18 +55,18 @@ public final class Outbox implements AutoCloseable {
         this.folder = folder;
         this.disk = Capacity.onDisk(limits.maxEvents(), limits.maxBytes());
         this.writer = new OutboxWriter(folder, limits.signOutLimit());
-        byte[] random = new byte[PROCESS_BYTES];
+        byte[] random = new byte[PROCESS_ID_BYTES];
         new SecureRandom().nextBytes(random);
-        this.process = HexFormat.of().formatHex(random);
+        this.processId = HexFormat.of().formatHex(random);
         for (Lane lane : Lane.values()) {
             lanes.put(lane, new LaneQueue());
         }
-        this.left = folder.left(); // before anything is written: what is there now is an earlier process's
+        this.existing = folder.listWaiting(); // before anything is written: these files are an earlier process's
         this.worker = new OutboxWorker(this, folder);
     }
 
     /**
-     * Claim a folder.
+     * Opens an outbox in a sub-folder that no other process uses.
      *
      * @throws IOException if the folder cannot be used
      */
@@ -70,242 +74,246 @@ public final class Outbox implements AutoCloseable {
         return new Outbox(limits, metrics, OutboxFolder.claim(limits.folder()));
     }
 
-    /** Take up what earlier processes left, now and every minute. */
-    public void start(SessionLookup lookUp) {
-        worker.start(lookUp, left);
-    }
-
-    /** Write endings of one lane before their sessions are deleted. Returns within the limit. Null if there was no room anywhere. */
-    public OutboxEntry prepare(List<OutgoingEvent> events) {
-        OutboxEntry entry = OutboxEntry.of(events, System.currentTimeMillis(), process, number.getAndIncrement());
-        String why = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
-        boolean room = disk.take(entry);
-        if (room) {
-            why = writer.write(entry, OutboxFolder.PENDING);
-            if (why == null) {
-                return entry;
-            }
-            disk.give(entry);
-        }
-        if (!closed && memory.take(entry)) {
-            if (throttle.tryAcquire(room ? "the disk takes nothing" : "full")) {
-                LOG.errorf("notifier: events are kept in memory alone, and are lost if this process ends: %s", why);
-            }
-            return entry;
-        }
-        lose(events, why);
-        return null;
-    }
-
-    /** The sessions are gone. */
-    public void happened(OutboxEntry entry) {
-        worker.soon(() -> enqueue(entry));
-    }
-
-    /** The sessions live: the transaction was rolled back. */
-    public void undone(OutboxEntry entry) {
-        worker.soon(() -> forget(entry));
+    /** Takes over the events of ended processes, now and every minute. */
+    public void start(SessionLookup lookup) {
+        worker.start(lookup, existing);
     }
 
     /**
-     * Look up in a separate transaction which sessions are gone.
+     * Writes events of one lane before their sessions are deleted. Returns within the limit.
      *
-     * @param settled whether the database has finished its transaction
+     * @return the entry; null if the events are lost, because neither the disk nor the memory has space
      */
-    public void lookUp(OutboxEntry entry, boolean settled) {
-        worker.lookUp(entry, settled);
+    public OutboxEntry prepare(List<OutgoingEvent> events) {
+        OutboxEntry entry = OutboxEntry.create(events, System.currentTimeMillis(), processId, entryNumber.getAndIncrement());
+        String error = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
+        boolean fits = disk.tryReserve(entry);
+        if (fits) {
+            error = writer.write(entry, OutboxFolder.PENDING);
+            if (error == null) {
+                return entry;
+            }
+            disk.release(entry);
+        }
+        if (!stopped && memory.tryReserve(entry)) {
+            if (throttle.tryAcquire(fits ? "disk" : "full")) {
+                LOG.error("notifier: events are kept in memory alone, and are lost if this process ends: {}", error);
+            }
+            return entry;
+        }
+        reportLoss(events, error);
+        return null;
     }
 
-    /** The pending events of a lane. */
+    /** Publishes the events of an entry: their sessions have ended. */
+    public void commit(OutboxEntry entry) {
+        worker.execute(() -> enqueue(entry));
+    }
+
+    /** Removes an entry: its sessions live. */
+    public void rollBack(OutboxEntry entry) {
+        worker.execute(() -> remove(entry));
+    }
+
+    /**
+     * Looks up in a separate transaction which sessions have ended, and publishes their events.
+     *
+     * @param isFinal whether the transaction has ended in the database. Otherwise living sessions are looked up once more.
+     */
+    public void lookUp(OutboxEntry entry, boolean isFinal) {
+        worker.lookUp(entry, isFinal);
+    }
+
+    /** Returns the queue of a lane. */
     public LaneQueue lane(Lane lane) {
         return lanes.get(lane);
     }
 
     /**
-     * The events of a slip; null in place of an unreadable event.
+     * Returns the events of an entry, with null in place of each invalid line.
      *
      * @throws IOException if the file cannot be read now
      */
     public List<OutgoingEvent> read(OutboxEntry entry) throws IOException {
-        List<OutgoingEvent> kept = entry.inMemory();
-        if (kept != null) {
-            return kept;
+        List<OutgoingEvent> inMemory = entry.inMemory();
+        if (inMemory != null) {
+            return inMemory;
         }
         byte[] content;
         try {
-            content = Files.readAllBytes(OutboxFolder.requireOurs(entry.file()));
-        } catch (OutboxFolder.UntrustedFileException refused) {
-            LOG.errorf("notifier: %s", refused);
+            content = Files.readAllBytes(OutboxFolder.requireTrusted(entry.file()));
+        } catch (OutboxFolder.UntrustedFileException untrusted) {
+            LOG.error("notifier: {}", untrusted.toString());
             return Collections.singletonList(null);
         }
-        List<OutgoingEvent> found = new ArrayList<>();
+        List<OutgoingEvent> events = new ArrayList<>();
         for (String line : new String(content, StandardCharsets.UTF_8).split("\n")) {
             try {
-                found.add(OutgoingEvent.of(line));
-            } catch (IOException wrong) {
-                found.add(null);
+                events.add(OutgoingEvent.parse(line));
+            } catch (IOException invalid) {
+                events.add(null);
             }
         }
-        return found;
+        return events;
     }
 
-    /** All its events are published. */
-    public void published(OutboxEntry entry) {
+    /** Removes an entry: all its events are published. */
+    public void removePublished(OutboxEntry entry) {
         lanes.get(entry.lane()).remove(entry);
-        forget(entry);
+        remove(entry);
     }
 
-    /** It is set aside under another ending, and never published. */
-    public void setAside(OutboxEntry entry, String ending) {
+    /** Sets an entry aside: renames its file with this suffix, and never publishes it. */
+    public void setAside(OutboxEntry entry, String suffix) {
         lanes.get(entry.lane()).remove(entry);
         Path file = entry.finish();
-        give(entry);
+        release(entry);
         try {
             if (file != null) {
-                folder.renamed(file, entry.name(), ending);
+                folder.rename(file, entry.name(), suffix);
             }
-        } catch (IOException failed) {
-            LOG.errorf("notifier: %s cannot be renamed to %s: %s", entry.name(), ending, failed);
+        } catch (IOException failure) {
+            LOG.error("notifier: {} cannot be renamed to {}: {}", entry.name(), suffix, failure.toString());
         }
     }
 
-    /** It cannot be read now: others go first, and it is tried again a minute later. */
-    public void later(OutboxEntry entry) {
+    /** Publishes other entries first and retries this one in a minute, because it cannot be read now. */
+    public void retryLater(OutboxEntry entry) {
         lanes.get(entry.lane()).remove(entry);
-        worker.inAMinute(() -> lanes.get(entry.lane()).add(entry));
+        worker.retryLater(() -> lanes.get(entry.lane()).add(entry));
     }
 
-    /** True if it is older than events may become. */
-    public boolean isTooOld(OutboxEntry entry) {
-        return entry.millis() > 0 && System.currentTimeMillis() - entry.millis() > limits.maxAge().toMillis();
+    /** Returns whether an entry is older than the setting permits. */
+    public boolean isExpired(OutboxEntry entry) {
+        return entry.writtenAt() > 0 && System.currentTimeMillis() - entry.writtenAt() > limits.maxAge().toMillis();
     }
 
-    /** How many events wait. */
-    public long waiting() {
-        return disk.events() + memory.events();
+    @Override
+    public long pendingCount() {
+        return disk.eventCount() + memory.eventCount();
     }
 
-    /** How many of them are in memory alone. */
-    public long waitingInMemory() {
-        return memory.events();
+    @Override
+    public long pendingInMemoryCount() {
+        return memory.eventCount();
     }
 
-    /** Age of the oldest that could be published, in seconds. */
-    public double oldestAge() {
-        long oldest = lanes.values().stream().mapToLong(LaneQueue::oldestMillis).filter(each -> each > 0).min().orElse(0);
+    @Override
+    public double oldestAgeSeconds() {
+        long oldest = lanes.values().stream().mapToLong(LaneQueue::oldestWrittenAt).filter(each -> each > 0).min().orElse(0);
         return oldest == 0 ? 0 : Math.max(0, System.currentTimeMillis() - oldest) / 1000.0;
     }
 
-    /** Call before the publishers stop: afterwards all endings are in their queue. */
-    public void settle() {
+    /** Finishes the background work, so that all committed events are in their queues. Call it before the lanes stop. */
+    public void stopWorker() {
         worker.close();
     }
 
     /**
-     * Nobody publishes any more. What is in memory alone is written, if the disk takes it now. A sign-out that is still under
-     * way is written, too: the folder is ours until the process is gone, and the next one publishes it.
+     * Stops the outbox after its lanes. Writes the events that are only in memory, if the disk accepts them now. The folder stays
+     * claimed until the process ends: a sign-out that is in progress still writes its event, and the next process publishes it.
      */
-    public void retire() {
-        closed = true;
+    public void stop() {
+        stopped = true;
         worker.close();
         saveMemory();
-        long lost = memory.events();
+        long lost = memory.eventCount();
         if (lost > 0) {
-            metrics.lost((int) lost);
-            LOG.errorf("notifier: %d events were in memory alone, and are lost with this process", lost);
+            metrics.onLost((int) lost);
+            LOG.error("notifier: {} events were in memory alone, and are lost with this process", lost);
         }
     }
 
-    /** Retire, and give the folder up. */
+    /** Stops the outbox and releases its folder. */
     @Override
     public void close() {
-        retire();
+        stop();
         writer.close();
         try {
             folder.close();
-        } catch (IOException failed) {
-            LOG.warnf("notifier: %s", failed);
+        } catch (IOException failure) {
+            LOG.warn("notifier: {}", failure.toString());
         }
     }
 
-    /** The sessions of a slip are gone: it may be published. */
+    /** Queues an entry whose sessions have ended. */
     void enqueue(OutboxEntry entry) {
         Path file = entry.file();
-        metrics.written(entry.events(), file != null);
+        metrics.onWritten(entry.eventCount(), file != null);
         try {
             if (file != null) {
-                entry.moved(folder.renamed(file, entry.name(), OutboxFolder.READY));
+                entry.onRenamed(folder.rename(file, entry.name(), OutboxFolder.READY));
             }
-        } catch (IOException failed) { // published from where it is; after a restart it is looked up
-            LOG.warnf("notifier: %s cannot be renamed: %s", entry.name(), failed);
+        } catch (IOException failure) { // it is published from where it is; after a restart it is looked up
+            LOG.warn("notifier: {} cannot be renamed: {}", entry.name(), failure.toString());
         }
         lanes.get(entry.lane()).add(entry);
     }
 
-    /** It is over with this slip. */
-    void forget(OutboxEntry entry) {
+    /** Removes an entry with its file. */
+    void remove(OutboxEntry entry) {
         Path file = entry.finish();
-        give(entry);
+        release(entry);
         try {
             if (file != null) {
                 OutboxFolder.remove(file);
             }
-        } catch (IOException failed) {
+        } catch (IOException failure) {
             if (throttle.tryAcquire("remove")) {
-                LOG.errorf("notifier: %s cannot be removed, and is published again after a restart: %s", entry.name(), failed);
+                LOG.error("notifier: {} cannot be removed, and is published again after a restart: {}", entry.name(), failure.toString());
             }
         }
     }
 
-    private void give(OutboxEntry entry) {
-        (entry.file() == null ? memory : disk).give(entry);
+    private void release(OutboxEntry entry) {
+        (entry.file() == null ? memory : disk).release(entry);
     }
 
-    /** A file that an earlier process left is counted, however many there are. */
-    void found(OutboxEntry entry) {
-        disk.add(entry);
+    /** Counts the entry of an ended process, even beyond the limits. */
+    void onAdopted(OutboxEntry entry) {
+        disk.reserve(entry);
     }
 
-    /** A slip of some of the endings of another, in its place in time. Null if it cannot be written now. */
-    OutboxEntry part(OutboxEntry whole, List<OutgoingEvent> events) {
-        OutboxEntry part = OutboxEntry.of(events, whole.millis(), process, number.getAndIncrement());
+    /** Creates an entry with some of the events of another, and with its time. Returns null if it cannot be written now. */
+    OutboxEntry createPart(OutboxEntry whole, List<OutgoingEvent> events) {
+        OutboxEntry part = OutboxEntry.create(events, whole.writtenAt(), processId, entryNumber.getAndIncrement());
         if (whole.file() == null) {
-            memory.add(part);
+            memory.reserve(part);
         } else if (writer.write(part, OutboxFolder.READY) == null) {
-            disk.add(part);
+            disk.reserve(part);
         } else {
             return null;
         }
         return part;
     }
 
-    /** The disk is tried again, and takes over what is in memory alone. */
+    /** Writes the entries that are only in memory, if the disk accepts files again. */
     void saveMemory() {
-        List<OutboxEntry> kept = lanes.values().stream().flatMap(each -> each.inMemory().stream()).toList();
-        if (!writer.isWell() && !writer.tryAgain()) {
+        List<OutboxEntry> unsaved = lanes.values().stream().flatMap(each -> each.inMemory().stream()).toList();
+        if (!writer.isHealthy() && !writer.probe()) {
             return;
         }
-        for (OutboxEntry entry : kept) {
-            if (!disk.take(entry)) {
+        for (OutboxEntry entry : unsaved) {
+            if (!disk.tryReserve(entry)) {
                 continue; // a sign-out may fit where a mass logout does not
             }
-            entry.resume();
+            entry.resumeFile();
             if (writer.write(entry, OutboxFolder.READY) != null) {
-                disk.give(entry);
+                disk.release(entry);
                 return;
             }
             if (entry.file() == null) { // published meanwhile
-                disk.give(entry);
+                disk.release(entry);
                 continue;
             }
-            memory.give(entry);
+            memory.release(entry);
         }
     }
 
-    private void lose(List<OutgoingEvent> events, String why) {
-        metrics.lost(events.size());
+    private void reportLoss(List<OutgoingEvent> events, String error) {
+        metrics.onLost(events.size());
         if (lossThrottle.tryAcquire("lost")) {
-            LOG.errorf("notifier: event %s is LOST, %d in all; no client is notified: %s", events.get(0).id(), events.size(), why);
+            LOG.error("notifier: event {} is LOST, {} in all; no client is notified: {}", events.get(0).id(), events.size(), error);
         }
     }
 }

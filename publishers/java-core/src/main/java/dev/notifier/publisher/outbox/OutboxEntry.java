@@ -1,7 +1,7 @@
 package dev.notifier.publisher.outbox;
 
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
 import java.nio.file.Path;
 import java.util.BitSet;
 import java.util.List;
@@ -9,52 +9,53 @@ import java.util.Locale;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** One file of the outbox, or what takes its place in memory where the disk takes nothing. Its name sorts by time. */
+/** One file of the outbox with its events, or the events in memory while the disk is full or failing. Names sort by time. */
 public final class OutboxEntry {
     private static final Pattern NAME = Pattern.compile("(\\d{13})-([0-9a-f]{8})-(\\d{8})-([a-z]+)-(\\d+)");
 
     private final String name;
     private final Lane lane;
-    private final int events;
-    private final long bytes;
+    private final int eventCount;
+    private final long byteCount;
     private final BitSet published = new BitSet();
     private final BitSet deferred = new BitSet();
     private Path file;
     private List<OutgoingEvent> inMemory;
     private boolean abandoned;
-    private boolean over;
-    private boolean flawed;
+    private boolean finished;
+    private boolean hasRefusedEvent;
 
-    private OutboxEntry(String name, Lane lane, int events, long bytes) {
+    private OutboxEntry(String name, Lane lane, int eventCount, long byteCount) {
         this.name = name;
         this.lane = lane;
-        this.events = events;
-        this.bytes = bytes;
+        this.eventCount = eventCount;
+        this.byteCount = byteCount;
     }
 
-    /** Of endings that happen now, written nowhere yet. */
-    static OutboxEntry of(List<OutgoingEvent> events, long millis, String process, long number) {
+    /** Creates an entry for new events of one lane. It is in memory until its file is written. */
+    static OutboxEntry create(List<OutgoingEvent> events, long writtenAt, String process, long number) {
         Lane lane = events.get(0).lane();
-        String name = String.format(Locale.ROOT, "%013d-%s-%08d-%s-%d", millis, process, number % 100_000_000, lane.word(), events.size());
-        OutboxEntry entry = new OutboxEntry(name, lane, events.size(), events.stream().mapToLong(each -> each.event().length).sum());
+        String name = String.format(Locale.ROOT, "%013d-%s-%08d-%s-%d", writtenAt, process, number % 100_000_000, lane.label(), events.size());
+        OutboxEntry entry = new OutboxEntry(name, lane, events.size(), events.stream().mapToLong(each -> each.json().length).sum());
         entry.inMemory = events;
         return entry;
     }
 
-    /** Of a file that is there. Null if the name is none of ours. */
-    static OutboxEntry found(Path file, String name, long bytes) {
-        Matcher read = NAME.matcher(name);
-        Lane lane = read.matches() ? Lane.of(read.group(4)) : null;
-        return lane == null ? null : foreign(file, name, lane, Integer.parseInt(read.group(5)), bytes);
+    /** Returns the entry of an existing file; null if the outbox did not choose its name. */
+    static OutboxEntry fromFile(Path file, String name, long byteCount) {
+        Matcher parsed = NAME.matcher(name);
+        Lane lane = parsed.matches() ? Lane.fromLabel(parsed.group(4)) : null;
+        return lane == null ? null : fromForeignFile(file, name, lane, Integer.parseInt(parsed.group(5)), byteCount);
     }
 
-    /** Of a file with a foreign name. */
-    static OutboxEntry foreign(Path file, String name, Lane lane, int events, long bytes) {
-        OutboxEntry entry = new OutboxEntry(name, lane, events, bytes);
+    /** Returns the entry of an existing file with any name. */
+    static OutboxEntry fromForeignFile(Path file, String name, Lane lane, int eventCount, long byteCount) {
+        OutboxEntry entry = new OutboxEntry(name, lane, eventCount, byteCount);
         entry.file = file;
         return entry;
     }
 
+    /** Returns the file name without its suffix. */
     public String name() {
         return name;
     }
@@ -63,82 +64,81 @@ public final class OutboxEntry {
         return lane;
     }
 
-    /** How many events it holds. */
-    public int events() {
-        return events;
+    public int eventCount() {
+        return eventCount;
     }
 
-    long bytes() {
-        return bytes;
+    long byteCount() {
+        return byteCount;
     }
 
-    /** When it was written, in milliseconds; 0 if the name does not contain it. */
-    long millis() {
+    /** Returns the time in the name, in milliseconds since 1970; 0 without one. */
+    long writtenAt() {
         return NAME.matcher(name).matches() ? Long.parseLong(name.substring(0, 13)) : 0;
     }
 
-    /** Null if it is in memory alone. */
+    /** Returns the file; null if the entry is only in memory. */
     synchronized Path file() {
         return file;
     }
 
+    /** Returns the events; null if they are in the file. */
     synchronized List<OutgoingEvent> inMemory() {
         return inMemory;
     }
 
-    /** The writer's word that it is on disk. False if nobody waits for that any more. */
-    synchronized boolean written(Path at) {
-        if (abandoned || over) {
+    /** The file has been written. Returns false, and ignores the file, if the entry was abandoned or finished meanwhile. */
+    synchronized boolean onWritten(Path written) {
+        if (abandoned || finished) {
             return false;
         }
-        file = at;
+        file = written;
         inMemory = null;
         return true;
     }
 
-    synchronized void moved(Path to) {
-        file = to;
+    synchronized void onRenamed(Path renamed) {
+        file = renamed;
     }
 
-    /** The disk took too long: it is in memory from now on. False if it was written meanwhile. */
-    synchronized boolean abandon() {
+    /** Keeps the entry in memory, because writing its file failed or took too long. Returns false if it was written meanwhile. */
+    synchronized boolean abandonFile() {
         abandoned = file == null;
         return abandoned;
     }
 
-    /** The disk is well again: it may be written. */
-    synchronized void resume() {
+    /** Permits another attempt to write the file. */
+    synchronized void resumeFile() {
         abandoned = false;
     }
 
-    /** Nothing more becomes of it. Returns its file, or null if it was in memory alone. */
+    /** Prevents any further write. Returns the file; null if the entry is only in memory. */
     synchronized Path finish() {
-        over = true;
+        finished = true;
         return file;
     }
 
-    /** One of its events can never be published: the file is kept for people to look at. */
-    public void flaw() {
-        flawed = true;
+    /** Marks that one of the events can never be published, so that the file is kept for inspection. */
+    public void markRefused() {
+        hasRefusedEvent = true;
     }
 
-    /** True if the file is kept for people to look at. */
-    public boolean isFlawed() {
-        return flawed;
+    public boolean hasRefusedEvent() {
+        return hasRefusedEvent;
     }
 
-    /** Which of its events were published already. Used by its lane's thread alone. */
+    /** The lines whose events are published or refused. Only the lane's thread uses this set. */
     public BitSet published() {
         return published;
     }
 
-    /** Which of its events are deferred: another server answers to them in place of notifier. Used by its lane's thread alone. */
+    /** The lines whose events are deferred: another server answers to them in place of notifier. Only the lane's thread uses this set. */
     public BitSet deferred() {
         return deferred;
     }
 
-    /** How many of its events are to be published, without the deferred ones. */
-    int due() {
-        return events - published.cardinality() - deferred.cardinality();
+    /** Returns the number of events that are neither published nor deferred. */
+    int dueCount() {
+        return eventCount - published.cardinality() - deferred.cardinality();
     }
 }

@@ -34,27 +34,28 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.stream.Stream;
-import org.jboss.logging.Logger;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
- * The folder of one process, below the setting's: numbered, and locked while its process lives.
+ * The folder of one process: a numbered sub-folder of the configured folder, locked while the process lives.
  *
- * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published. Its files
- * are published in Keycloak's name: a folder of another user, a folder writable for groups other than this process's, or a
- * link, is refused. The setting's folder itself may be open.
+ * The suffix of a file is its state: `.part` is being written, `.pending` is complete and its sessions may live, `.json` is
+ * ready to be published. The files are published in the identity server's name. Therefore a link, another user's folder, and a
+ * folder that others can write to are refused. Groups of this process may write. The configured folder itself may be open.
  */
 final class OutboxFolder implements AutoCloseable {
-    private static final Logger LOG = Logger.getLogger(OutboxFolder.class);
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.OutboxFolder");
     static final String PENDING = ".pending";
     static final String READY = ".json";
-    static final String TRIAL = "trial-";
+    static final String PROBE_PREFIX = "trial-";
     private static final String PART = ".part";
     private static final Path LOCK = Path.of("lock");
     private static final int OTHERS_WRITE = 0002;
     private static final int GROUP_WRITES = 0020;
-    private static final int MOST_FOLDERS = 1_000;
-    private static final FileAttribute<Set<PosixFilePermission>> OURS_ALONE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
-    private static final FileAttribute<Set<PosixFilePermission>> OUR_FILE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
+    private static final int MAX_FOLDERS = 1_000;
+    private static final FileAttribute<Set<PosixFilePermission>> PRIVATE_FOLDER = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
+    private static final FileAttribute<Set<PosixFilePermission>> PRIVATE_FILE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
 
     private final Path folder;
     private final SecureDirectoryStream<Path> inside;
@@ -69,20 +70,20 @@ final class OutboxFolder implements AutoCloseable {
     }
 
     /**
-     * Claim the first folder that is ours alone and that no living process has. One that is not is logged and left.
+     * Claims the first sub-folder that no living process has claimed. Untrusted ones are logged and skipped.
      *
-     * @throws IOException if none can be used
+     * @throws IOException if no sub-folder can be used
      */
     static OutboxFolder claim(Path base) throws IOException {
         if (!Files.isDirectory(base)) {
-            Files.createDirectories(base, OURS_ALONE);
+            Files.createDirectories(base, PRIVATE_FOLDER);
         }
-        for (int number = 0; number < MOST_FOLDERS; number++) {
+        for (int number = 0; number < MAX_FOLDERS; number++) {
             Path place = base.resolve(String.valueOf(number));
             try {
-                Files.createDirectory(place, OURS_ALONE);
-            } catch (FileAlreadyExistsException there) {
-                // of an earlier process, or of a living one
+                Files.createDirectory(place, PRIVATE_FOLDER);
+            } catch (FileAlreadyExistsException exists) {
+                // an ended or a living process has created it
             }
             try {
                 OutboxFolder claimed = tryClaim(place);
@@ -91,66 +92,66 @@ final class OutboxFolder implements AutoCloseable {
                     return claimed;
                 }
             } catch (UntrustedFileException | AccessDeniedException refused) {
-                LOG.errorf("notifier: a folder of the outbox is not used, but the next: %s", refused);
+                LOG.error("notifier: a folder of the outbox is not used, but the next: {}", refused.toString());
             }
         }
-        throw new IOException("all " + MOST_FOLDERS + " folders below " + base + " are in use, or not ours");
+        throw new IOException("all " + MAX_FOLDERS + " folders below " + base + " are in use, or not ours");
     }
 
-    /** The folders of dead processes, each locked. The caller closes them. A folder that cannot be taken over is logged and skipped. */
-    List<OutboxFolder> orphans() throws IOException {
-        List<OutboxFolder> found = new ArrayList<>();
+    /** Claims the folders of ended processes. The caller closes them. A folder that cannot be taken over is logged and skipped. */
+    List<OutboxFolder> claimOrphans() throws IOException {
+        List<OutboxFolder> orphans = new ArrayList<>();
         try (Stream<Path> places = Files.list(folder.getParent())) {
             for (Path place : places.filter(each -> each.getFileName().toString().matches("\\d+") && !each.equals(folder)).toList()) {
                 try {
                     OutboxFolder claimed = tryClaim(place);
                     if (claimed != null) {
-                        found.add(claimed);
+                        orphans.add(claimed);
                     }
-                } catch (IOException failed) { // once a minute, as the worker looks
-                    LOG.errorf("notifier: what a process left is not taken over: %s", failed);
+                } catch (IOException failure) { // logged once a minute, since the worker tries so often
+                    LOG.error("notifier: what a process left is not taken over: {}", failure.toString());
                 }
             }
         }
-        return found;
+        return orphans;
     }
 
-    /** Refuse a folder that others may have written to. Returns its identity, which a replacement of the same name does not have. */
-    private static Object refuseOpen(Path place) throws IOException {
-        Map<String, Object> seen = Files.readAttributes(place, "unix:uid,gid,mode,fileKey,isDirectory,isSymbolicLink", LinkOption.NOFOLLOW_LINKS);
-        if (seen.get("isSymbolicLink").equals(true)) {
+    /** Refuses a folder that others may have written to. Returns its file key, which another folder of the same name does not have. */
+    private static Object requireTrustedFolder(Path place) throws IOException {
+        Map<String, Object> attributes = Files.readAttributes(place, "unix:uid,gid,mode,fileKey,isDirectory,isSymbolicLink", LinkOption.NOFOLLOW_LINKS);
+        if (attributes.get("isSymbolicLink").equals(true)) {
             throw new UntrustedFileException(place, "it is a link, but must be a real folder: remove the link");
         }
-        if (seen.get("isDirectory").equals(false)) {
+        if (attributes.get("isDirectory").equals(false)) {
             throw new UntrustedFileException(place, "it is not a folder: remove it");
         }
-        Process us = Process.read();
-        if (!us.isUser(seen.get("uid"))) {
-            throw new UntrustedFileException(place, "it belongs to another user (" + seen.get("uid") + "), who may have put its events there:"
+        ProcessIdentity process = ProcessIdentity.read();
+        if (!process.isUser(attributes.get("uid"))) {
+            throw new UntrustedFileException(place, "it belongs to another user (" + attributes.get("uid") + "), who may have put its events there:"
                     + " look through them, then chown it, or move it away");
         }
-        int mode = (int) seen.get("mode");
-        if ((mode & OTHERS_WRITE) != 0 || (mode & GROUP_WRITES) != 0 && !us.groups().contains(seen.get("gid"))) {
+        int mode = (int) attributes.get("mode");
+        if ((mode & OTHERS_WRITE) != 0 || (mode & GROUP_WRITES) != 0 && !process.groups().contains(attributes.get("gid"))) {
             throw new UntrustedFileException(place, "others may write to it (mode " + Integer.toOctalString(mode & 07777)
-                    + ", group " + seen.get("gid") + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away");
+                    + ", group " + attributes.get("gid") + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away");
         }
-        return seen.get("fileKey");
+        return attributes.get("fileKey");
     }
 
-    /** The folder that was judged, open: what takes its name meanwhile is not looked at. */
-    private static SecureDirectoryStream<Path> opened(Path place) throws IOException {
-        Object judged = refuseOpen(place);
-        try (DirectoryStream<Path> above = Files.newDirectoryStream(place.getParent())) {
-            SecureDirectoryStream<Path> found = ((SecureDirectoryStream<Path>) above).newDirectoryStream(place.getFileName(), LinkOption.NOFOLLOW_LINKS);
-            if (found.getFileAttributeView(BasicFileAttributeView.class).readAttributes().fileKey().equals(judged)) {
-                return found;
+    /** Opens a trusted folder. Refuses another folder that has replaced it since the check. */
+    private static SecureDirectoryStream<Path> openTrusted(Path place) throws IOException {
+        Object fileKey = requireTrustedFolder(place);
+        try (DirectoryStream<Path> parent = Files.newDirectoryStream(place.getParent())) {
+            SecureDirectoryStream<Path> opened = ((SecureDirectoryStream<Path>) parent).newDirectoryStream(place.getFileName(), LinkOption.NOFOLLOW_LINKS);
+            if (opened.getFileAttributeView(BasicFileAttributeView.class).readAttributes().fileKey().equals(fileKey)) {
+                return opened;
             }
-            found.close();
+            opened.close();
             throw new UntrustedFileException(place, "another folder has taken its name");
         }
     }
 
-    /** A folder or file that is a link, of another user, or open to others. */
+    /** A folder or file is a link, belongs to another user, or is writable for others. */
     static final class UntrustedFileException extends FileSystemException {
         private static final long serialVersionUID = 1;
 
@@ -160,28 +161,28 @@ final class OutboxFolder implements AutoCloseable {
     }
 
     /**
-     * Refuse all but regular files of this user or root. Opening a FIFO would block, and a device might never end.
+     * Returns the file if it is a regular file of this user or root. Opening a FIFO would block, and a device might never end.
      *
-     * @throws NotOurs if it is not
+     * @throws UntrustedFileException if it is not
      */
-    static Path requireOurs(Path file) throws IOException {
+    static Path requireTrusted(Path file) throws IOException {
         if (!Files.isRegularFile(file, LinkOption.NOFOLLOW_LINKS) && Files.exists(file, LinkOption.NOFOLLOW_LINKS)) {
             throw new UntrustedFileException(file, "it is not a regular file: remove it");
         }
         Object owner = Files.getAttribute(file, "unix:uid", LinkOption.NOFOLLOW_LINKS);
-        if (!owner.equals(0) && !Process.read().isUser(owner)) {
+        if (!owner.equals(0) && !ProcessIdentity.read().isUser(owner)) {
             throw new UntrustedFileException(file, "it belongs to another user (" + owner + "): look into it, then chown it, or remove it");
         }
         return file;
     }
 
-    /** The user and the groups that this process runs as, such as a pod's `fsGroup`. If the kernel does not report them, any user and no group. */
-    private record Process(Set<Object> users, Set<Object> groups) {
+    /** The user and groups of this process, such as a pod's `fsGroup`. Any user and no group if the kernel does not report them. */
+    private record ProcessIdentity(Set<Object> users, Set<Object> groups) {
         private static final Path STATUS = Path.of("/proc/self/status");
 
-        static Process read() throws IOException {
+        static ProcessIdentity read() throws IOException {
             if (!Files.isReadable(STATUS)) {
-                return new Process(Set.of(), Set.of());
+                return new ProcessIdentity(Set.of(), Set.of());
             }
             Set<Object> users = new HashSet<>();
             Set<Object> groups = new HashSet<>();
@@ -194,7 +195,7 @@ final class OutboxFolder implements AutoCloseable {
                     default -> { }
                 }
             }
-            return new Process(users, groups);
+            return new ProcessIdentity(users, groups);
         }
 
         boolean isUser(Object user) {
@@ -202,17 +203,17 @@ final class OutboxFolder implements AutoCloseable {
         }
     }
 
-    /** Null if a living process has it. */
+    /** Returns null if a living process has claimed the folder. */
     private static OutboxFolder tryClaim(Path place) throws IOException {
-        SecureDirectoryStream<Path> inside = opened(place);
+        SecureDirectoryStream<Path> inside = openTrusted(place);
         FileChannel file = null;
         FileLock lock = null;
         try {
-            requireOurLock(inside, place);
-            file = (FileChannel) inside.newByteChannel(LOCK, Set.of(StandardOpenOption.CREATE, StandardOpenOption.WRITE, LinkOption.NOFOLLOW_LINKS), OUR_FILE);
+            requireTrustedLock(inside, place);
+            file = (FileChannel) inside.newByteChannel(LOCK, Set.of(StandardOpenOption.CREATE, StandardOpenOption.WRITE, LinkOption.NOFOLLOW_LINKS), PRIVATE_FILE);
             lock = file.tryLock();
-        } catch (OverlappingFileLockException ours) {
-            // this process has it
+        } catch (OverlappingFileLockException claimed) {
+            // this process has claimed it
         } finally {
             if (lock == null) {
                 inside.close();
@@ -224,83 +225,79 @@ final class OutboxFolder implements AutoCloseable {
         return lock == null ? null : new OutboxFolder(place, inside, file, lock);
     }
 
-    /** Refuse a lock file of another user, who could hold the lock forever. */
-    private static void requireOurLock(SecureDirectoryStream<Path> inside, Path place) throws IOException {
+    /** Refuses a lock file of another user, who could hold the lock forever. */
+    private static void requireTrustedLock(SecureDirectoryStream<Path> inside, Path place) throws IOException {
         try {
-            PosixFileAttributes seen = inside.getFileAttributeView(LOCK, PosixFileAttributeView.class, LinkOption.NOFOLLOW_LINKS).readAttributes();
-            boolean foreign = !seen.owner().equals(inside.getFileAttributeView(PosixFileAttributeView.class).readAttributes().owner());
-            if (foreign || !seen.isRegularFile()) {
+            PosixFileAttributes attributes = inside.getFileAttributeView(LOCK, PosixFileAttributeView.class, LinkOption.NOFOLLOW_LINKS).readAttributes();
+            boolean foreign = !attributes.owner().equals(inside.getFileAttributeView(PosixFileAttributeView.class).readAttributes().owner());
+            if (foreign || !attributes.isRegularFile()) {
                 throw new UntrustedFileException(place.resolve(LOCK), (foreign ? "it belongs to another user" : "it is not a regular file") + ": remove it");
             }
-        } catch (NoSuchFileException none) {
-            // it is made
+        } catch (NoSuchFileException absent) {
+            // it will be created
         }
     }
 
-    /** Write endings, durably, to a file of this ending. */
-    Path write(String name, String ending, Collection<OutgoingEvent> events) throws IOException {
+    /** Writes events durably to a file with this suffix. */
+    Path write(String name, String suffix, Collection<OutgoingEvent> events) throws IOException {
         Path part = folder.resolve(name + PART);
-        try (FileChannel file = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), OUR_FILE)) {
+        try (FileChannel file = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), PRIVATE_FILE)) {
             ByteArrayOutputStream lines = new ByteArrayOutputStream();
             for (OutgoingEvent each : events) {
-                lines.writeBytes(each.line());
+                lines.writeBytes(each.toLine());
             }
-            ByteBuffer whole = ByteBuffer.wrap(lines.toByteArray());
-            while (whole.hasRemaining()) {
-                file.write(whole);
+            ByteBuffer content = ByteBuffer.wrap(lines.toByteArray());
+            while (content.hasRemaining()) {
+                file.write(content);
             }
             file.force(true);
-        } catch (IOException failed) {
+        } catch (IOException failure) {
             Files.deleteIfExists(part);
-            throw failed;
+            throw failure;
         }
-        Path whole = Files.move(part, folder.resolve(name + ending), StandardCopyOption.ATOMIC_MOVE);
+        Path complete = Files.move(part, folder.resolve(name + suffix), StandardCopyOption.ATOMIC_MOVE);
         sync();
-        return whole;
+        return complete;
     }
 
-    /** The same file, with another ending. */
-    Path renamed(Path file, String name, String ending) throws IOException {
-        return Files.move(file, folder.resolve(name + ending), StandardCopyOption.ATOMIC_MOVE);
+    /** Gives a file another suffix. Returns its new path. */
+    Path rename(Path file, String name, String suffix) throws IOException {
+        return Files.move(file, folder.resolve(name + suffix), StandardCopyOption.ATOMIC_MOVE);
     }
 
-    /** Move a file of this folder into another. */
-    Path moved(Path file, OutboxFolder to, String name) throws IOException {
+    /** Moves a file of this folder into another. Returns its new path. */
+    Path move(Path file, OutboxFolder to, String name) throws IOException {
         inside.move(file.getFileName(), to.inside, Path.of(name));
         return to.folder.resolve(name);
     }
 
-    /** The files that wait, oldest first; what a dead process was still writing is removed. */
-    List<Path> left() throws IOException {
-        List<Path> found = new ArrayList<>();
+    /** Returns the complete files, oldest first. Removes incomplete ones. */
+    List<Path> listWaiting() throws IOException {
+        List<Path> waiting = new ArrayList<>();
         try (DirectoryStream<Path> files = inside.newDirectoryStream(Path.of("."), LinkOption.NOFOLLOW_LINKS)) {
             for (Path file : files) {
                 String name = file.getFileName().toString();
-                if (name.endsWith(PART) || name.startsWith(TRIAL)) {
+                if (name.endsWith(PART) || name.startsWith(PROBE_PREFIX)) {
                     inside.deleteFile(file.getFileName());
                 } else if (name.endsWith(PENDING) || name.endsWith(READY)) {
-                    found.add(folder.resolve(name));
+                    waiting.add(folder.resolve(name));
                 }
             }
         }
-        found.sort(null);
-        return found;
+        waiting.sort(null);
+        return waiting;
     }
 
-    /** The size of a file in bytes, or of the link that it is. */
+    /** Returns the size in bytes of a file, or of a link itself. */
     static long size(Path file) throws IOException {
         return Files.readAttributes(file, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS).size();
     }
 
     static void remove(Path file) throws IOException {
-        try {
-            Files.delete(file);
-        } catch (NoSuchFileException gone) {
-            // deleted already
-        }
+        Files.deleteIfExists(file);
     }
 
-    /** Make names durable. */
+    /** Makes created, renamed and removed files durable. */
     void sync() throws IOException {
         try (FileChannel opened = FileChannel.open(folder, StandardOpenOption.READ)) {
             opened.force(true);
@@ -311,7 +308,7 @@ final class OutboxFolder implements AutoCloseable {
         return folder;
     }
 
-    /** Give the folder up. */
+    /** Releases the folder, so that another process can claim it. */
     @Override
     public void close() throws IOException {
         lock.release();

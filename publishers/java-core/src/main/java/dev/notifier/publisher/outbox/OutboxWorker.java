@@ -1,7 +1,7 @@
 package dev.notifier.publisher.outbox;
 
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.SessionKey;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
 import dev.notifier.publisher.monitoring.LogThrottle;
@@ -21,207 +21,216 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
-import org.jboss.logging.Logger;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
-/** Background work: renames, looks up whether sessions are gone, takes over the files of dead processes. */
+/** Does the outbox's background work: renames files, looks up sessions, and takes over the files of ended processes. */
 final class OutboxWorker implements AutoCloseable {
-    private static final Logger LOG = Logger.getLogger(OutboxWorker.class);
-    private static final long DISK_SECONDS = 30;
-    private static final long MINUTE = 60;
-    private static final long LOOK_UP_SECONDS = 10;
-    private static final long SETTLES_SECONDS = 5;
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Keeper");
+    private static final long SAVE_INTERVAL_SECONDS = 30;
+    private static final long TAKEOVER_INTERVAL_SECONDS = 60;
+    private static final long READ_RETRY_SECONDS = 60;
+    private static final long LOOKUP_RETRY_SECONDS = 10;
+    private static final long COMMIT_GRACE_SECONDS = 5;
 
-    private final ScheduledExecutorService files = Executors.newSingleThreadScheduledExecutor(new DaemonThreadFactory("notifier-outbox"));
-    private final Map<Lane, ScheduledExecutorService> lookUps = new EnumMap<>(Lane.class);
+    private final ScheduledExecutorService fileThread = Executors.newSingleThreadScheduledExecutor(new DaemonThreadFactory("notifier-outbox"));
+    private final Map<Lane, ScheduledExecutorService> lookupThreads = new EnumMap<>(Lane.class);
     private final Outbox outbox;
     private final OutboxFolder folder;
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
-    private volatile SessionLookup lookUp;
+    private volatile SessionLookup lookup;
 
     OutboxWorker(Outbox outbox, OutboxFolder folder) {
         this.outbox = outbox;
         this.folder = folder;
-        for (Lane lane : Lane.values()) { // nobody waits for a mass logout
-            lookUps.put(lane, Executors.newSingleThreadScheduledExecutor(new DaemonThreadFactory("notifier-look-up-" + lane.word())));
+        for (Lane lane : Lane.values()) { // a thread for each lane, so that no sign-out waits for a mass logout
+            lookupThreads.put(lane, Executors.newSingleThreadScheduledExecutor(new DaemonThreadFactory("notifier-look-up-" + lane.label())));
         }
     }
 
-    /** @param left what an earlier process left in this folder */
-    void start(SessionLookup how, List<Path> left) {
-        lookUp = how;
-        soon(() -> take(folder, left));
-        files.scheduleWithFixedDelay(() -> guarded(this::takeOver), 0, MINUTE, TimeUnit.SECONDS);
-        files.scheduleWithFixedDelay(() -> guarded(outbox::saveMemory), DISK_SECONDS, DISK_SECONDS, TimeUnit.SECONDS);
+    /** @param existing the files that an earlier process left in this folder */
+    void start(SessionLookup sessionLookup, List<Path> existing) {
+        lookup = sessionLookup;
+        execute(() -> adopt(folder, existing));
+        fileThread.scheduleWithFixedDelay(() -> runGuarded(this::takeOver), 0, TAKEOVER_INTERVAL_SECONDS, TimeUnit.SECONDS);
+        fileThread.scheduleWithFixedDelay(() -> runGuarded(outbox::saveMemory), SAVE_INTERVAL_SECONDS, SAVE_INTERVAL_SECONDS, TimeUnit.SECONDS);
     }
 
-    /** Run a task on the keeper's thread, in order. */
-    void soon(Task task) {
+    /** Runs a task on the worker's thread. Tasks run in order. */
+    void execute(Task task) {
         try {
-            files.execute(() -> guarded(task));
+            fileThread.execute(() -> runGuarded(task));
         } catch (RejectedExecutionException closed) {
-            guarded(task); // Keycloak is stopping: nobody else does it
+            runGuarded(task); // the process is stopping: no other thread runs it
         }
     }
 
-    void inAMinute(Task task) {
-        files.schedule(() -> guarded(task), MINUTE, TimeUnit.SECONDS);
+    /** Runs a task on the worker's thread after a minute. */
+    void retryLater(Task task) {
+        fileThread.schedule(() -> runGuarded(task), READ_RETRY_SECONDS, TimeUnit.SECONDS);
     }
 
-    /** @param settled whether the database has finished its transaction: otherwise live sessions are looked up once more. */
-    void lookUp(OutboxEntry entry, boolean settled) {
-        lookUpIn(0, entry, settled);
+    /**
+     * Looks up the sessions of an entry. Publishes the events of ended sessions and removes the others.
+     *
+     * @param isFinal whether the transaction has ended in the database. Otherwise living sessions are looked up once more.
+     */
+    void lookUp(OutboxEntry entry, boolean isFinal) {
+        scheduleLookup(0, entry, isFinal);
     }
 
-    private void lookUpIn(long seconds, OutboxEntry entry, boolean settled) {
+    private void scheduleLookup(long delaySeconds, OutboxEntry entry, boolean isFinal) {
         try {
-            lookUps.get(entry.lane()).schedule(() -> guarded(() -> settle(entry, settled)), seconds, TimeUnit.SECONDS);
+            lookupThreads.get(entry.lane()).schedule(() -> runGuarded(() -> resolve(entry, isFinal)), delaySeconds, TimeUnit.SECONDS);
         } catch (RejectedExecutionException closed) {
-            LOG.debugf("notifier: %s is looked up after the next start", entry.name());
+            LOG.debug("notifier: {} is looked up after the next start", entry.name());
         }
     }
 
     private void takeOver() throws IOException {
-        for (OutboxFolder orphan : folder.orphans()) {
+        for (OutboxFolder orphan : folder.claimOrphans()) {
             try (orphan) {
-                take(orphan, orphan.left());
+                adopt(orphan, orphan.listWaiting());
                 orphan.sync();
             }
         }
     }
 
-    /** Queue the files of this process's folder, or of a dead process's. */
-    private void take(OutboxFolder from, List<Path> left) throws IOException {
-        int taken = 0;
+    /** Queues files of this process's folder, or of an ended process's. */
+    private void adopt(OutboxFolder from, List<Path> files) throws IOException {
+        int eventCount = 0;
         List<Path> unreadable = new ArrayList<>();
-        for (Path file : left) {
-            String whole = file.getFileName().toString();
-            String ending = whole.endsWith(OutboxFolder.PENDING) ? OutboxFolder.PENDING : OutboxFolder.READY;
-            String name = whole.substring(0, whole.length() - ending.length());
-            Path ours = from == folder ? file : from.moved(file, folder, whole);
+        for (Path file : files) {
+            String fileName = file.getFileName().toString();
+            boolean isPending = fileName.endsWith(OutboxFolder.PENDING);
+            String name = fileName.substring(0, fileName.length() - (isPending ? OutboxFolder.PENDING : OutboxFolder.READY).length());
+            Path adopted = from == folder ? file : from.move(file, folder, fileName);
             OutboxEntry entry;
             try {
-                entry = entry(ours, name);
-            } catch (IOException failed) { // such as a volume that is gone for a moment: the others go first
-                if (!isDeleted(ours, failed)) {
-                    unreadable.add(ours);
+                entry = createEntry(adopted, name);
+            } catch (IOException failure) { // such as a volume that is unmounted for a moment: the others go first
+                if (!isDeleted(adopted, failure)) {
+                    unreadable.add(adopted);
                 }
-                report(failed);
+                report(failure);
                 continue;
             }
-            outbox.found(entry);
-            taken += entry.events();
-            if (ending.equals(OutboxFolder.PENDING)) {
+            outbox.onAdopted(entry);
+            eventCount += entry.eventCount();
+            if (isPending) {
                 lookUp(entry, false);
             } else {
                 outbox.lane(entry.lane()).add(entry);
             }
         }
         if (!unreadable.isEmpty()) {
-            inAMinute(() -> take(folder, unreadable));
+            retryLater(() -> adopt(folder, unreadable));
         }
-        if (taken > 0) {
+        if (eventCount > 0) {
             folder.sync();
-            LOG.infof("notifier: %d events that an earlier process left are taken up", taken);
+            LOG.info("notifier: {} events that an earlier process left are taken up", eventCount);
         }
     }
 
-    private OutboxEntry entry(Path file, String name) throws IOException {
-        OutboxEntry entry = OutboxEntry.found(file, name, OutboxFolder.size(file));
+    private OutboxEntry createEntry(Path file, String name) throws IOException {
+        long byteCount = OutboxFolder.size(file);
+        OutboxEntry entry = OutboxEntry.fromFile(file, name, byteCount);
         if (entry != null) {
             return entry;
         }
-        OutboxEntry foreign = OutboxEntry.foreign(file, name, Lane.EVENTS, 1, OutboxFolder.size(file));
-        List<OutgoingEvent> read = outbox.read(foreign);
-        OutgoingEvent first = read.stream().filter(Objects::nonNull).findFirst().orElse(null);
-        return first == null ? foreign : OutboxEntry.foreign(file, name, first.lane(), read.size(), OutboxFolder.size(file));
+        OutboxEntry foreign = OutboxEntry.fromForeignFile(file, name, Lane.EVENTS, 1, byteCount);
+        List<OutgoingEvent> events = outbox.read(foreign);
+        OutgoingEvent first = events.stream().filter(Objects::nonNull).findFirst().orElse(null);
+        return first == null ? foreign : OutboxEntry.fromForeignFile(file, name, first.lane(), events.size(), byteCount);
     }
 
-    /** Publish those of its endings whose sessions are gone. */
-    private void settle(OutboxEntry entry, boolean settled) throws IOException {
+    private void resolve(OutboxEntry entry, boolean isFinal) throws IOException {
         List<OutgoingEvent> events;
         try {
             events = outbox.read(entry);
-        } catch (IOException failed) { // such as a volume that is gone for a moment
-            if (isDeleted(entry.file(), failed)) {
-                throw failed;
+        } catch (IOException failure) { // such as a volume that is unmounted for a moment
+            if (isDeleted(entry.file(), failure)) {
+                throw failure;
             }
-            lookUpIn(LOOK_UP_SECONDS, entry, settled);
-            report(failed);
+            scheduleLookup(LOOKUP_RETRY_SECONDS, entry, isFinal);
+            report(failure);
             return;
         }
         Set<SessionKey> sessions = new LinkedHashSet<>();
         events.stream().filter(Objects::nonNull).map(OutgoingEvent::session).filter(Objects::nonNull).forEach(sessions::add);
         Set<SessionKey> living;
         try {
-            living = sessions.isEmpty() ? Set.of() : lookUp.living(sessions);
-        } catch (Exception failed) {
+            living = sessions.isEmpty() ? Set.of() : lookup.findLiving(sessions);
+        } catch (Exception failure) {
             if (throttle.tryAcquire("look-up")) {
-                LOG.warnf("notifier: whether sessions are gone cannot be looked up now, it is tried again: %s",
-                    failed.getClass().getName()); // its text may name the database, with a password
+                LOG.warn("notifier: whether sessions are gone cannot be looked up now, it is tried again: {}",
+                        failure.getClass().getName()); // its message may contain the database's URL with a password
             }
-            lookUpIn(LOOK_UP_SECONDS, entry, settled);
+            scheduleLookup(LOOKUP_RETRY_SECONDS, entry, isFinal);
             return;
         }
-        if (!settled && !living.isEmpty()) {
-            lookUpIn(SETTLES_SECONDS, entry, true);
+        if (!isFinal && !living.isEmpty()) {
+            scheduleLookup(COMMIT_GRACE_SECONDS, entry, true);
             return;
         }
-        List<OutgoingEvent> gone = events.stream().filter(each -> each == null || each.session() == null || !living.contains(each.session())).toList();
-        if (gone.size() == events.size()) {
-            soon(() -> outbox.enqueue(entry));
-        } else if (gone.isEmpty()) {
-            soon(() -> outbox.forget(entry));
+        List<OutgoingEvent> ended = events.stream().filter(each -> each == null || each.session() == null || !living.contains(each.session())).toList();
+        if (ended.size() == events.size()) {
+            execute(() -> outbox.enqueue(entry));
+        } else if (ended.isEmpty()) {
+            execute(() -> outbox.remove(entry));
         } else {
-            divide(entry, gone.stream().filter(Objects::nonNull).toList());
+            split(entry, ended.stream().filter(Objects::nonNull).toList());
         }
     }
 
-    /** Whether the file alone is gone, and not its folder, too. */
-    private static boolean isDeleted(Path file, IOException failed) {
-        return failed instanceof NoSuchFileException && Files.isDirectory(file.getParent());
+    /** Returns whether the file itself was deleted, rather than its folder. */
+    private static boolean isDeleted(Path file, IOException failure) {
+        return failure instanceof NoSuchFileException && Files.isDirectory(file.getParent());
     }
 
-    private void divide(OutboxEntry entry, List<OutgoingEvent> gone) {
-        OutboxEntry part = gone.isEmpty() ? null : outbox.part(entry, gone);
-        if (part == null && !gone.isEmpty()) {
-            lookUpIn(LOOK_UP_SECONDS, entry, true);
+    /** Replaces an entry by one with the events of ended sessions. */
+    private void split(OutboxEntry entry, List<OutgoingEvent> ended) {
+        OutboxEntry part = ended.isEmpty() ? null : outbox.createPart(entry, ended);
+        if (part == null && !ended.isEmpty()) {
+            scheduleLookup(LOOKUP_RETRY_SECONDS, entry, true);
             return;
         }
-        soon(() -> {
+        execute(() -> {
             if (part != null) {
                 outbox.enqueue(part);
             }
-            outbox.forget(entry);
+            outbox.remove(entry);
         });
     }
 
-    private void guarded(Task task) {
+    /** A failed task must not end the thread. */
+    private void runGuarded(Task task) {
         try {
             task.run();
-        } catch (Exception failed) { // the thread goes on
-            report(failed);
+        } catch (Exception failure) {
+            report(failure);
         }
     }
 
-    private void report(Exception failed) {
-        if (throttle.tryAcquire(failed.toString())) {
-            LOG.errorf("notifier: the outbox %s: %s", folder.path(), failed);
+    private void report(Exception failure) {
+        if (throttle.tryAcquire(failure.toString())) {
+            LOG.error("notifier: the outbox {}: {}", folder.path(), failure.toString());
         }
     }
 
-    /** Finish the started tasks. */
+    /** Finishes the started tasks. */
     @Override
     public void close() {
-        lookUps.values().forEach(ScheduledExecutorService::shutdownNow);
-        files.shutdown();
+        lookupThreads.values().forEach(ScheduledExecutorService::shutdownNow);
+        fileThread.shutdown();
         try {
-            files.awaitTermination(1, TimeUnit.SECONDS);
+            fileThread.awaitTermination(1, TimeUnit.SECONDS);
         } catch (InterruptedException stopped) {
             Thread.currentThread().interrupt();
         }
     }
 
-    /** Something with the disk. */
+    /** A task that uses the disk. */
     interface Task {
         void run() throws IOException;
     }

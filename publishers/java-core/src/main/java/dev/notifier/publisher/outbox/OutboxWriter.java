@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -13,86 +14,85 @@ import java.util.concurrent.Future;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
-import org.jboss.logging.Logger;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
-/** Threads that write files, so that a disk that hangs holds nobody longer than the limit. */
+/** Writes files on separate threads, so that a hanging disk delays no caller beyond the limit. After a failure, writes are refused until a probe succeeds. */
 final class OutboxWriter implements AutoCloseable {
-    private static final Logger LOG = Logger.getLogger(OutboxWriter.class);
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Writers");
     private static final int THREADS = 8;
 
     private final ExecutorService threads = Executors.newFixedThreadPool(THREADS, new DaemonThreadFactory("notifier-outbox-writer"));
     private final OutboxFolder folder;
     private final Duration limit;
-    private volatile String trouble;
+    private volatile String diskError;
 
     OutboxWriter(OutboxFolder folder, Duration limit) {
         this.folder = folder;
         this.limit = limit;
     }
 
-    /** Write the slip durably. Null if that worked, else why not: then it is in memory, and the disk is left alone for a while. */
-    String write(OutboxEntry entry, String ending) {
-        return trouble != null ? trouble : attempt(entry, ending);
+    /** Writes the entry durably. Returns null, or an error, after which the entry is only in memory. */
+    String write(OutboxEntry entry, String suffix) {
+        return diskError != null ? diskError : attempt(entry, suffix);
     }
 
-    boolean isWell() {
-        return trouble == null;
+    boolean isHealthy() {
+        return diskError == null;
     }
 
-    /** See whether the disk takes something again. */
-    boolean tryAgain() {
-        String why = within(() -> {
-            Path trial = folder.write(OutboxFolder.TRIAL + System.nanoTime(), "", List.of());
-            OutboxFolder.remove(trial);
+    /** Writes and removes an empty file. Returns true, and permits writes again, if this succeeds. */
+    boolean probe() {
+        String error = runWithinLimit(() -> {
+            Path probe = folder.write(OutboxFolder.PROBE_PREFIX + System.nanoTime(), "", List.of());
+            OutboxFolder.remove(probe);
             return null;
         });
-        if (why == null) {
-            trouble = null;
+        if (error == null) {
+            diskError = null;
             LOG.info("notifier: the outbox takes events again");
         }
-        return why == null;
+        return error == null;
     }
 
-    /** An interrupted thread proves nothing about the disk. */
-    private String attempt(OutboxEntry entry, String ending) {
+    private String attempt(OutboxEntry entry, String suffix) {
         List<OutgoingEvent> events = entry.inMemory();
-        String why = within(() -> {
-            Path file = folder.write(entry.name(), ending, events);
-            if (!entry.written(file)) {
-                OutboxFolder.remove(file); // nobody waits any more: it is in memory
+        String error = runWithinLimit(() -> {
+            Path file = folder.write(entry.name(), suffix, events);
+            if (!entry.onWritten(file)) {
+                OutboxFolder.remove(file);
             }
             return null;
         });
-        if (why == null || !entry.abandon()) {
+        if (error == null || !entry.abandonFile()) {
             return null;
         }
-        if (!Thread.currentThread().isInterrupted()) {
-            trouble = why;
+        if (!Thread.currentThread().isInterrupted()) { // an interrupted thread proves nothing about the disk
+            diskError = error;
         }
-        return why;
+        return error;
     }
 
-    /** The error, or null. */
-    private String within(java.util.concurrent.Callable<Void> task) {
-        Future<Void> running = null;
+    /** Returns null, or an error. */
+    private String runWithinLimit(Callable<Void> task) {
         try {
-            running = threads.submit(task);
+            Future<Void> running = threads.submit(task);
             running.get(limit.toMillis(), TimeUnit.MILLISECONDS);
             return null;
         } catch (TimeoutException late) {
             return "the disk did not answer within " + limit.toMillis() + " ms: see to " + folder.path();
         } catch (ExecutionException failed) {
-            return said(failed.getCause());
+            return describe(failed.getCause());
         } catch (InterruptedException stopped) {
             Thread.currentThread().interrupt();
             return "the thread was interrupted while it waited for the disk";
         } catch (RejectedExecutionException closed) {
-            return "Keycloak is stopping";
+            return "the process is stopping";
         }
     }
 
-    private String said(Throwable failed) {
-        return "the outbox " + folder.path() + " takes nothing (" + (failed instanceof IOException ? failed.getMessage() : failed.toString())
+    private String describe(Throwable failure) {
+        return "the outbox " + folder.path() + " takes nothing (" + (failure instanceof IOException ? failure.getMessage() : failure.toString())
                 + "): see to its owner, its rights and the room on its disk";
     }
 

@@ -4,13 +4,13 @@ import dev.notifier.publisher.event.SessionKey;
 import java.util.Collection;
 import java.util.Set;
 
-/** Keycloak's table of sessions, read in a separate transaction. */
+/** Looks up sessions in the identity server's store, in a separate transaction. */
 @FunctionalInterface
 public interface SessionLookup {
     /**
-     * Those of the sessions that live.
+     * Returns those of the sessions that have not ended.
      *
-     * @throws Exception if the database does not answer
+     * @throws Exception if the store does not answer; the outbox tries again
      */
-    Set<SessionKey> living(Collection<SessionKey> sessions) throws Exception;
+    Set<SessionKey> findLiving(Collection<SessionKey> sessions) throws Exception;
 }

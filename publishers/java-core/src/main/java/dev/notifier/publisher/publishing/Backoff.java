@@ -1,33 +1,34 @@
 package dev.notifier.publisher.publishing;
 
-/** Pauses after failures, doubled up to the longest. */
+/** Returns the pauses after failures: each twice the previous one, up to a limit. */
 final class Backoff {
-    static final long SHORTEST = 250;
-    static final long LONGEST = 10_000;
+    static final long FIRST_PAUSE_MILLIS = 250;
+    static final long MAX_PAUSE_MILLIS = 10_000;
 
-    private final long shortest;
-    private final long longest;
-    private long next;
+    private final long firstMillis;
+    private final long maxMillis;
+    private long nextMillis;
 
     /** For a lane: 0.25 s, 0.5 s, 1 s … 10 s. */
     Backoff() {
-        this(SHORTEST, LONGEST);
+        this(FIRST_PAUSE_MILLIS, MAX_PAUSE_MILLIS);
     }
 
-    Backoff(long shortest, long longest) {
-        this.shortest = shortest;
-        this.longest = longest;
-        this.next = shortest;
+    Backoff(long firstMillis, long maxMillis) {
+        this.firstMillis = firstMillis;
+        this.maxMillis = maxMillis;
+        this.nextMillis = firstMillis;
     }
 
-    /** The pause that is due now, in milliseconds. */
-    long pause() {
-        long pause = next;
-        next = Math.min(next * 2, longest);
+    /** Returns the next pause in milliseconds. */
+    long nextPause() {
+        long pause = nextMillis;
+        nextMillis = Math.min(nextMillis * 2, maxMillis);
         return pause;
     }
 
-    void succeeded() {
-        next = shortest;
+    /** Starts again with the first pause. */
+    void reset() {
+        nextMillis = firstMillis;
     }
 }

@@ -4,91 +4,94 @@ import com.rabbitmq.client.Channel;
 import com.rabbitmq.client.ShutdownSignalException;
 import java.io.IOException;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 
-/** Follows which messages of a channel the broker has confirmed, returned or refused. */
+/** Tracks which messages of a channel the broker has confirmed, returned as unroutable, or rejected. */
 final class ConfirmTracker {
-    private final TreeMap<Long, Integer> open = new TreeMap<>();
-    private final Map<String, Integer> places = new HashMap<>();
-    private final Map<Integer, Boolean> returned = new HashMap<>();
+    private final TreeMap<Long, Integer> unsettled = new TreeMap<>(); // index by delivery tag
+    private final Map<String, Integer> indexById = new HashMap<>();
+    private final Set<Integer> returned = new HashSet<>();
     private Transport.ResultListener results;
-    private long next;
-    private long heard;
-    private boolean refused;
-    private ShutdownSignalException closed;
+    private long nextTag;
+    private long lastSettledAt;
+    private boolean hasRejected;
+    private ShutdownSignalException shutdown;
 
     ConfirmTracker(Channel channel) throws IOException {
-        channel.addConfirmListener((number, multiple) -> settle(number, multiple, true), (number, multiple) -> settle(number, multiple, false));
-        channel.addReturnListener(message -> giveBack(message.getProperties().getMessageId()));
-        channel.addShutdownListener(this::close);
+        channel.addConfirmListener((tag, multiple) -> settle(tag, multiple, true), (tag, multiple) -> settle(tag, multiple, false));
+        channel.addReturnListener(message -> onReturned(message.getProperties().getMessageId()));
+        channel.addShutdownListener(this::onShutdown);
         channel.confirmSelect();
     }
 
-    /** Start a new batch: no confirm of an earlier batch is pending. */
-    synchronized void expect(int messages, Transport.ResultListener whom, long first) {
-        open.clear();
-        places.clear();
+    /** Starts a batch. All confirms of the previous batch have arrived. */
+    synchronized void startBatch(Transport.ResultListener listener, long firstTag) {
+        unsettled.clear();
+        indexById.clear();
         returned.clear();
-        refused = false;
-        results = whom;
-        next = first;
+        hasRejected = false;
+        results = listener;
+        nextTag = firstTag;
     }
 
-    synchronized void publishing(int place, String id) {
-        open.put(next++, place);
-        places.put(id, place);
+    /** The next message is about to be sent. */
+    synchronized void onSending(int index, String id) {
+        unsettled.put(nextTag++, index);
+        indexById.put(id, index);
     }
 
-    private synchronized void giveBack(String id) {
-        Integer place = places.get(id);
-        if (place != null) {
-            returned.put(place, true);
+    private synchronized void onReturned(String id) {
+        Integer index = indexById.get(id);
+        if (index != null) {
+            returned.add(index);
         }
     }
 
-    private synchronized void settle(long number, boolean multiple, boolean taken) {
-        Map<Long, Integer> settled = multiple ? open.headMap(number, true) : open.subMap(number, true, number, true);
-        for (int place : settled.values()) {
-            if (!taken) {
-                refused = true;
-            } else if (!returned.containsKey(place)) {
-                results.confirmed(place);
+    private synchronized void settle(long tag, boolean multiple, boolean accepted) {
+        Map<Long, Integer> settled = multiple ? unsettled.headMap(tag, true) : unsettled.subMap(tag, true, tag, true);
+        for (int index : settled.values()) {
+            if (!accepted) {
+                hasRejected = true;
+            } else if (!returned.contains(index)) {
+                results.onConfirmed(index);
             }
         }
         settled.clear();
-        heard = System.nanoTime();
+        lastSettledAt = System.nanoTime();
         notifyAll();
     }
 
-    private synchronized void close(ShutdownSignalException why) {
-        closed = why;
+    private synchronized void onShutdown(ShutdownSignalException cause) {
+        shutdown = cause;
         notifyAll();
     }
 
-    /** True once all are settled, or the channel is closed; false if nothing at all is settled for so long. */
-    synchronized boolean await(long millis) throws InterruptedException {
-        heard = System.nanoTime();
-        while (!open.isEmpty() && closed == null) {
-            long left = millis - (System.nanoTime() - heard) / 1_000_000;
-            if (left <= 0) {
+    /** Waits until all messages are settled or the channel is closed. Returns false if none is settled for this time. */
+    synchronized boolean await(long maxSilenceMillis) throws InterruptedException {
+        lastSettledAt = System.nanoTime();
+        while (!unsettled.isEmpty() && shutdown == null) {
+            long remaining = maxSilenceMillis - (System.nanoTime() - lastSettledAt) / 1_000_000;
+            if (remaining <= 0) {
                 return false;
             }
-            wait(left);
+            wait(remaining);
         }
         return true;
     }
 
-    /** Why the channel is closed while something was open; null if all is settled. */
-    synchronized ShutdownSignalException closed() {
-        return open.isEmpty() ? null : closed;
+    /** Returns why the channel was closed before all messages were settled; null if all are settled. */
+    synchronized ShutdownSignalException shutdownCause() {
+        return unsettled.isEmpty() ? null : shutdown;
     }
 
-    synchronized boolean returned() {
+    synchronized boolean hasReturned() {
         return !returned.isEmpty();
     }
 
-    synchronized boolean refused() {
-        return refused;
+    synchronized boolean hasRejected() {
+        return hasRejected;
     }
 }

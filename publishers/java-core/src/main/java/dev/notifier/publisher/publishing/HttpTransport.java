@@ -2,6 +2,7 @@ package dev.notifier.publisher.publishing;
 
 import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.monitoring.FailureReason;
 import dev.notifier.publisher.settings.PublisherSettings;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
 import java.io.ByteArrayOutputStream;
@@ -24,10 +25,10 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import javax.net.ssl.SSLException;
 
-/** Posts events to notifier's API, one after the other. */
+/** Posts events to notifier's API, one at a time. */
 public final class HttpTransport implements Transport {
-    private static final long LONGEST_WISH_SECONDS = 60;
-    private static final int PART_BYTES = 8192;
+    private static final long MAX_RETRY_AFTER_SECONDS = 60;
+    private static final int BUFFER_BYTES = 8192;
 
     private final PublisherSettings settings;
     private final URI address;
@@ -46,7 +47,7 @@ public final class HttpTransport implements Transport {
             HttpClient.Builder builder = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).followRedirects(HttpClient.Redirect.NEVER)
                     .connectTimeout(settings.publishLimit()).executor(threads);
             if ("https".equalsIgnoreCase(address.getScheme())) {
-                builder.sslContext(TlsContextFactory.of(settings.tls()));
+                builder.sslContext(TlsContextFactory.create(settings.tls()));
             }
             client = builder.build();
         }
@@ -56,25 +57,25 @@ public final class HttpTransport implements Transport {
     public void publish(List<OutgoingEvent> events, ResultListener results) throws PublishException, InterruptedException {
         connect();
         String token = SecretReader.read(settings.secret());
-        for (int place = 0; place < events.size(); place++) {
-            OutgoingEvent ending = events.get(place);
-            PublishResponse.Outcome outcome = post(ending, token).toOutcome(ending.id(), token);
+        for (int index = 0; index < events.size(); index++) {
+            OutgoingEvent event = events.get(index);
+            PublishResponse.Outcome outcome = post(event, token).toOutcome(event.id(), token);
             if (outcome instanceof PublishResponse.Confirmed) {
-                results.confirmed(place);
+                results.onConfirmed(index);
             } else if (outcome instanceof PublishResponse.Refused refused) {
-                results.refused(place, refused.text());
+                results.onRefused(index, refused.text());
             } else if (outcome instanceof PublishResponse.Failed failed) {
-                if (failed.trouble().reason() == PublishException.Reason.INTERCEPTED) {
-                    results.intercepted(place, failed.trouble().getMessage());
+                if (failed.failure().reason() == FailureReason.INTERCEPTED) {
+                    results.onIntercepted(index, failed.failure().getMessage());
                 }
-                throw failed.trouble();
+                throw failed.failure();
             }
         }
     }
 
-    private PublishResponse post(OutgoingEvent ending, String token) throws PublishException, InterruptedException {
+    private PublishResponse post(OutgoingEvent event, String token) throws PublishException, InterruptedException {
         HttpRequest.Builder request = HttpRequest.newBuilder(address).timeout(settings.publishLimit()).header("Content-Type", "application/json")
-                .POST(HttpRequest.BodyPublishers.ofByteArray(ending.event()));
+                .POST(HttpRequest.BodyPublishers.ofByteArray(event.json()));
         if (token != null) {
             request.header("Authorization", "Bearer " + token);
         }
@@ -87,21 +88,21 @@ public final class HttpTransport implements Transport {
         } catch (TimeoutException late) {
             answer.cancel(true);
             drop();
-            throw new PublishException(PublishException.Reason.TIMED_OUT, silent());
+            throw timeout();
         } catch (ExecutionException failed) {
             drop();
-            throw trouble(failed.getCause());
+            throw toException(failed.getCause());
         }
     }
 
     /**
-     * Reads the body up to the limit of bytes, or as much as arrives in time. The status is known: a firewall that never ends its
-     * page must not hold the lane as an outage does.
+     * Reads the body up to the limit of bytes, or as much as arrives in time. An incomplete body is no failure: a firewall that
+     * never completes its page must not block the lane as an outage does.
      */
     private byte[] readStart(InputStream body, long deadline) throws InterruptedException {
         ByteArrayOutputStream start = new ByteArrayOutputStream();
         Future<?> reading = threads.submit(() -> {
-            byte[] part = new byte[PART_BYTES];
+            byte[] part = new byte[BUFFER_BYTES];
             for (int count = body.read(part); count >= 0 && start.size() < PublishResponse.MAX_BODY_BYTES; count = body.read(part)) {
                 start.write(part, 0, count);
             }
@@ -113,7 +114,7 @@ public final class HttpTransport implements Transport {
             drop();
         } finally {
             try {
-                body.close(); // closes the connection unless all was read
+                body.close(); // closes the connection unless the body was read completely
             } catch (IOException closed) {
                 drop();
             }
@@ -121,33 +122,33 @@ public final class HttpTransport implements Transport {
         return start.toByteArray();
     }
 
-    private String silent() {
-        return address.getAuthority() + " did not answer within " + settings.publishLimit().toMillis() + " ms";
+    private PublishException timeout() {
+        return new PublishException(FailureReason.TIMED_OUT, address.getAuthority() + " did not answer within " + settings.publishLimit().toMillis() + " ms");
     }
 
-    private PublishException trouble(Throwable failed) {
-        String whom = address.getAuthority();
-        if (failed instanceof HttpTimeoutException) {
-            return new PublishException(PublishException.Reason.TIMED_OUT, silent());
+    private PublishException toException(Throwable failure) {
+        String server = address.getAuthority();
+        if (failure instanceof HttpTimeoutException) {
+            return timeout();
         }
-        if (failed instanceof SSLException) {
-            return new PublishException(PublishException.Reason.DENIED, "TLS with " + whom + " fails: " + failed.getMessage() + "; see tls-ca-file and the certificate's names");
+        if (failure instanceof SSLException) {
+            return new PublishException(FailureReason.DENIED, "TLS with " + server + " fails: " + failure.getMessage() + "; see tls-ca-file and the certificate's names");
         }
-        if (failed instanceof ConnectException) {
-            return new PublishException(PublishException.Reason.UNREACHABLE, whom + " cannot be reached");
+        if (failure instanceof ConnectException) {
+            return new PublishException(FailureReason.UNREACHABLE, server + " cannot be reached");
         }
-        return new PublishException(PublishException.Reason.DISCONNECTED, whom + ": " + failed);
+        return new PublishException(FailureReason.DISCONNECTED, server + ": " + failure);
     }
 
-    /** Seconds that the API wishes for; a date, or more than a minute, is not kept. */
-    private static Duration retryAfter(HttpResponse<?> answer) {
-        String wish = answer.headers().firstValue("Retry-After").orElse("");
-        return wish.matches("\\d{1,9}") ? Duration.ofSeconds(Math.min(Long.parseLong(wish), LONGEST_WISH_SECONDS)) : Duration.ZERO;
+    /** Returns the requested pause, at most a minute. A date is ignored. */
+    private static Duration retryAfter(HttpResponse<?> response) {
+        String value = response.headers().firstValue("Retry-After").orElse("");
+        return value.matches("\\d{1,9}") ? Duration.ofSeconds(Math.min(Long.parseLong(value), MAX_RETRY_AFTER_SECONDS)) : Duration.ZERO;
     }
 
     @Override
     public void drop() {
-        client = null; // its connections go with it
+        client = null; // closes its connections
     }
 
     @Override

@@ -6,11 +6,10 @@ import java.util.function.LongSupplier;
 import java.util.function.Predicate;
 
 /**
- * The events of a lane to which an intermediary responds in place of notifier. Used by the lane's thread.
+ * Tracks the events of a lane to which an intermediary responds in place of notifier. Only the lane's thread uses it.
  *
- * Such an event blocks its lane until it has had three such responses. Then it is deferred: the lane continues without it.
- * Deferred events are probed one at a time, in rotation. A confirmed probe makes all of them normal again. Nothing is stored:
- * after a restart each event has its attempts again.
+ * An event is deferred after three such responses: the lane continues without it. Deferred events are probed one at a time, in
+ * rotation. A confirmed probe restores all of them. Nothing is stored: after a restart each event has its attempts again.
  *
  * @param <T> an event; the older sorts first
  */
@@ -22,7 +21,7 @@ final class InterceptionTracker<T extends Comparable<T>> {
     private final LongSupplier clock;
     private final NavigableSet<T> deferred = new TreeSet<>();
     private final Backoff backoff = new Backoff(FIRST_PROBE_MILLIS, LONGEST_PROBE_MILLIS);
-    private T counted; // one counter suffices: a lane retries its oldest event until that is confirmed or deferred
+    private T counted; // one counter suffices: a lane retries its oldest event until it is confirmed or deferred
     private int attempts;
     private long probeAt;
     private T probed;
@@ -36,12 +35,12 @@ final class InterceptionTracker<T extends Comparable<T>> {
         return deferred.contains(event);
     }
 
-    /** Whether the last response was the first foreign one to its event. */
+    /** Returns whether the last intercepted response was the first one to its event. */
     boolean isFirstAttempt() {
         return attempts == 1;
     }
 
-    /** Counts a foreign response. Returns true if the event is deferred because of it. */
+    /** Counts an intercepted response. Returns true if the event is deferred because of it. */
     boolean onIntercepted(T event) {
         if (isDeferred(event)) {
             return false;
@@ -52,14 +51,14 @@ final class InterceptionTracker<T extends Comparable<T>> {
             return false;
         }
         if (deferred.isEmpty()) {
-            backoff.succeeded();
-            probeAt = clock.getAsLong() + backoff.pause();
+            backoff.reset();
+            probeAt = clock.getAsLong() + backoff.nextPause();
         }
         deferred.add(event);
         return true;
     }
 
-    /** Makes all events normal again if this one was deferred. Returns whether it was. */
+    /** Restores all deferred events if this one was deferred. Returns whether it was. */
     boolean onConfirmed(T event) {
         boolean wasDeferred = isDeferred(event);
         if (wasDeferred) {
@@ -71,7 +70,7 @@ final class InterceptionTracker<T extends Comparable<T>> {
     /**
      * Returns the deferred event to probe now; null if none is due.
      *
-     * @param isPending whether an event is still in the outbox; others are forgotten
+     * @param isPending returns whether an event is still in the outbox; others are forgotten
      */
     T selectProbe(Predicate<T> isPending) {
         if (deferred.isEmpty() || clock.getAsLong() < probeAt) {
@@ -80,7 +79,7 @@ final class InterceptionTracker<T extends Comparable<T>> {
         deferred.removeIf(isPending.negate());
         T next = probed == null ? null : deferred.higher(probed);
         probed = next != null || deferred.isEmpty() ? next : deferred.first();
-        probeAt = clock.getAsLong() + backoff.pause();
+        probeAt = clock.getAsLong() + backoff.nextPause();
         return probed;
     }
 }

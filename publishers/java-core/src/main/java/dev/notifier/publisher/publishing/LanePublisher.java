@@ -1,12 +1,13 @@
 package dev.notifier.publisher.publishing;
 
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
+import dev.notifier.publisher.monitoring.FailureReason;
+import dev.notifier.publisher.monitoring.LogThrottle;
+import dev.notifier.publisher.monitoring.PublisherMetrics;
 import dev.notifier.publisher.outbox.LaneQueue;
 import dev.notifier.publisher.outbox.Outbox;
 import dev.notifier.publisher.outbox.OutboxEntry;
-import dev.notifier.publisher.monitoring.LogThrottle;
-import dev.notifier.publisher.monitoring.PublisherMetrics;
 import java.io.IOException;
 import java.nio.file.NoSuchFileException;
 import java.time.Duration;
@@ -14,15 +15,16 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import org.jboss.logging.Logger;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
-/** Publishes one lane, oldest first, on a dedicated thread: a failing lane does not delay the other. */
+/** Publishes one lane, oldest first, on its own thread, so that a failing lane does not delay the other. */
 public final class LanePublisher implements Runnable {
-    private static final Logger LOG = Logger.getLogger(LanePublisher.class);
-    /** Of each lane: after a kill so many come twice at the most. */
-    private static final Map<Lane, Integer> IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.publishing.LanePublisher");
 
-    private static final long LOOK_MILLIS = 1_000;
+    /** By lane. After a kill, at most so many events are published twice. */
+    private static final Map<Lane, Integer> MAX_IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
+    private static final long IDLE_WAIT_MILLIS = 1_000;
 
     private final Lane lane;
     private final Outbox outbox;
@@ -31,10 +33,10 @@ public final class LanePublisher implements Runnable {
     private final PublisherMetrics metrics;
     private final Backoff backoff = new Backoff();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
-    private final InterceptionTracker<Place> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
+    private final InterceptionTracker<Position> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
     private final Map<OutboxEntry, List<OutgoingEvent>> opened = new HashMap<>();
     private volatile long stopAt = Long.MAX_VALUE;
-    private boolean failing;
+    private boolean isFailing;
 
     public LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics) {
         this.lane = lane;
@@ -44,64 +46,65 @@ public final class LanePublisher implements Runnable {
         this.metrics = metrics;
     }
 
-    /** Go on until nothing waits, or until this time. */
-    public void stopBy(long millis) {
-        stopAt = millis;
+    /** Stops when all due events are published, or at this time at the latest. */
+    public void stopBy(long deadlineMillis) {
+        stopAt = deadlineMillis;
     }
 
     @Override
     public void run() {
         try {
             if (lane == Lane.EVENTS) {
-                attempt(transport::connect); // mistakes are seen at the start; the other lane is seldom used
+                attempt(transport::connect); // reports wrong settings at the start; the other lane is rarely used
             }
             while (System.currentTimeMillis() < stopAt && !(stopAt < Long.MAX_VALUE && !queue.hasDue())) {
-                Place probe = interceptions.selectProbe(each -> queue.contains(each.entry));
+                Position probe = interceptions.selectProbe(each -> queue.contains(each.entry));
                 if (probe != null) {
                     attempt(() -> publishProbe(probe));
                     continue;
                 }
-                List<OutboxEntry> oldest = queue.oldest(IN_FLIGHT.get(lane), LOOK_MILLIS);
+                List<OutboxEntry> oldest = queue.oldest(MAX_IN_FLIGHT.get(lane), IDLE_WAIT_MILLIS);
                 if (!oldest.isEmpty()) {
-                    attempt(() -> publish(oldest));
+                    attempt(() -> publish(oldest, selectPositions(oldest)));
                 }
             }
         } catch (InterruptedException stopped) {
-            LOG.debugf("notifier: lane %s stops", lane.word());
+            LOG.debug("notifier: lane {} stops", lane.label());
         } finally {
             transport.close();
         }
     }
 
-    private void attempt(Step step) throws InterruptedException {
+    private void attempt(Attempt attempt) throws InterruptedException {
         try {
-            step.run();
-            if (failing) {
-                failing = false;
-                LOG.infof("notifier: lane %s is published again", lane.word());
+            attempt.run();
+            if (isFailing) {
+                isFailing = false;
+                LOG.info("notifier: lane {} is published again", lane.label());
             }
-            backoff.succeeded();
-        } catch (PublishException trouble) {
-            count(trouble);
-            failing = true;
-            if (trouble.reason() == PublishException.Reason.INTERCEPTED && interceptions.isFirstAttempt()) {
-                backoff.succeeded(); // each intercepted event delays the others by 2 s at most, however many there are
+            backoff.reset();
+        } catch (PublishException failure) {
+            report(failure);
+            isFailing = true;
+            if (failure.reason() == FailureReason.INTERCEPTED && interceptions.isFirstAttempt()) {
+                backoff.reset(); // each intercepted event delays the others by 2 s at most, however many there are
             }
-            pause(Math.max(backoff.pause(), trouble.retryAfter().toMillis()));
-        } catch (RuntimeException ours) { // an internal error: the thread continues
-            metrics.broken();
-            if (throttle.tryAcquire(ours.toString())) {
-                LOG.errorf(ours, "notifier: publishing on lane %s fails", lane.word());
+            pause(Math.max(backoff.nextPause(), failure.retryAfter().toMillis()));
+        } catch (RuntimeException internalError) { // the thread must continue
+            metrics.onInternalError();
+            if (throttle.tryAcquire(internalError.toString())) {
+                LOG.error("notifier: publishing on lane {} fails", lane.label(), internalError);
             }
             transport.drop();
-            pause(backoff.pause());
+            pause(backoff.nextPause());
         }
     }
 
-    private void count(PublishException trouble) {
-        metrics.failed(trouble.reason());
-        if (throttle.tryAcquire(trouble.reason().word())) {
-            LOG.errorf("notifier: publishing on lane %s fails (%s), events wait: %s", lane.word(), trouble.reason().word(), trouble.getMessage());
+    private void report(PublishException failure) {
+        String reason = failure.reason().label();
+        metrics.onAttemptFailed(failure.reason());
+        if (throttle.tryAcquire(reason)) {
+            LOG.error("notifier: publishing on lane {} fails ({}), events wait: {}", lane.label(), reason, failure.getMessage());
         }
     }
 
@@ -112,150 +115,148 @@ public final class LanePublisher implements Runnable {
         }
     }
 
-    /** Posts a deferred event. If it is intercepted again, that concerns this event alone. */
-    private void publishProbe(Place probe) throws PublishException, InterruptedException {
-        List<OutgoingEvent> lines = open(probe.entry);
-        if (lines == null) {
+    /** Publishes a deferred event. If it is intercepted again, the lane continues without a pause. */
+    private void publishProbe(Position probe) throws PublishException, InterruptedException {
+        if (open(probe.entry) == null) {
             return;
         }
         try {
             publish(List.of(probe.entry), List.of(probe));
-        } catch (PublishException trouble) {
-            if (trouble.reason() != PublishException.Reason.INTERCEPTED) {
-                throw trouble;
+        } catch (PublishException failure) {
+            if (failure.reason() != FailureReason.INTERCEPTED) {
+                throw failure;
             }
-            count(trouble);
+            report(failure);
         }
     }
 
-    private void publish(List<OutboxEntry> entries) throws PublishException, InterruptedException {
-        publish(entries, places(entries));
-    }
-
-    private void publish(List<OutboxEntry> entries, List<Place> places) throws PublishException, InterruptedException {
-        List<OutgoingEvent> events = places.stream().map(each -> opened.get(each.entry).get(each.line)).toList();
+    private void publish(List<OutboxEntry> entries, List<Position> positions) throws PublishException, InterruptedException {
+        List<OutgoingEvent> events = positions.stream().map(each -> opened.get(each.entry).get(each.line)).toList();
         try {
             if (!events.isEmpty()) {
-                transport.publish(events, new Settling(places, events));
+                transport.publish(events, new ResultRecorder(positions, events));
             }
         } finally {
-            entries.forEach(this::finish);
+            entries.forEach(this::removeIfDone);
         }
     }
 
-    /** Up to so many events that are not published yet, in order. */
-    private List<Place> places(List<OutboxEntry> entries) {
-        List<Place> places = new ArrayList<>();
+    /** Returns the due events of these entries, in order, up to the limit in flight. */
+    private List<Position> selectPositions(List<OutboxEntry> entries) {
+        List<Position> positions = new ArrayList<>();
         for (OutboxEntry entry : entries) {
-            List<OutgoingEvent> lines = open(entry);
-            for (int line = 0; lines != null && line < lines.size() && places.size() < IN_FLIGHT.get(lane); line++) {
+            List<OutgoingEvent> events = open(entry);
+            for (int line = 0; events != null && line < events.size() && positions.size() < MAX_IN_FLIGHT.get(lane); line++) {
                 if (!entry.published().get(line) && !entry.deferred().get(line)) {
-                    places.add(new Place(entry, line));
+                    positions.add(new Position(entry, line));
                 }
             }
         }
-        return places;
+        return positions;
     }
 
-    /** The endings of a slip; null if there is nothing to publish of it now. */
+    /** Returns the events of an entry; null if none can be published now. */
     private List<OutgoingEvent> open(OutboxEntry entry) {
-        if (outbox.isTooOld(entry)) { // it may have become so since it was opened
+        if (outbox.isExpired(entry)) { // checked at each attempt: it may have expired since it was opened
             opened.remove(entry);
-            int left = entry.events() - entry.published().cardinality();
-            metrics.expired(left);
-            LOG.errorf("notifier: %d events in %s are too old to be published, and are set aside as .expired", left, entry.name());
+            int remaining = entry.eventCount() - entry.published().cardinality();
+            metrics.onExpired(remaining);
+            LOG.error("notifier: {} events in {} are too old to be published, and are set aside as .expired", remaining, entry.name());
             outbox.setAside(entry, ".expired");
             return null;
         }
-        List<OutgoingEvent> lines = opened.get(entry);
-        if (lines != null) {
-            return lines;
+        List<OutgoingEvent> events = opened.get(entry);
+        if (events != null) {
+            return events;
         }
         try {
-            lines = outbox.read(entry);
-        } catch (NoSuchFileException gone) {
-            LOG.errorf("notifier: %s was taken away from the outbox", entry.name());
-            outbox.published(entry);
+            events = outbox.read(entry);
+        } catch (NoSuchFileException deleted) {
+            LOG.error("notifier: {} was taken away from the outbox", entry.name());
+            outbox.removePublished(entry);
             return null;
-        } catch (IOException failed) {
-            LOG.errorf("notifier: %s cannot be read, and is tried again in a minute: %s", entry.name(), failed);
-            outbox.later(entry);
+        } catch (IOException failure) {
+            LOG.error("notifier: {} cannot be read, and is tried again in a minute: {}", entry.name(), failure.toString());
+            outbox.retryLater(entry);
             return null;
         }
-        for (int line = 0; line < lines.size(); line++) {
-            if (lines.get(line) == null) {
+        for (int line = 0; line < events.size(); line++) {
+            if (events.get(line) == null) {
                 refuse(entry, line, "it is not a valid event");
             }
         }
-        opened.put(entry, lines);
-        return lines;
+        opened.put(entry, events);
+        return events;
     }
 
     private void refuse(OutboxEntry entry, int line, String why) {
         entry.published().set(line);
-        entry.flaw();
-        metrics.refused(1);
-        LOG.errorf("notifier: event %d in %s can never be published, the file is set aside as .refused: %s", line + 1, entry.name(), why);
+        entry.markRefused();
+        metrics.onRefused(1);
+        LOG.error("notifier: event {} in {} can never be published, the file is set aside as .refused: {}", line + 1, entry.name(), why);
     }
 
-    private void finish(OutboxEntry entry) {
-        List<OutgoingEvent> lines = opened.get(entry);
-        if (lines == null || entry.published().cardinality() < lines.size()) {
+    private void removeIfDone(OutboxEntry entry) {
+        List<OutgoingEvent> events = opened.get(entry);
+        if (events == null || entry.published().cardinality() < events.size()) {
             return;
         }
         opened.remove(entry);
-        if (entry.isFlawed()) {
+        if (entry.hasRefusedEvent()) {
             outbox.setAside(entry, ".refused");
         } else {
-            outbox.published(entry);
+            outbox.removePublished(entry);
         }
     }
 
-    private record Place(OutboxEntry entry, int line) implements Comparable<Place> {
+    /** An event in the outbox. */
+    private record Position(OutboxEntry entry, int line) implements Comparable<Position> {
         @Override
-        public int compareTo(Place other) {
+        public int compareTo(Position other) {
             int byEntry = entry.name().compareTo(other.entry.name());
             return byEntry != 0 ? byEntry : Integer.compare(line, other.line);
         }
     }
 
-    /** Records the result of each event, on any thread. */
-    private final class Settling implements Transport.ResultListener {
-        private final List<Place> places;
+    /** Records the results of the events of one attempt. */
+    private final class ResultRecorder implements Transport.ResultListener {
+        private final List<Position> positions;
         private final List<OutgoingEvent> events;
 
-        private Settling(List<Place> places, List<OutgoingEvent> events) {
-            this.places = places;
+        private ResultRecorder(List<Position> positions, List<OutgoingEvent> events) {
+            this.positions = positions;
             this.events = events;
         }
 
         @Override
-        public void confirmed(int place) {
-            places.get(place).entry.published().set(places.get(place).line);
-            metrics.published(1);
-            if (interceptions.onConfirmed(places.get(place))) {
+        public void onConfirmed(int index) {
+            Position position = positions.get(index);
+            position.entry.published().set(position.line);
+            metrics.onPublished(1);
+            if (interceptions.onConfirmed(position)) {
                 queue.restoreDeferred();
             }
         }
 
         @Override
-        public void intercepted(int place, String why) {
-            if (interceptions.onIntercepted(places.get(place))) {
-                places.get(place).entry.deferred().set(places.get(place).line);
-                LOG.warnf("notifier: event %s is deferred after %d answers that are not notifier's; it is sent again every 10 to 60 s, and delays no other event: %s",
-                        events.get(place).id(), InterceptionTracker.MAX_ATTEMPTS, why);
+        public void onIntercepted(int index, String why) {
+            Position position = positions.get(index);
+            if (interceptions.onIntercepted(position)) {
+                position.entry.deferred().set(position.line);
+                LOG.warn("notifier: event {} is deferred after {} answers that are not notifier's; it is sent again every 10 to 60 s, and delays no other event: {}",
+                        events.get(index).id(), InterceptionTracker.MAX_ATTEMPTS, why);
             }
         }
 
         @Override
-        public void refused(int place, String why) {
-            LOG.errorf("notifier: event %s is refused", events.get(place).id());
-            refuse(places.get(place).entry, places.get(place).line, why);
+        public void onRefused(int index, String why) {
+            LOG.error("notifier: event {} is refused", events.get(index).id());
+            refuse(positions.get(index).entry, positions.get(index).line, why);
         }
     }
 
-    /** Something that may fail for now. */
-    private interface Step {
+    /** An action that may fail for now. */
+    private interface Attempt {
         void run() throws PublishException, InterruptedException;
     }
 }

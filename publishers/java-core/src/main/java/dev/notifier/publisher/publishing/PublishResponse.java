@@ -2,6 +2,7 @@ package dev.notifier.publisher.publishing;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.notifier.publisher.monitoring.FailureReason;
 import java.io.IOException;
 import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
@@ -10,13 +11,13 @@ import java.util.List;
 import java.util.Locale;
 
 /**
- * The response to a posted event. Decides the outcome for the event.
+ * The response to a posted event, which decides the outcome for the event.
  *
  * Proxies, firewalls and captive portals respond in place of notifier, with any status. A response is notifier's if its body
- * proves it: a 202 by the event's id, an error by the type of its problem document (RFC 9457).
+ * contains the event's id (202) or a problem document of notifier's type (RFC 9457, errors).
  *
- * @param server the header `Server`, null without it
- * @param body the body, at most its first 64 KiB
+ * @param server the header `Server`; null without it
+ * @param body the first 64 KiB of the body
  */
 record PublishResponse(int status, String contentType, String server, Duration retryAfter, byte[] body) {
     static final int MAX_BODY_BYTES = 64 * 1024;
@@ -39,8 +40,8 @@ record PublishResponse(int status, String contentType, String server, Duration r
     record Refused(String text) implements Outcome {
     }
 
-    /** The event stays, and is posted again. */
-    record Failed(PublishException trouble) implements Outcome {
+    /** The event is posted again. */
+    record Failed(PublishException failure) implements Outcome {
     }
 
     /** Returns the outcome for the event with this id, which was posted with this token. */
@@ -52,9 +53,9 @@ record PublishResponse(int status, String contentType, String server, Duration r
             String problem = "notifier answers " + status + ": " + line(text(), MAX_PROBLEM_LENGTH);
             return switch (status) {
                 case 400, 413, 422 -> new Refused(problem);
-                case 401, 403 -> new Failed(new PublishException(PublishException.Reason.DENIED, problem
+                case 401, 403 -> new Failed(new PublishException(FailureReason.DENIED, problem
                         + "; check the token of secret-file, its scope publish, and the issuer's publishers"));
-                default -> new Failed(new PublishException(PublishException.Reason.REJECTED, problem, retryAfter));
+                default -> new Failed(new PublishException(FailureReason.REJECTED, problem, retryAfter));
             };
         }
         String from = server == null ? "no header Server" : "Server: " + line(server, MAX_EXCERPT_LENGTH);
@@ -62,15 +63,15 @@ record PublishResponse(int status, String contentType, String server, Duration r
         String answer = "the answer is " + status + " (" + from + "): " + (excerpt.isEmpty() ? "no body" : excerpt);
         boolean isOutage = status == 408 || status == 429 || status >= 500 && status <= 599;
         return new Failed(isOutage
-                ? new PublishException(PublishException.Reason.REJECTED, answer, retryAfter)
-                : new PublishException(PublishException.Reason.INTERCEPTED, answer + "; it is not notifier's: check url, and proxies before it"));
+                ? new PublishException(FailureReason.REJECTED, answer, retryAfter)
+                : new PublishException(FailureReason.INTERCEPTED, answer + "; it is not notifier's: check url, and proxies before it"));
     }
 
     private boolean isProblemOfNotifier() {
         return PROBLEM_MEDIA_TYPE.equalsIgnoreCase(contentType.split(";", 2)[0].strip()) && PROBLEM_TYPE.equals(member("type"));
     }
 
-    /** The text of a member of the body; null if the body is not an object that has it. */
+    /** Returns the text of a member of the body; null if the body is not an object with this member. */
     private String member(String name) {
         try {
             JsonNode document = JSON.readTree(body);
@@ -80,7 +81,7 @@ record PublishResponse(int status, String contentType, String server, Duration r
         }
     }
 
-    /** Such a page would put the token, the user or the session into the log, also with escaped characters. */
+    /** Returns whether the body contains this text, also escaped: it must not be logged if it repeats the token or the event. */
     private boolean repeats(String part) {
         if (part == null || part.isEmpty()) {
             return false;
@@ -96,7 +97,7 @@ record PublishResponse(int status, String contentType, String server, Duration r
         return new String(body, StandardCharsets.UTF_8);
     }
 
-    /** The beginning of a text on one line, so that it cannot forge a log line. */
+    /** Returns the beginning of a text on one line, so that it cannot forge a log line. */
     private static String line(String text, int length) {
         String start = text.substring(0, Math.min(text.length(), 4 * length)).replaceAll("[\\p{C}\\p{Z}]+", " ").strip();
         return start.substring(0, Math.min(start.length(), length));

@@ -1,5 +1,6 @@
 package dev.notifier.publisher.publishing;
 
+import dev.notifier.publisher.monitoring.FailureReason;
 import dev.notifier.publisher.settings.PublisherSettings.Tls;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
@@ -22,27 +23,27 @@ import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 
-/** The trusted authorities and the client certificate, read again for each connection. */
+/** Creates TLS contexts from the configured files. They are read for each connection, so that renewed certificates take effect. */
 final class TlsContextFactory {
     private static final String PKCS8 = "-----BEGIN PRIVATE KEY-----";
 
     private TlsContextFactory() {
     }
 
-    static SSLContext of(Tls tls) throws PublishException {
+    static SSLContext create(Tls tls) throws PublishException {
         try {
             TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-            trust.init(tls.caFile() == null ? null : trusted(tls.caFile())); // null: the authorities that Java trusts
+            trust.init(tls.caFile() == null ? null : trustStore(tls.caFile())); // null: the authorities that Java trusts
             SSLContext context = SSLContext.getInstance("TLS");
-            context.init(tls.certificateFile() == null ? null : keys(tls), trust.getTrustManagers(), null);
+            context.init(tls.certificateFile() == null ? null : keyManagers(tls), trust.getTrustManagers(), null);
             return context;
-        } catch (GeneralSecurityException | IOException failed) {
-            throw new PublishException(PublishException.Reason.DENIED, "the TLS files cannot be used: " + failed.getMessage());
+        } catch (GeneralSecurityException | IOException failure) {
+            throw new PublishException(FailureReason.DENIED, "the TLS files cannot be used: " + failure.getMessage());
         }
     }
 
-    private static KeyStore trusted(Path file) throws GeneralSecurityException, IOException {
-        KeyStore store = empty();
+    private static KeyStore trustStore(Path file) throws GeneralSecurityException, IOException {
+        KeyStore store = emptyStore();
         int number = 0;
         for (Certificate each : certificates(file)) {
             store.setCertificateEntry("ca-" + number++, each);
@@ -50,27 +51,27 @@ final class TlsContextFactory {
         return store;
     }
 
-    private static KeyManager[] keys(Tls tls) throws GeneralSecurityException, IOException {
-        KeyStore store = empty();
-        store.setKeyEntry("own", privateKey(tls.keyFile()), new char[0], certificates(tls.certificateFile()).toArray(Certificate[]::new));
+    private static KeyManager[] keyManagers(Tls tls) throws GeneralSecurityException, IOException {
+        KeyStore store = emptyStore();
+        store.setKeyEntry("client", privateKey(tls.keyFile()), new char[0], certificates(tls.certificateFile()).toArray(Certificate[]::new));
         KeyManagerFactory managers = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
         managers.init(store, new char[0]);
         return managers.getKeyManagers();
     }
 
-    private static KeyStore empty() throws GeneralSecurityException, IOException {
+    private static KeyStore emptyStore() throws GeneralSecurityException, IOException {
         KeyStore store = KeyStore.getInstance("PKCS12");
         store.load(null, null);
         return store;
     }
 
     private static Collection<? extends Certificate> certificates(Path file) throws GeneralSecurityException, IOException {
-        Collection<? extends Certificate> found = CertificateFactory.getInstance("X.509")
+        Collection<? extends Certificate> certificates = CertificateFactory.getInstance("X.509")
                 .generateCertificates(new ByteArrayInputStream(Files.readAllBytes(file)));
-        if (found.isEmpty()) {
+        if (certificates.isEmpty()) {
             throw new IOException(file + " holds no certificate in PEM");
         }
-        return found;
+        return certificates;
     }
 
     private static PrivateKey privateKey(Path file) throws GeneralSecurityException, IOException {
@@ -84,8 +85,8 @@ final class TlsContextFactory {
         for (String algorithm : List.of("RSA", "EC", "Ed25519")) {
             try {
                 return KeyFactory.getInstance(algorithm).generatePrivate(new PKCS8EncodedKeySpec(der));
-            } catch (InvalidKeySpecException another) {
-                // the next one
+            } catch (InvalidKeySpecException otherAlgorithm) {
+                // try the next one
             }
         }
         throw new IOException(file + " holds a key that is neither RSA nor EC");

@@ -3,36 +3,36 @@ package dev.notifier.publisher.publishing;
 import dev.notifier.publisher.event.OutgoingEvent;
 import java.util.List;
 
-/** A way to notifier. Used by one thread. */
+/** Sends the events of one lane to the broker or to notifier's API. Only the lane's thread uses it. */
 public interface Transport extends AutoCloseable {
     /**
-     * Publish events in this order, and wait until each is durable or is not.
+     * Sends events in this order, and waits for their results.
      *
-     * @param fates receives the result of each event by its place in the list; the result of the others is unknown
-     * @throws Trouble if not all of them are settled
+     * @param results receives the result of each event by its index in the list
+     * @throws PublishException if the result of an event is unknown; such events are sent again
      */
     void publish(List<OutgoingEvent> events, ResultListener results) throws PublishException, InterruptedException;
 
-    /** Connect, so that mistakes are seen before the first event. */
+    /** Connects, so that wrong settings are reported before the first event. */
     void connect() throws PublishException, InterruptedException;
 
-    /** Drop the connection at once, whatever the other side does. The next use makes another. */
+    /** Drops the connection without waiting for the server. The next call opens another. */
     void drop();
 
-    /** Nothing more is published. */
+    /** Closes the connection for good. */
     @Override
     void close();
 
-    /** The result of an event. */
+    /** Receives the results of events, on any thread. */
     interface ResultListener {
-        /** It is durable. */
-        void confirmed(int place);
+        /** The event is durable. */
+        void onConfirmed(int index);
 
-        /** It can never be accepted. */
-        void refused(int place, String why);
+        /** The event can never be accepted. */
+        void onRefused(int index, String why);
 
-        /** Another server answered in place of notifier. The transport throws Trouble afterwards. */
-        default void intercepted(int place, String why) {
+        /** Another server answered in place of notifier. The transport throws an exception afterwards. */
+        default void onIntercepted(int index, String why) {
         }
     }
 }

@@ -2,7 +2,7 @@ package dev.notifier.publisher.settings;
 
 import java.util.List;
 
-/** All mistakes of the settings, each with its setting and the way out. */
+/** Lists all mistakes in the settings, each with its setting and the remedy. */
 public final class InvalidSettingsException extends RuntimeException {
     private static final long serialVersionUID = 1L;
 

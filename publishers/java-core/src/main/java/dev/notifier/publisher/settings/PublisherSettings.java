@@ -4,22 +4,26 @@ import java.net.URI;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
-import java.util.Set;
 
 /**
- * What the operator has set, checked.
+ * The validated settings.
  *
- * @param endpoint where events go
- * @param realms whose endings are published; empty for all
+ * @param endpoint the destination of events
+ * @param clientName the name of the connection, which RabbitMQ's management page shows
  */
-public record PublisherSettings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tls tls, String exchange, String bulkExchange,
-        Duration publishLimit, Duration drainLimit, boolean includeClientMetadata, Set<String> realms) {
+public record PublisherSettings(Endpoint endpoint, String clientName, Secret secret, OutboxLimits outbox, Tls tls, String exchange, String bulkExchange,
+        Duration publishLimit, Duration drainLimit, boolean includeClientMetadata) {
 
     /** RabbitMQ's hosts, or notifier's API. */
     public sealed interface Endpoint permits Broker, Api {
     }
 
-    /** @param hosts of one cluster, tried in this order; `password` is null unless the URL holds it */
+    /**
+     * RabbitMQ.
+     *
+     * @param hosts the hosts of one cluster, in the order in which they are tried
+     * @param password null unless the URL contains it
+     */
     public record Broker(List<Host> hosts, String user, String password, String virtualHost, boolean tls) implements Endpoint {
         @Override
         public String toString() {
@@ -35,7 +39,11 @@ public record PublisherSettings(Endpoint endpoint, Secret secret, OutboxLimits o
         }
     }
 
-    /** @param events the address that events are posted to */
+    /**
+     * notifier's API.
+     *
+     * @param events the URL to which events are posted
+     */
     public record Api(URI events) implements Endpoint {
         @Override
         public String toString() {
@@ -43,7 +51,7 @@ public record PublisherSettings(Endpoint endpoint, Secret secret, OutboxLimits o
         }
     }
 
-    /** The broker's password or the API's token: as it is, or in a file that is read again at each connection. */
+    /** The broker's password or the API's token, as a value or in a file. */
     public record Secret(String value, Path file) {
         @Override
         public String toString() {
@@ -51,16 +59,15 @@ public record PublisherSettings(Endpoint endpoint, Secret secret, OutboxLimits o
         }
     }
 
-    /** @param signOutLimit how long a sign-out waits for the disk */
+    /**
+     * The folder of the outbox and its limits.
+     *
+     * @param signOutLimit the longest time that a sign-out waits for the disk
+     */
     public record OutboxLimits(Path folder, int maxEvents, long maxBytes, Duration maxAge, Duration signOutLimit) {
     }
 
-    /** Each may be null. */
+    /** PEM files. Each may be null. */
     public record Tls(Path caFile, Path certificateFile, Path keyFile) {
-    }
-
-    /** True if the endings of this realm are published. */
-    public boolean tells(String realm) {
-        return realms.isEmpty() || realms.contains(realm);
     }
 }

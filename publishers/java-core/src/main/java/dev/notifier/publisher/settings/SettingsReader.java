@@ -7,50 +7,56 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Arrays;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Set;
+import java.util.Objects;
 import java.util.function.UnaryOperator;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 
-/** Reads the settings by their names, and gathers every mistake before it refuses. */
+/** Reads and validates the settings. Reports all mistakes at once. */
 public final class SettingsReader {
-    /** What users type before a setting's name. */
-    public static final String PREFIX = "spi-notifier--publisher--";
-
-    private static final Pattern TIME = Pattern.compile("(\\d{1,12}(?:\\.\\d{1,6})?) ?(ms|s|m|h|d)?");
+    private static final Pattern DURATION = Pattern.compile("(\\d{1,12}(?:\\.\\d{1,6})?) ?(ms|s|m|h|d)?");
     private static final Map<String, Long> UNITS = Map.of("ms", 1L, "s", 1_000L, "m", 60_000L, "h", 3_600_000L, "d", 86_400_000L);
     private static final Pattern API_PATH = Pattern.compile("/v1(?:/events(?:/.*)?)?$", Pattern.CASE_INSENSITIVE);
-    private static final int LEAST_MILLIS = 50;
-    private static final Duration LONGEST_LIMIT = Duration.ofHours(1);
+    private static final int MIN_MILLIS = 50;
+    private static final Duration MAX_LIMIT = Duration.ofHours(1);
     private static final int AMQP_PORT = 5672;
     private static final int AMQPS_PORT = 5671;
 
-    private final UnaryOperator<String> given;
+    private final UnaryOperator<String> values;
+    private final String prefix;
     private final List<String> mistakes = new ArrayList<>();
 
-    private SettingsReader(UnaryOperator<String> given) {
-        this.given = given;
+    private SettingsReader(UnaryOperator<String> values, String prefix) {
+        this.values = values;
+        this.prefix = prefix;
     }
 
-    /** @param given the value of a setting by its name in camel case, or null */
-    public static PublisherSettings read(UnaryOperator<String> given) {
-        return new SettingsReader(given).read();
+    /**
+     * Reads the settings.
+     *
+     * @param values returns the value of a setting by its name in camel case, or null
+     * @param prefix the text before the name of each setting, as users write it
+     * @param clientName see {@link PublisherSettings#clientName}
+     * @throws InvalidSettingsException if a setting is missing or wrong
+     */
+    public static PublisherSettings read(UnaryOperator<String> values, String prefix, String clientName) {
+        return new SettingsReader(values, prefix).read(clientName);
     }
 
-    private PublisherSettings read() {
+    private PublisherSettings read(String clientName) {
         PublisherSettings.Endpoint endpoint = endpoint();
         PublisherSettings.Secret secret = secret(endpoint);
         PublisherSettings.OutboxLimits outbox = new PublisherSettings.OutboxLimits(folder(), (int) number("outboxMaxEvents", 100_000, 1, Integer.MAX_VALUE),
-                number("outboxMaxBytes", 268_435_456, 1 << 20, Long.MAX_VALUE), time("outboxMaxAge", "30d", Duration.ofDays(3650)),
-                time("signOutLimit", "2s", LONGEST_LIMIT));
+                number("outboxMaxBytes", 268_435_456, 1 << 20, Long.MAX_VALUE), duration("outboxMaxAge", "30d", Duration.ofDays(3650)),
+                duration("signOutLimit", "2s", MAX_LIMIT));
         PublisherSettings.Tls tls = tls(endpoint);
-        PublisherSettings settings = new PublisherSettings(endpoint, secret, outbox, tls, text("exchange", "notifier.events"), text("bulkExchange", "notifier.bulk"),
-                time("publishLimit", "10s", LONGEST_LIMIT), time("drainLimit", "5s", LONGEST_LIMIT), flag("includeClientMetadata", true), realms());
+        PublisherSettings settings = new PublisherSettings(endpoint, clientName, secret, outbox, tls, text("exchange", "notifier.events"),
+                text("bulkExchange", "notifier.bulk"), duration("publishLimit", "10s", MAX_LIMIT), duration("drainLimit", "5s", MAX_LIMIT),
+                flag("includeClientMetadata", true));
         if (!mistakes.isEmpty()) {
             throw new InvalidSettingsException(mistakes);
         }
@@ -93,22 +99,22 @@ public final class SettingsReader {
         for (String host : authority.substring(at + 1).split(",", -1)) {
             hosts.add(host(host.trim(), tls ? AMQPS_PORT : AMQP_PORT));
         }
-        return new PublisherSettings.Broker(List.copyOf(hosts), decoded(user[0]), user.length > 1 ? decoded(user[1]) : null,
-                path.isEmpty() ? "/" : decoded(path), tls);
+        return new PublisherSettings.Broker(List.copyOf(hosts), decode(user[0]), user.length > 1 ? decode(user[1]) : null,
+                path.isEmpty() ? "/" : decode(path), tls);
     }
 
     private static PublisherSettings.Host host(String text, int port) {
-        URI read = URI.create("amqp://" + text);
-        if (read.getHost() == null || !text.equals(read.getRawAuthority())) {
+        URI uri = URI.create("amqp://" + text);
+        if (uri.getHost() == null || !text.equals(uri.getRawAuthority())) {
             throw new IllegalArgumentException("does not name a valid host");
         }
-        String name = read.getHost();
-        return new PublisherSettings.Host(name.startsWith("[") ? name.substring(1, name.length() - 1) : name, read.getPort() < 0 ? port : read.getPort());
+        String name = uri.getHost();
+        return new PublisherSettings.Host(name.startsWith("[") ? name.substring(1, name.length() - 1) : name, uri.getPort() < 0 ? port : uri.getPort());
     }
 
     private static PublisherSettings.Api api(String url) {
-        URI read = URI.create(url);
-        if (read.getHost() == null || read.getRawUserInfo() != null || read.getRawQuery() != null || read.getRawFragment() != null) {
+        URI uri = URI.create(url);
+        if (uri.getHost() == null || uri.getRawUserInfo() != null || uri.getRawQuery() != null || uri.getRawFragment() != null) {
             throw new IllegalArgumentException("must be a scheme, a host and perhaps a path; the API's token is the setting secret-file");
         }
         String base = url.replaceFirst("/+$", "");
@@ -119,7 +125,7 @@ public final class SettingsReader {
         return new PublisherSettings.Api(URI.create(base + "/v1/events"));
     }
 
-    private static String decoded(String text) {
+    private static String decode(String text) {
         return URLDecoder.decode(text.replace("+", "%2B"), StandardCharsets.UTF_8);
     }
 
@@ -127,10 +133,10 @@ public final class SettingsReader {
         String value = text("secret", null);
         Path file = file("secretFile");
         String inUrl = endpoint instanceof PublisherSettings.Broker broker ? broker.password() : null;
-        long ways = java.util.stream.Stream.of(value, file, inUrl).filter(java.util.Objects::nonNull).count();
-        if (ways > 1) {
+        long sources = Stream.of(value, file, inUrl).filter(Objects::nonNull).count();
+        if (sources > 1) {
             mistake("secret", "is given more than once: by secret, secret-file or in url; keep secret-file");
-        } else if (ways == 0 && endpoint instanceof PublisherSettings.Broker) {
+        } else if (sources == 0 && endpoint instanceof PublisherSettings.Broker) {
             mistake("secretFile", "is missing: give the file with the password of the broker's user");
         }
         return new PublisherSettings.Secret(value == null ? inUrl : value, file);
@@ -170,58 +176,53 @@ public final class SettingsReader {
         return file;
     }
 
-    private Set<String> realms() {
-        String text = text("realms", "");
-        return text.isEmpty() ? Set.of() : new LinkedHashSet<>(Arrays.stream(text.split(",")).map(String::trim).filter(each -> !each.isEmpty()).toList());
-    }
-
-    /** A number with its unit; without one it means seconds. */
-    private Duration time(String name, String otherwise, Duration most) {
-        String text = text(name, otherwise);
-        Matcher read = TIME.matcher(text);
-        if (read.matches()) {
-            double millis = Double.parseDouble(read.group(1)) * UNITS.get(read.group(2) == null ? "s" : read.group(2));
-            if (millis >= LEAST_MILLIS && millis <= most.toMillis()) {
+    /** Without a unit, the number is in seconds. */
+    private Duration duration(String name, String defaultText, Duration max) {
+        String text = text(name, defaultText);
+        Matcher parsed = DURATION.matcher(text);
+        if (parsed.matches()) {
+            double millis = Double.parseDouble(parsed.group(1)) * UNITS.get(parsed.group(2) == null ? "s" : parsed.group(2));
+            if (millis >= MIN_MILLIS && millis <= max.toMillis()) {
                 return Duration.ofMillis(Math.round(millis));
             }
         }
-        mistake(name, "is " + text + ": give a time such as " + otherwise + ", at least " + LEAST_MILLIS + "ms and at most " + most.toHours() + "h");
-        return most;
+        mistake(name, "is " + text + ": give a time such as " + defaultText + ", at least " + MIN_MILLIS + "ms and at most " + max.toHours() + "h");
+        return max;
     }
 
-    private long number(String name, long otherwise, long least, long most) {
-        String text = text(name, String.valueOf(otherwise));
+    private long number(String name, long defaultValue, long min, long max) {
+        String text = text(name, String.valueOf(defaultValue));
         try {
             long number = Long.parseLong(text);
-            if (number >= least && number <= most) {
+            if (number >= min && number <= max) {
                 return number;
             }
         } catch (NumberFormatException wrong) {
             // reported below
         }
-        mistake(name, "is " + text + ": give a whole number, at least " + least);
-        return otherwise;
+        mistake(name, "is " + text + ": give a whole number, at least " + min);
+        return defaultValue;
     }
 
-    private boolean flag(String name, boolean otherwise) {
-        String text = text(name, String.valueOf(otherwise));
+    private boolean flag(String name, boolean defaultValue) {
+        String text = text(name, String.valueOf(defaultValue));
         if (!text.equals("true") && !text.equals("false")) {
             mistake(name, "is " + text + ": give true or false");
         }
         return text.equals("true");
     }
 
-    private String text(String name, String otherwise) {
-        String text = given.apply(name);
-        return text == null || text.isBlank() ? otherwise : text.trim();
+    private String text(String name, String defaultValue) {
+        String text = values.apply(name);
+        return text == null || text.isBlank() ? defaultValue : text.trim();
     }
 
     private void mistake(String name, String text) {
-        mistakes.add(spelled(name) + " " + text);
+        mistakes.add(prefix + toKebabCase(name) + " " + text);
     }
 
-    /** As users type it: `outboxFolder` is `spi-notifier--publisher--outbox-folder`. */
-    public static String spelled(String name) {
-        return PREFIX + name.replaceAll("([A-Z])", "-$1").toLowerCase(Locale.ROOT);
+    /** Returns the name as users write it: `outbox-folder` for `outboxFolder`. */
+    public static String toKebabCase(String name) {
+        return name.replaceAll("([A-Z])", "-$1").toLowerCase(Locale.ROOT);
     }
 }

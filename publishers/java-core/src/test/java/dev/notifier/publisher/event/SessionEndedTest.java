@@ -22,25 +22,26 @@ import java.util.Set;
 import org.junit.jupiter.api.Test;
 
 class SessionEndedTest {
-    private static final String ISS = "https://kc.example.com/realms/demo";
+    private static final String ISS = "https://id.example.com";
+    private static final SessionKey KEY = new SessionKey("{\"row\":1}");
 
     private static ObjectNode client(String id) {
         return JsonNodeFactory.instance.objectNode().put("client_id", id);
     }
 
-    private static SessionEnded ended(SessionKey key, List<ObjectNode> clients, String salt) {
-        return new SessionEnded(key, ISS, "user-1", clients, Instant.parse("2026-01-31T12:00:00Z"), "terminated", salt);
+    private static SessionEnded ended(List<ObjectNode> clients, String idSource) {
+        return new SessionEnded(KEY, idSource, ISS, "user-1", "sid-1", clients, Instant.parse("2026-01-31T12:00:00Z"), "terminated");
     }
 
-    private static String id(SessionKey key, String salt) {
-        return ended(key, List.of(client("shop")), salt).events(Lane.EVENTS).get(0).id();
+    private static String id(String idSource) {
+        return ended(List.of(client("shop")), idSource).toEvents(Lane.EVENTS).get(0).id();
     }
 
     @Test
-    void itSaysWhatNotifierTakes() throws Exception {
-        OutgoingEvent ending = ended(new SessionKey("sid-1", 17, false, null), List.of(client("shop").putNull("backchannel_logout_uri")), "").events(Lane.BULK).get(0);
-        JsonNode event = new ObjectMapper().readTree(ending.event());
-        assertEquals(ending.id(), event.get("id").textValue());
+    void theEventHasTheDocumentedMembers() throws Exception {
+        OutgoingEvent outgoing = ended(List.of(client("shop").putNull("backchannel_logout_uri")), "").toEvents(Lane.BULK).get(0);
+        JsonNode event = new ObjectMapper().readTree(outgoing.json());
+        assertEquals(outgoing.id(), event.get("id").textValue());
         assertEquals(ISS, event.get("iss").textValue());
         assertEquals("user-1", event.get("sub").textValue());
         assertEquals("sid-1", event.get("sid").textValue());
@@ -50,26 +51,22 @@ class SessionEndedTest {
     }
 
     @Test
-    void theIdIsOfOneEnding() {
-        SessionKey key = new SessionKey("sid-1", 17, false, null);
-        assertEquals(id(key, ""), id(new SessionKey("sid-1", 17, false, null), ""), "a repetition is the same ending");
-        assertNotEquals(id(key, ""), id(new SessionKey("sid-1", 18, false, null), ""), "a session of the same id that began later");
-        assertNotEquals(id(key, ""), id(new SessionKey("sid-1", 17, true, null), ""), "the offline session");
-        assertNotEquals(id(key, ""), id(new SessionKey("sid-1", 17, false, "shop"), ""), "one client's part of it");
-        assertNotEquals(id(key, "a"), id(key, "b"));
-        assertFalse(id(key, "").contains("sid"), "it stands in logs");
+    void theIdIsADigestOfItsSource() {
+        assertEquals(id("sid-1"), id("sid-1"), "a repetition has the same id");
+        assertNotEquals(id("sid-1"), id("sid-2"));
+        assertFalse(id("sid-1").contains("sid"), "logs contain the id");
     }
 
     @Test
-    void aLargeOneBecomesSeveralWithIdsOfTheirOwn() {
+    void aLargeEventIsSplitIntoEventsWithTheirOwnIds() {
         List<ObjectNode> clients = new ArrayList<>();
         for (int i = 0; i < 2_000; i++) {
             clients.add(client("client-" + i).put("backchannel_logout_uri", "https://client-" + i + ".example.com/" + "x".repeat(100)));
         }
-        List<OutgoingEvent> events = ended(new SessionKey("sid-1", 17, false, null), clients, "").events(Lane.EVENTS);
+        List<OutgoingEvent> events = ended(clients, "").toEvents(Lane.EVENTS);
         Set<String> ids = new HashSet<>();
         events.forEach(each -> {
-            assertTrue(each.event().length <= 128 * 1024);
+            assertTrue(each.json().length <= 128 * 1024);
             ids.add(each.id());
         });
         assertTrue(events.size() > 1);
@@ -77,21 +74,21 @@ class SessionEndedTest {
     }
 
     @Test
-    void aLineIsReadAsItWasWritten() throws Exception {
-        OutgoingEvent ending = ended(new SessionKey("sid-1", 17, true, "c-1"), List.of(client("shöp")), "").events(Lane.BULK).get(0);
-        OutgoingEvent read = OutgoingEvent.of(new String(ending.line(), StandardCharsets.UTF_8));
-        assertEquals(ending.lane(), read.lane());
-        assertEquals(ending.id(), read.id());
-        assertEquals(ending.session(), read.session());
-        assertArrayEquals(ending.event(), read.event());
-        assertNull(OutgoingEvent.of(new String(ending.notToBeLookedUp().line(), StandardCharsets.UTF_8)).session());
+    void aLineIsParsedAsItWasWritten() throws Exception {
+        OutgoingEvent event = ended(List.of(client("shöp")), "").toEvents(Lane.BULK).get(0);
+        OutgoingEvent parsed = OutgoingEvent.parse(new String(event.toLine(), StandardCharsets.UTF_8));
+        assertEquals(event.lane(), parsed.lane());
+        assertEquals(event.id(), parsed.id());
+        assertEquals(event.session(), parsed.session());
+        assertArrayEquals(event.json(), parsed.json());
+        assertNull(OutgoingEvent.parse(new String(event.withoutLookup().toLine(), StandardCharsets.UTF_8)).session());
     }
 
     @Test
-    void whatIsNoEventIsNone() {
+    void anInvalidLineIsRefused() {
         for (String line : List.of("", "{", "[]", "{\"lane\":\"events\"}", "{\"lane\":\"other\",\"event\":{\"id\":\"1\",\"iss\":\"i\",\"clients\":[]}}",
                 "{\"lane\":\"events\",\"event\":{\"id\":\"" + "x".repeat(256) + "\",\"iss\":\"i\",\"clients\":[]}}")) {
-            assertThrows(IOException.class, () -> OutgoingEvent.of(line), line);
+            assertThrows(IOException.class, () -> OutgoingEvent.parse(line), line);
         }
     }
 }

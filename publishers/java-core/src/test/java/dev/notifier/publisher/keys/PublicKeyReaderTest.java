@@ -2,21 +2,16 @@ package dev.notifier.publisher.keys;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import dev.notifier.publisher.keys.PublicKeyReader.InvalidKeysException;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
-import java.security.PublicKey;
 import java.security.interfaces.RSAPublicKey;
 import java.security.spec.ECGenParameterSpec;
 import java.util.Base64;
 import java.util.List;
 import org.junit.jupiter.api.Test;
-import org.keycloak.crypto.KeyStatus;
-import org.keycloak.crypto.KeyWrapper;
 
 class PublicKeyReaderTest {
     private static final String EC = "{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"e1\",\"alg\":\"ES256\",\"use\":\"sig\","
@@ -34,27 +29,25 @@ class PublicKeyReaderTest {
 
     @Test
     void aJwkSetIsRead() throws Exception {
-        KeyWrapper key = PublicKeyReader.read("{\"keys\":[" + EC + "]}", null, null).get(0);
-        assertEquals("e1", key.getKid());
-        assertEquals("ES256", key.getAlgorithm());
-        assertEquals("EC", key.getType());
-        assertEquals("P-256", key.getCurve());
-        assertEquals(KeyStatus.PASSIVE, key.getStatus());
-        assertNull(key.getPrivateKey());
+        PublicJwk key = PublicKeyReader.read("{\"keys\":[" + EC + "]}", null, null).get(0);
+        assertEquals("e1", key.kid());
+        assertEquals("ES256", key.algorithm());
+        assertEquals("EC", key.keyType());
+        assertEquals("P-256", key.curve());
     }
 
     @Test
-    void eachKindOfJwkIsTheSameKeyAsInPem() throws Exception {
+    void eachKeyTypeIsReadFromAJwk() throws Exception {
         KeyPair rsa = rsa();
         RSAPublicKey numbers = (RSAPublicKey) rsa.getPublic();
         String jwk = "{\"kty\":\"RSA\",\"kid\":\"r\",\"n\":\"" + text(numbers.getModulus().toByteArray()) + "\",\"e\":\"" + text(numbers.getPublicExponent().toByteArray()) + "\"}";
-        assertEquals(rsa.getPublic(), PublicKeyReader.read(jwk, null, null).get(0).getPublicKey());
+        assertEquals(rsa.getPublic(), PublicKeyReader.read(jwk, null, null).get(0).key());
         for (String curve : List.of("Ed25519", "Ed448")) {
             byte[] der = KeyPairGenerator.getInstance(curve).generateKeyPair().getPublic().getEncoded();
             byte[] point = java.util.Arrays.copyOfRange(der, 12, der.length);
-            KeyWrapper read = PublicKeyReader.read("{\"kty\":\"OKP\",\"crv\":\"" + curve + "\",\"kid\":\"o\",\"x\":\"" + text(point) + "\"}", null, null).get(0);
-            assertArrayEquals(der, ((PublicKey) read.getPublicKey()).getEncoded());
-            assertEquals(List.of("EdDSA", "OKP", curve), List.of(read.getAlgorithm(), read.getType(), read.getCurve()));
+            PublicJwk read = PublicKeyReader.read("{\"kty\":\"OKP\",\"crv\":\"" + curve + "\",\"kid\":\"o\",\"x\":\"" + text(point) + "\"}", null, null).get(0);
+            assertArrayEquals(der, read.key().getEncoded());
+            assertEquals(List.of("EdDSA", "OKP", curve), List.of(read.algorithm(), read.keyType(), read.curve()));
         }
     }
 
@@ -63,27 +56,27 @@ class PublicKeyReaderTest {
     }
 
     @Test
-    void aPublicKeyInPemNeedsItsKid() throws Exception {
+    void aPemKeyNeedsAKid() throws Exception {
         String pem = pem(rsa());
         assertTrue(assertThrows(InvalidKeysException.class, () -> PublicKeyReader.read(pem, null, null)).getMessage().contains("kid"));
-        KeyWrapper key = PublicKeyReader.read(pem, "r1", "PS256").get(0);
-        assertEquals(List.of("r1", "PS256", "RSA"), List.of(key.getKid(), key.getAlgorithm(), key.getType()));
+        PublicJwk key = PublicKeyReader.read(pem, "r1", "PS256").get(0);
+        assertEquals(List.of("r1", "PS256", "RSA"), List.of(key.kid(), key.algorithm(), key.keyType()));
     }
 
     @Test
-    void theAlgorithmIsTheCurves() throws Exception {
+    void theAlgorithmIsDerivedFromTheKey() throws Exception {
         KeyPairGenerator generator = KeyPairGenerator.getInstance("EC");
         generator.initialize(new ECGenParameterSpec("secp384r1"));
-        KeyWrapper key = PublicKeyReader.read(pem(generator.generateKeyPair()), "e3", null).get(0);
-        assertEquals(List.of("ES384", "P-384"), List.of(key.getAlgorithm(), key.getCurve()));
-        assertEquals("RS256", PublicKeyReader.read(pem(rsa()), "r", "").get(0).getAlgorithm());
+        PublicJwk key = PublicKeyReader.read(pem(generator.generateKeyPair()), "e3", null).get(0);
+        assertEquals(List.of("ES384", "P-384"), List.of(key.algorithm(), key.curve()));
+        assertEquals("RS256", PublicKeyReader.read(pem(rsa()), "r", "").get(0).algorithm());
         KeyPair edwards = KeyPairGenerator.getInstance("Ed25519").generateKeyPair();
-        KeyWrapper ed = PublicKeyReader.read(pem(edwards), "o", null).get(0);
-        assertEquals(List.of("EdDSA", "OKP", "Ed25519"), List.of(ed.getAlgorithm(), ed.getType(), ed.getCurve()));
+        PublicJwk ed = PublicKeyReader.read(pem(edwards), "o", null).get(0);
+        assertEquals(List.of("EdDSA", "OKP", "Ed25519"), List.of(ed.algorithm(), ed.keyType(), ed.curve()));
     }
 
     @Test
-    void aPrivateHalfIsRefused() {
+    void aPrivateKeyIsRefused() {
         String secret = EC.substring(0, EC.length() - 1) + ",\"d\":\"c2VjcmV0\"}";
         String message = assertThrows(InvalidKeysException.class, () -> PublicKeyReader.read(secret, null, null)).getMessage();
         assertTrue(message.contains("private") && !message.contains("c2VjcmV0"));
@@ -91,7 +84,7 @@ class PublicKeyReaderTest {
     }
 
     @Test
-    void whatIsNoKeyIsRefused() {
+    void textWithoutAKeyIsRefused() {
         for (String text : List.of("{", "{}", "{\"keys\":[]}", "hello", "{\"kty\":\"EC\",\"kid\":\"x\"}")) {
             assertThrows(InvalidKeysException.class, () -> PublicKeyReader.read(text, "k", null), text);
         }

@@ -6,12 +6,13 @@ import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.SessionKey;
-import dev.notifier.publisher.publishing.PublishException;
-import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
+import dev.notifier.publisher.monitoring.FailureReason;
+import dev.notifier.publisher.monitoring.PendingEvents;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
+import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -23,6 +24,7 @@ import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.function.BooleanSupplier;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
@@ -55,13 +57,17 @@ class OutboxTest {
         return Files.setPosixFilePermissions(Files.createDirectories(base.resolve(name)), PosixFilePermissions.fromString(mode));
     }
 
-    private static OutgoingEvent ending(String id, Lane lane) {
-        String event = "{\"id\":\"" + id + "\",\"iss\":\"https://i\",\"sid\":\"" + id + "\",\"clients\":[]}";
-        return new OutgoingEvent(lane, id, new SessionKey(id, 17, false, null), event.getBytes(StandardCharsets.UTF_8));
+    private static SessionKey key(String id) {
+        return new SessionKey("{\"id\":\"" + id + "\"}");
+    }
+
+    private static OutgoingEvent event(String id, Lane lane) {
+        String json = "{\"id\":\"" + id + "\",\"iss\":\"https://i\",\"sid\":\"" + id + "\",\"clients\":[]}";
+        return new OutgoingEvent(lane, id, key(id), json.getBytes(StandardCharsets.UTF_8));
     }
 
     private static List<OutgoingEvent> events(Lane lane, String... ids) {
-        return Stream.of(ids).map(each -> ending(each, lane)).toList();
+        return Stream.of(ids).map(each -> event(each, lane)).toList();
     }
 
     private List<String> files() throws IOException {
@@ -88,7 +94,7 @@ class OutboxTest {
     }
 
     @Test
-    void aFolderThatIsGoneForAMomentIsReadAgain() throws Exception {
+    void aFolderThatIsUnreadableForAMomentIsReadAgain() throws Exception {
         Outbox outbox = outbox();
         outbox.start(living());
         OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
@@ -105,27 +111,26 @@ class OutboxTest {
     }
 
     private static SessionLookup living(String... ids) {
-        Set<String> alive = new HashSet<>(List.of(ids));
-        return keys -> new HashSet<>(keys.stream().filter(each -> alive.contains(each.id())).toList());
+        return keys -> new HashSet<>(keys.stream().filter(Stream.of(ids).map(OutboxTest::key).toList()::contains).toList());
     }
 
     @Test
-    void anEndingIsOnDiskBeforeItHappensAndWaitsAfterwards() throws Exception {
+    void aPreparedEventIsOnDiskAndIsQueuedByTheCommit() throws Exception {
         Outbox outbox = outbox();
         OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
         assertTrue(files().get(0).endsWith(".pending"));
         assertTrue(waiting(outbox, Lane.EVENTS).isEmpty());
-        outbox.happened(entry);
+        outbox.commit(entry);
         until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
         assertTrue(files().get(0).endsWith(".json"));
         assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
-        outbox.published(entry);
+        outbox.removePublished(entry);
         assertTrue(files().isEmpty());
-        assertEquals(0, outbox.waiting());
+        assertEquals(0, outbox.pendingCount());
     }
 
     @Test
-    void nobodyElseMayReadIt() throws Exception {
+    void othersCannotReadFiles() throws Exception {
         outbox().prepare(events(Lane.EVENTS, "a"));
         try (Stream<Path> found = Files.walk(base.resolve("0"))) {
             for (Path each : found.toList()) {
@@ -135,50 +140,66 @@ class OutboxTest {
     }
 
     @Test
-    void anEndingThatIsUndoneLeavesNothing() throws Exception {
+    void aRolledBackEventLeavesNothing() throws Exception {
         Outbox outbox = outbox();
-        outbox.undone(outbox.prepare(events(Lane.EVENTS, "a")));
-        until(() -> outbox.waiting() == 0);
+        outbox.rollBack(outbox.prepare(events(Lane.EVENTS, "a")));
+        until(() -> outbox.pendingCount() == 0);
         assertTrue(files().isEmpty());
         assertEquals(0, counts.written);
     }
 
     @Test
-    void manyEndingsShareAFileAndOnlyThoseThatHappenedArePublished() throws Exception {
+    void manyEventsShareAFileAndOnlyEndedSessionsArePublished() throws Exception {
         Outbox outbox = outbox();
         outbox.start(living("b"));
         outbox.lookUp(outbox.prepare(events(Lane.BULK, "a", "b", "c")), true);
         until(() -> !outbox.lane(Lane.BULK).isEmpty());
         assertEquals(List.of("a", "c"), waiting(outbox, Lane.BULK));
-        until(() -> outbox.waiting() == 2);
+        until(() -> outbox.pendingCount() == 2);
         assertEquals(1, files().size());
         outbox.lookUp(outbox.prepare(events(Lane.BULK, "b")), true);
-        until(() -> outbox.waiting() == 2);
+        until(() -> outbox.pendingCount() == 2);
         assertEquals(2, counts.written);
     }
 
     @Test
-    void aSessionOfTheSameIdThatBeganLaterIsAnother() throws Exception {
+    void anOutboxOfAnEarlierPlugInIsTakenOver() throws Exception {
+        Path kept = Path.of("src/test/resources/former_outbox");
+        try (Stream<Path> files = Files.list(kept)) {
+            for (Path file : files.toList()) {
+                Files.copy(file, folder("0", "rwx------").resolve(file.getFileName()));
+                for (String line : Files.readAllLines(file)) {
+                    assertEquals(line + "\n", new String(OutgoingEvent.parse(line).toLine(), StandardCharsets.UTF_8), "the format is the same");
+                }
+            }
+        }
+        Set<String> lookedUp = ConcurrentHashMap.newKeySet();
         Outbox outbox = outbox();
-        outbox.start(keys -> Set.of(new SessionKey("a", 18, false, null)));
-        outbox.lookUp(outbox.prepare(events(Lane.EVENTS, "a")), false);
-        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        outbox.start(keys -> {
+            keys.forEach(each -> lookedUp.add(each.json()));
+            return Set.of(); // all sessions have ended
+        });
+        until(() -> waitingQuietly(outbox).size() == 2);
+        assertEquals(List.of("6323dcc1a98e24409566a9ed260ca29b", "4a6bc3f6d2e8a17f68356db2e521c7e7"), waiting(outbox, Lane.EVENTS));
+        assertEquals(List.of("7177ad4be3753c7e9641af82cc4c35d9", "505a4aee78f328642cde0895d3c250d8"), waiting(outbox, Lane.BULK));
+        assertEquals(Set.of("{\"id\":\"sid-4\",\"created_on\":1790000004,\"offline\":true,\"client\":\"c-1\"}"), lookedUp);
+        assertEquals(List.of(".json", ".json", ".json"), files().stream().map(each -> each.substring(each.lastIndexOf('.'))).toList());
     }
 
     @Test
-    void whatADeadProcessLeftIsTakenUpInItsOrder() throws Exception {
+    void theEventsOfAnEndedProcessAreTakenOverInOrder() throws Exception {
         Outbox dead = outbox();
         OutboxEntry first = dead.prepare(events(Lane.EVENTS, "first"));
         OutboxEntry pending = dead.prepare(events(Lane.EVENTS, "pending"));
         OutboxEntry alive = dead.prepare(events(Lane.EVENTS, "alive"));
-        dead.happened(first);
+        dead.commit(first);
         until(() -> !dead.lane(Lane.EVENTS).isEmpty());
         Files.writeString(base.resolve("0").resolve("1-half.part"), "{");
         open.remove(dead);
         dead.close(); // the lock goes as with the process
         Outbox next = outbox();
         next.start(living("alive"));
-        until(() -> next.waiting() == 2 && waitingQuietly(next).size() == 2);
+        until(() -> next.pendingCount() == 2 && waitingQuietly(next).size() == 2);
         assertEquals(List.of("first", "pending"), waiting(next, Lane.EVENTS));
         assertTrue(files().stream().allMatch(each -> each.endsWith(".json")));
         assertNotNull(pending);
@@ -186,16 +207,16 @@ class OutboxTest {
     }
 
     @Test
-    void aDeletionThatTheDatabaseHadInHandIsSeen() throws Exception {
+    void aDeletionThatCommitsAfterTheKillIsFound() throws Exception {
         Outbox dead = outbox();
         dead.prepare(events(Lane.EVENTS, "alive"));
         dead.prepare(events(Lane.EVENTS, "going"));
         open.remove(dead);
         dead.close();
-        Set<String> asked = new HashSet<>();
+        Set<SessionKey> lookedUp = new HashSet<>();
         Outbox next = outbox();
-        next.start(keys -> new HashSet<>(keys.stream().filter(each -> asked.add(each.id()) || each.id().equals("alive")).toList()));
-        until(() -> next.waiting() == 1 && waitingQuietly(next).size() == 1);
+        next.start(keys -> new HashSet<>(keys.stream().filter(each -> lookedUp.add(each) || each.equals(key("alive"))).toList()));
+        until(() -> next.pendingCount() == 1 && waitingQuietly(next).size() == 1);
         assertEquals(List.of("going"), waiting(next, Lane.EVENTS));
     }
 
@@ -208,12 +229,12 @@ class OutboxTest {
     }
 
     @Test
-    void aSecondProcessHasAFolderOfItsOwnAndTakesOverTheFirsts() throws Exception {
+    void aSecondProcessHasAnotherFolderAndTakesOverTheFirst() throws Exception {
         Outbox one = outbox();
         Outbox two = outbox();
         assertTrue(Files.isDirectory(base.resolve("1")));
         OutboxEntry entry = one.prepare(events(Lane.EVENTS, "a"));
-        one.happened(entry);
+        one.commit(entry);
         until(() -> !one.lane(Lane.EVENTS).isEmpty());
         open.remove(one);
         one.close();
@@ -225,7 +246,7 @@ class OutboxTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"rwxrwxrwx", "rwx----w-"})
-    void aFolderThatOthersMayWriteToIsPassedOverAtTheStart(String mode) throws Exception {
+    void aFolderThatOthersCanWriteToIsSkipped(String mode) throws Exception {
         folder("0", mode);
         folder("1", "rwxr-xr-x"); // read access of others is allowed
         outbox();
@@ -234,14 +255,14 @@ class OutboxTest {
     }
 
     @Test
-    void whatKubernetesOpensToTheGroupOfThePodIsOurs() throws Exception {
+    void aFolderThatThePodsGroupCanWriteToIsClaimed() throws Exception {
         folder("0", "rwxrwx---"); // by `fsGroup`, at each start
         outbox();
         assertTrue(Files.exists(base.resolve("0").resolve("lock")));
     }
 
     @Test
-    void aFolderOfAnotherUserOrGroupIsPassedOverAtTheStart() throws Exception {
+    void aFolderOfAnotherUserOrGroupIsSkipped() throws Exception {
         Path[] given = {folder("0", "rwxrwx---"), folder("1", "rwx------"), folder("2", "rwxrwxrwx")};
         if (!Files.getAttribute(given[0], "unix:uid").equals(0)) {
             return; // only root gives files away
@@ -256,7 +277,7 @@ class OutboxTest {
     }
 
     @Test
-    void aFolderThatIsALinkIsPassedOverAtTheStart() throws Exception {
+    void aLinkIsSkipped() throws Exception {
         Path elsewhere = folder("elsewhere", "rwx------");
         Files.createSymbolicLink(base.resolve("0"), elsewhere);
         Files.writeString(base.resolve("1"), "no folder");
@@ -266,20 +287,20 @@ class OutboxTest {
     }
 
     @Test
-    void theSettingsFolderMayBeOpenAsKubernetesVolumesAre() throws Exception {
+    void theConfiguredFolderMayBeOpenAsKubernetesVolumesAre() throws Exception {
         folder(".", "rwxrwxrwx");
         outbox();
         assertEquals("rwx------", PosixFilePermissions.toString(Files.getPosixFilePermissions(base.resolve("0"))));
     }
 
     @Test
-    void whatOthersMayHaveWrittenIsNotTakenOverAndTheRestIs() throws Exception {
+    void foldersThatOthersCanWriteToAreNotTakenOverAndTheRestIs() throws Exception {
         Outbox outbox = outbox();
         String file = "1600000000000-0a0b0c0d-00000000-events-1.json";
-        Files.write(folder("1", "rwxrwxrwx").resolve(file), ending("forged", Lane.EVENTS).line());
-        Files.write(folder("elsewhere", "rwx------").resolve("2" + file), ending("linked", Lane.EVENTS).line());
+        Files.write(folder("1", "rwxrwxrwx").resolve(file), event("forged", Lane.EVENTS).toLine());
+        Files.write(folder("elsewhere", "rwx------").resolve("2" + file), event("linked", Lane.EVENTS).toLine());
         Files.createSymbolicLink(base.resolve("2"), base.resolve("elsewhere"));
-        Files.write(folder("3", "rwx------").resolve("3" + file), ending("left", Lane.EVENTS).line());
+        Files.write(folder("3", "rwx------").resolve("3" + file), event("left", Lane.EVENTS).toLine());
         outbox.start(living());
         until(() -> !waitingQuietly(outbox).isEmpty());
         assertEquals(List.of("left"), waiting(outbox, Lane.EVENTS));
@@ -288,7 +309,7 @@ class OutboxTest {
     }
 
     @Test
-    void aLookUpThatFailsKeepsTheFile() throws Exception {
+    void aFailedLookUpKeepsTheFile() throws Exception {
         Outbox outbox = outbox();
         boolean[] asked = {false};
         outbox.start(keys -> {
@@ -302,15 +323,15 @@ class OutboxTest {
     }
 
     @Test
-    void whatIsTooMuchIsKeptInMemoryAndThenLost() throws Exception {
+    void eventsBeyondTheLimitAreKeptInMemoryAndThenLost() throws Exception {
         maxEvents = 2;
         Outbox outbox = outbox();
         for (String id : List.of("a", "b", "c")) {
-            outbox.happened(outbox.prepare(events(Lane.EVENTS, id)));
+            outbox.commit(outbox.prepare(events(Lane.EVENTS, id)));
         }
         until(() -> waitingQuietly(outbox).size() == 3);
         assertEquals(List.of("a", "b", "c"), waiting(outbox, Lane.EVENTS));
-        assertEquals(1, outbox.waitingInMemory());
+        assertEquals(1, outbox.pendingInMemoryCount());
         assertEquals(2, files().size());
         String[] many = new String[10_000];
         java.util.Arrays.setAll(many, each -> "m" + each);
@@ -327,40 +348,40 @@ class OutboxTest {
         assertNull(outbox.prepare(events(Lane.EVENTS, "e")).file());
         OutgoingEvent large = new OutgoingEvent(Lane.BULK, "f", null, new byte[1 << 20]);
         assertNull(outbox.prepare(List.of(large)).file());
-        assertEquals(6, outbox.waiting());
+        assertEquals(6, outbox.pendingCount());
     }
 
     @Test
-    void aDiskThatTakesNothingIsTriedAgain() throws Exception {
+    void aFailingDiskIsTriedAgain() throws Exception {
         Outbox outbox = outbox();
         Path place = base.resolve("0");
         Path away = base.resolve("away");
         Files.move(place, away);
         OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
         assertNull(entry.file());
-        outbox.happened(entry);
+        outbox.commit(entry);
         until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
-        assertEquals(1, outbox.waitingInMemory());
+        assertEquals(1, outbox.pendingInMemoryCount());
         outbox.saveMemory();
-        assertEquals(1, outbox.waitingInMemory());
+        assertEquals(1, outbox.pendingInMemoryCount());
         Files.move(away, place);
         outbox.saveMemory();
-        assertEquals(0, outbox.waitingInMemory());
-        assertEquals(1, outbox.waiting());
+        assertEquals(0, outbox.pendingInMemoryCount());
+        assertEquals(1, outbox.pendingCount());
         assertEquals(List.of(entry.name() + ".json"), files());
         assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
         assertNotNull(outbox.prepare(events(Lane.EVENTS, "b")).file());
     }
 
     @Test
-    void whatIsInMemoryIsWrittenAtTheEnd() throws Exception {
+    void eventsInMemoryAreWrittenAtTheStop() throws Exception {
         maxEvents = 1;
         Outbox outbox = outbox();
         OutboxEntry first = outbox.prepare(events(Lane.EVENTS, "a"));
-        outbox.happened(first);
-        outbox.happened(outbox.prepare(events(Lane.EVENTS, "b")));
+        outbox.commit(first);
+        outbox.commit(outbox.prepare(events(Lane.EVENTS, "b")));
         until(() -> waitingQuietly(outbox).size() == 2);
-        outbox.published(first);
+        outbox.removePublished(first);
         open.remove(outbox);
         outbox.close();
         assertEquals(1, files().size());
@@ -368,13 +389,13 @@ class OutboxTest {
     }
 
     @Test
-    void aSignOutThatIsUnderWayAtTheEndIsPublishedByTheNextProcess() throws Exception {
+    void aSignOutDuringTheStopIsPublishedByTheNextProcess() throws Exception {
         Outbox outbox = outbox();
         OutboxEntry before = outbox.prepare(events(Lane.EVENTS, "a"));
-        outbox.retire();
+        outbox.stop();
         OutboxEntry after = outbox.prepare(events(Lane.EVENTS, "b"));
-        outbox.happened(before);
-        outbox.happened(after);
+        outbox.commit(before);
+        outbox.commit(after);
         assertEquals(List.of(before.name() + ".json", after.name() + ".json"), files());
         assertEquals(0, counts.lost);
         outbox.close();
@@ -384,7 +405,7 @@ class OutboxTest {
     }
 
     @Test
-    void aFileThatIsNoEventIsReadAsNone() throws Exception {
+    void aFileWithoutAnEventCanBeSetAside() throws Exception {
         Files.writeString(folder("0", "rwx------").resolve("stray.json"), "hello\n");
         Outbox outbox = outbox();
         outbox.start(living());
@@ -393,57 +414,67 @@ class OutboxTest {
         assertNull(outbox.read(entry).get(0));
         outbox.setAside(entry, ".refused");
         assertEquals(List.of("stray.refused"), files());
-        assertFalse(outbox.isTooOld(entry));
+        assertFalse(outbox.isExpired(entry));
     }
 
     @Test
-    void itsAgeIsInItsName() throws Exception {
-        Files.write(folder("0", "rwx------").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), ending("a", Lane.BULK).line());
+    void theAgeIsReadFromTheName() throws Exception {
+        Files.write(folder("0", "rwx------").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), event("a", Lane.BULK).toLine());
         Outbox outbox = outbox();
         outbox.start(living());
         until(() -> !outbox.lane(Lane.BULK).isEmpty());
-        assertTrue(outbox.isTooOld(outbox.lane(Lane.BULK).oldest(1, 0).get(0)));
-        assertTrue(outbox.oldestAge() > 1e6);
+        assertTrue(outbox.isExpired(outbox.lane(Lane.BULK).oldest(1, 0).get(0)));
+        assertTrue(outbox.oldestAgeSeconds() > 1e6);
     }
 
-    /** Counts in plain fields. */
+    /** Counts written and lost events. */
     private static final class Counts implements PublisherMetrics {
         private volatile int written;
         private volatile int lost;
 
         @Override
-        public synchronized void written(int events, boolean onDisk) {
+        public synchronized void onWritten(int events, boolean onDisk) {
             written += events;
         }
 
         @Override
-        public void published(int events) {
-            // not looked at
-        }
-
-        @Override
-        public synchronized void lost(int events) {
+        public synchronized void onLost(int events) {
             lost += events;
         }
 
         @Override
-        public void refused(int events) {
-            // not looked at
+        public void observe(PendingEvents pending) {
+            // not tested here
         }
 
         @Override
-        public void expired(int events) {
-            // not looked at
+        public void onPublished(int events) {
+            // not tested here
         }
 
         @Override
-        public void failed(PublishException.Reason reason) {
-            // not looked at
+        public void onRefused(int events) {
+            // not tested here
         }
 
         @Override
-        public void broken() {
-            // not looked at
+        public void onExpired(int events) {
+            // not tested here
+        }
+
+        @Override
+        public void onAttemptFailed(FailureReason reason) {
+            // not tested here
+        }
+
+        @Override
+        public void onInternalError() {
+            // not tested here
+        }
+
+        @Override
+        public void close() {
+            // not tested here
         }
     }
 }

@@ -29,12 +29,12 @@ class AmqpTlsTest {
     Path folder;
 
     @Test
-    void aBrokerWithTheRightNameIsSpokenTo() throws Exception {
+    void theProtocolStartsWithTheRightName() throws Exception {
         assertEquals("AMQP", received("ip:127.0.0.1"));
     }
 
     @Test
-    void aBrokerWithAnotherNameHearsNothing() throws Exception {
+    void nothingIsSentToAnotherName() throws Exception {
         assertEquals("", received("dns:elsewhere.example"));
     }
 
@@ -43,7 +43,7 @@ class AmqpTlsTest {
             CompletableFuture<String> received = CompletableFuture.supplyAsync(() -> read(server));
             Map<String, String> given = Map.of("url", "amqps://idp@127.0.0.1:" + server.getLocalPort() + "/", "secret", "s3cret",
                     "outboxFolder", folder.toString(), "publishLimit", "5s", "tlsCaFile", folder.resolve("ca.pem").toString());
-            AmqpTransport transport = new AmqpTransport(SettingsReader.read(given::get), Lane.EVENTS);
+            AmqpTransport transport = new AmqpTransport(SettingsReader.read(given::get, "", "test"), Lane.EVENTS);
             assertThrows(PublishException.class, transport::connect);
             transport.close();
             return received.get();

@@ -6,8 +6,9 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.sun.net.httpserver.HttpServer;
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
+import dev.notifier.publisher.monitoring.FailureReason;
 import dev.notifier.publisher.settings.PublisherSettings;
 import dev.notifier.publisher.settings.SettingsReader;
 import java.io.IOException;
@@ -30,7 +31,7 @@ class HttpTransportTest implements Transport.ResultListener {
     @TempDir
     Path folder;
 
-    private final List<String> asked = new ArrayList<>();
+    private final List<String> requests = new ArrayList<>();
     private final List<Integer> confirmed = new ArrayList<>();
     private final List<Integer> refused = new ArrayList<>();
     private HttpServer server;
@@ -46,7 +47,7 @@ class HttpTransportTest implements Transport.ResultListener {
     void start() throws IOException {
         server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
         server.createContext("/", exchange -> {
-            asked.add(exchange.getRequestMethod() + " " + exchange.getRequestURI() + " " + exchange.getRequestHeaders().getFirst("Authorization") + " "
+            requests.add(exchange.getRequestMethod() + " " + exchange.getRequestURI() + " " + exchange.getRequestHeaders().getFirst("Authorization") + " "
                     + new String(exchange.getRequestBody().readAllBytes(), StandardCharsets.UTF_8));
             if (retryAfter != null) {
                 exchange.getResponseHeaders().set("Retry-After", retryAfter);
@@ -54,7 +55,7 @@ class HttpTransportTest implements Transport.ResultListener {
             if (status / 100 == 3) {
                 exchange.getResponseHeaders().set("Location", "/elsewhere");
             }
-            String event = asked.get(asked.size() - 1);
+            String event = requests.get(requests.size() - 1);
             String id = event.substring(event.indexOf('"') + 1, event.lastIndexOf('"'));
             byte[] answer = (body != null ? body : status == 202 ? "{\"id\":\"" + id + "\"}" : "{\"type\":\"urn:notifier:problem\",\"title\":\"no\"}")
                     .getBytes(StandardCharsets.UTF_8);
@@ -79,7 +80,7 @@ class HttpTransportTest implements Transport.ResultListener {
     private Transport transport(int port, Lane lane) throws IOException {
         Path token = Files.writeString(folder.resolve("token"), "t0ken\n");
         PublisherSettings settings = SettingsReader.read(Map.of("url", "http://127.0.0.1:" + port + "/base", "secretFile", token.toString(), "outboxFolder", folder.toString(),
-                "publishLimit", limit)::get);
+                "publishLimit", limit)::get, "", "test");
         return new HttpTransport(settings, lane);
     }
 
@@ -93,24 +94,24 @@ class HttpTransportTest implements Transport.ResultListener {
         return List.of(ids).stream().map(each -> new OutgoingEvent(Lane.EVENTS, each, null, ("\"" + each + "\"").getBytes(StandardCharsets.UTF_8))).toList();
     }
 
-    private PublishException trouble() {
+    private PublishException failure() {
         return assertThrows(PublishException.class, () -> publish("a", "b"));
     }
 
     @Override
-    public void confirmed(int place) {
-        confirmed.add(place);
+    public void onConfirmed(int index) {
+        confirmed.add(index);
     }
 
     @Override
-    public void refused(int place, String why) {
-        refused.add(place);
+    public void onRefused(int index, String why) {
+        refused.add(index);
     }
 
     @Test
     void eventsArePostedInOrderWithTheToken() throws Exception {
         publish("a", "b");
-        assertEquals(List.of("POST /base/v1/events Bearer t0ken \"a\"", "POST /base/v1/events Bearer t0ken \"b\""), asked);
+        assertEquals(List.of("POST /base/v1/events Bearer t0ken \"a\"", "POST /base/v1/events Bearer t0ken \"b\""), requests);
         assertEquals(List.of(0, 1), confirmed);
     }
 
@@ -119,12 +120,12 @@ class HttpTransportTest implements Transport.ResultListener {
         try (Transport transport = transport(server.getAddress().getPort(), Lane.BULK)) {
             transport.publish(events("a"), this);
         }
-        assertTrue(asked.get(0).contains("/v1/events?lane=bulk "));
+        assertTrue(requests.get(0).contains("/v1/events?lane=bulk "));
     }
 
     @Override
-    public void intercepted(int place, String why) {
-        intercepted.add(place + " " + why);
+    public void onIntercepted(int index, String why) {
+        intercepted.add(index + " " + why);
     }
 
     @Test
@@ -133,11 +134,11 @@ class HttpTransportTest implements Transport.ResultListener {
             for (int other : new int[] {200, 201, 202, 302, 400, 401, 403, 404, 413, 422}) {
                 status = other;
                 body = page;
-                asked.clear();
-                PublishException trouble = trouble();
-                assertEquals(PublishException.Reason.INTERCEPTED, trouble.reason(), other + page);
-                assertTrue(trouble.getMessage().contains("the answer is " + other + " ("), trouble.getMessage());
-                assertEquals(1, asked.size(), "no redirect, and nothing after it");
+                requests.clear();
+                PublishException failure = failure();
+                assertEquals(FailureReason.INTERCEPTED, failure.reason(), other + page);
+                assertTrue(failure.getMessage().contains("the answer is " + other + " ("), failure.getMessage());
+                assertEquals(1, requests.size(), "no redirect, and nothing after it");
             }
         }
         assertTrue(confirmed.isEmpty() && refused.isEmpty());
@@ -148,19 +149,19 @@ class HttpTransportTest implements Transport.ResultListener {
     void aProblemOfAnotherContentTypeIsIntercepted() {
         status = 400;
         type = "application/json";
-        assertEquals(PublishException.Reason.INTERCEPTED, trouble().reason());
+        assertEquals(FailureReason.INTERCEPTED, failure().reason());
     }
 
     @Test
     void otherProblemsOfNotifierAndOutagesHoldTheLane() {
         for (int other : new int[] {404, 408, 409, 429, 500, 503}) {
             status = other;
-            assertEquals(PublishException.Reason.REJECTED, trouble().reason(), String.valueOf(other));
+            assertEquals(FailureReason.REJECTED, failure().reason(), String.valueOf(other));
         }
         body = "<html>later</html>";
         for (int other : new int[] {408, 429, 500, 503}) {
             status = other;
-            assertEquals(PublishException.Reason.REJECTED, trouble().reason(), String.valueOf(other));
+            assertEquals(FailureReason.REJECTED, failure().reason(), String.valueOf(other));
         }
         assertTrue(intercepted.isEmpty());
     }
@@ -170,18 +171,18 @@ class HttpTransportTest implements Transport.ResultListener {
         status = 403;
         for (String page : List.of("<p>t0ken", "<p>" + "x".repeat(1_000) + " T0KEN")) {
             body = page;
-            String text = trouble().getMessage();
+            String text = failure().getMessage();
             assertTrue(text.contains("a page that repeats the request"), text);
         }
     }
 
     @Test
-    void aBodyThatStallsIsJudgedByItsStatus() {
+    void aStalledBodyIsClassifiedByItsStatus() {
         limit = "300ms";
         status = 403;
         body = "<p>Blo";
         stalls = true;
-        assertEquals(PublishException.Reason.INTERCEPTED, trouble().reason());
+        assertEquals(FailureReason.INTERCEPTED, failure().reason());
     }
 
     @Test
@@ -195,38 +196,38 @@ class HttpTransportTest implements Transport.ResultListener {
     }
 
     @Test
-    void aWishToBeLeftAloneIsKeptUpToAMinute() {
+    void retryAfterIsKeptUpToAMinute() {
         status = 503;
         retryAfter = "7";
-        assertEquals(Duration.ofSeconds(7), trouble().retryAfter());
+        assertEquals(Duration.ofSeconds(7), failure().retryAfter());
         retryAfter = "86400";
-        assertEquals(Duration.ofSeconds(60), trouble().retryAfter());
+        assertEquals(Duration.ofSeconds(60), failure().retryAfter());
         retryAfter = "Wed, 21 Oct 2026 07:28:00 GMT";
-        assertEquals(Duration.ZERO, trouble().retryAfter());
+        assertEquals(Duration.ZERO, failure().retryAfter());
     }
 
     @Test
-    void whoMayNotIsToldSo() {
+    void aDeniedRequestDoesNotRevealTheToken() {
         status = 401;
-        PublishException denied = trouble();
-        assertEquals(PublishException.Reason.DENIED, denied.reason());
+        PublishException denied = failure();
+        assertEquals(FailureReason.DENIED, denied.reason());
         assertFalse(denied.getMessage().contains("t0ken"));
     }
 
     @Test
-    void aServerThatSaysNothingIsLeft() throws Exception {
+    void aHangingServerTimesOut() throws Exception {
         limit = "300ms";
         try (ServerSocket silent = new ServerSocket(0, 5, InetAddress.getLoopbackAddress()); Transport transport = transport(silent.getLocalPort(), Lane.EVENTS)) {
-            assertEquals(PublishException.Reason.TIMED_OUT, assertThrows(PublishException.class, () -> transport.publish(events("a"), this)).reason());
+            assertEquals(FailureReason.TIMED_OUT, assertThrows(PublishException.class, () -> transport.publish(events("a"), this)).reason());
         }
     }
 
     @Test
-    void nobodyThereIsUnreachable() throws Exception {
+    void aClosedPortIsUnreachable() throws Exception {
         int port = server.getAddress().getPort();
         server.stop(0);
         try (Transport transport = transport(port, Lane.EVENTS)) {
-            assertEquals(PublishException.Reason.UNREACHABLE, assertThrows(PublishException.class, () -> transport.publish(events("a"), this)).reason());
+            assertEquals(FailureReason.UNREACHABLE, assertThrows(PublishException.class, () -> transport.publish(events("a"), this)).reason());
         }
     }
 }

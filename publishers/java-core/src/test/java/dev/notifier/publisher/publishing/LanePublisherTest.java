@@ -4,11 +4,12 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
+import dev.notifier.publisher.monitoring.FailureReason;
+import dev.notifier.publisher.monitoring.PublisherMetrics;
 import dev.notifier.publisher.outbox.Outbox;
 import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
-import dev.notifier.publisher.monitoring.PublisherMetrics;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.reflect.Proxy;
@@ -39,7 +40,7 @@ class LanePublisherTest {
     private volatile Script script = (events, results) -> {
         for (int place = 0; place < events.size(); place++) {
             taken.add(events.get(place).id());
-            results.confirmed(place);
+            results.onConfirmed(place);
         }
     };
     private Outbox outbox;
@@ -73,8 +74,8 @@ class LanePublisherTest {
         thread.start();
     }
 
-    private void happened(Lane lane, String... ids) {
-        outbox.happened(outbox.prepare(Stream.of(ids).map(each -> new OutgoingEvent(lane, each, null,
+    private void commit(Lane lane, String... ids) {
+        outbox.commit(outbox.prepare(Stream.of(ids).map(each -> new OutgoingEvent(lane, each, null,
                 ("{\"id\":\"" + each + "\",\"iss\":\"https://i\",\"clients\":[]}").getBytes(StandardCharsets.UTF_8))).toList()));
     }
 
@@ -91,40 +92,40 @@ class LanePublisherTest {
     }
 
     @Test
-    void eventsArePublishedInTheirOrderAndTheirFilesGo() throws Exception {
+    void eventsArePublishedInOrderAndTheirFilesRemoved() throws Exception {
         List<String> wanted = new ArrayList<>();
         for (int i = 0; i < 250; i++) {
-            happened(Lane.EVENTS, "e" + i);
+            commit(Lane.EVENTS, "e" + i);
             wanted.add("e" + i);
         }
         publish(Lane.EVENTS);
-        until(() -> outbox.waiting() == 0);
+        until(() -> outbox.pendingCount() == 0);
         assertEquals(wanted, taken);
-        assertEquals(250, count("published"));
-        assertEquals(List.of("lock"), files());
+        assertEquals(250, count("onPublished"));
+        until(() -> files().equals(List.of("lock"))); // a file is removed after it is counted out
     }
 
     @Test
-    void whatWasConfirmedOfAFileIsNotPublishedAgainAfterAFailure() throws Exception {
+    void confirmedEventsAreNotSentAgainAfterAFailure() throws Exception {
         Script works = script;
-        AtomicInteger tries = new AtomicInteger();
+        AtomicInteger attempts = new AtomicInteger();
         script = (events, results) -> {
-            if (tries.incrementAndGet() == 1) {
+            if (attempts.incrementAndGet() == 1) {
                 taken.add(events.get(0).id());
-                results.confirmed(0);
-                throw new PublishException(PublishException.Reason.DISCONNECTED, "broken");
+                results.onConfirmed(0);
+                throw new PublishException(FailureReason.DISCONNECTED, "broken");
             }
             works.publish(events, results);
         };
-        happened(Lane.EVENTS, "a", "b", "c");
+        commit(Lane.EVENTS, "a", "b", "c");
         publish(Lane.EVENTS);
-        until(() -> outbox.waiting() == 0);
+        until(() -> outbox.pendingCount() == 0);
         assertEquals(List.of("a", "b", "c"), taken);
-        assertEquals(1, count("failed"));
+        assertEquals(1, count("onAttemptFailed"));
     }
 
     @Test
-    void aFileLargerThanWhatIsInFlightIsPublishedWhole() throws Exception {
+    void aFileAboveTheLimitInFlightIsPublishedCompletely() throws Exception {
         String[] ids = new String[2_300];
         java.util.Arrays.setAll(ids, each -> "b" + each);
         AtomicInteger most = new AtomicInteger();
@@ -133,15 +134,15 @@ class LanePublisherTest {
             most.accumulateAndGet(events.size(), Math::max);
             works.publish(events, results);
         };
-        happened(Lane.BULK, ids);
+        commit(Lane.BULK, ids);
         publish(Lane.BULK);
-        until(() -> outbox.waiting() == 0);
+        until(() -> outbox.pendingCount() == 0);
         assertEquals(List.of(ids), taken);
         assertEquals(1_000, most.get());
     }
 
     @Test
-    void aLaneThatCannotBePublishedHoldsUpNoOther() throws Exception {
+    void aHangingLaneDelaysNoOther() throws Exception {
         Script works = script;
         script = (events, results) -> {
             if (events.get(0).lane() == Lane.BULK) {
@@ -149,11 +150,11 @@ class LanePublisherTest {
             }
             works.publish(events, results);
         };
-        happened(Lane.BULK, "b");
+        commit(Lane.BULK, "b");
         publish(Lane.BULK);
         publish(Lane.EVENTS);
-        happened(Lane.EVENTS, "a");
-        until(() -> taken.contains("a") && outbox.waiting() == 1);
+        commit(Lane.EVENTS, "a");
+        until(() -> taken.contains("a") && outbox.pendingCount() == 1);
     }
 
     @Test
@@ -161,19 +162,19 @@ class LanePublisherTest {
         script = (events, results) -> {
             for (int place = 0; place < events.size(); place++) {
                 if (events.get(place).id().equals("bad")) {
-                    results.intercepted(place, "403");
-                    throw new PublishException(PublishException.Reason.INTERCEPTED, "403");
+                    results.onIntercepted(place, "403");
+                    throw new PublishException(FailureReason.INTERCEPTED, "403");
                 }
                 taken.add(events.get(place).id());
-                results.confirmed(place);
+                results.onConfirmed(place);
             }
         };
-        happened(Lane.EVENTS, "a", "bad", "b");
-        happened(Lane.EVENTS, "c");
+        commit(Lane.EVENTS, "a", "bad", "b");
+        commit(Lane.EVENTS, "c");
         publish(Lane.EVENTS);
         until(() -> taken.size() == 3);
         assertEquals(List.of("a", "b", "c"), taken);
-        assertEquals(3, count("failed"));
+        assertEquals(3, count("onAttemptFailed"));
         publishers.get(0).stopBy(System.currentTimeMillis() + 30_000);
         threads.get(0).join(5_000); // a deferred event does not delay the stop
         assertFalse(threads.get(0).isAlive());
@@ -204,68 +205,68 @@ class LanePublisherTest {
     }
 
     @Test
-    void whatIsRefusedIsSetAside() throws Exception {
+    void aRefusedEventIsSetAside() throws Exception {
         script = (events, results) -> {
             for (int place = 0; place < events.size(); place++) {
                 if (events.get(place).id().equals("bad")) {
-                    results.refused(place, "400");
+                    results.onRefused(place, "400");
                 } else {
                     taken.add(events.get(place).id());
-                    results.confirmed(place);
+                    results.onConfirmed(place);
                 }
             }
         };
-        happened(Lane.EVENTS, "bad");
-        happened(Lane.EVENTS, "good");
+        commit(Lane.EVENTS, "bad");
+        commit(Lane.EVENTS, "good");
         publish(Lane.EVENTS);
-        until(() -> outbox.waiting() == 0);
+        until(() -> outbox.pendingCount() == 0);
         assertEquals(List.of("good"), taken);
-        assertEquals(1, count("refused"));
+        assertEquals(1, count("onRefused"));
         assertEquals(1, files().stream().filter(each -> each.endsWith(".refused")).count());
     }
 
     @Test
-    void whatBecomesTooOldWhileItIsTriedIsSetAside() throws Exception {
+    void anEventThatExpiresDuringAnOutageIsSetAside() throws Exception {
         outbox.close();
         outbox = Outbox.open(new OutboxLimits(base, 100_000, 1 << 30, Duration.ofSeconds(1), Duration.ofSeconds(2)), metrics);
         outbox.start(keys -> java.util.Set.of());
-        AtomicInteger tries = new AtomicInteger();
+        AtomicInteger attempts = new AtomicInteger();
         script = (events, results) -> {
-            tries.incrementAndGet();
-            throw new PublishException(PublishException.Reason.UNREACHABLE, "away");
+            attempts.incrementAndGet();
+            throw new PublishException(FailureReason.UNREACHABLE, "away");
         };
-        happened(Lane.EVENTS, "a");
+        commit(Lane.EVENTS, "a");
         publish(Lane.EVENTS);
-        until(() -> outbox.waiting() == 0);
-        assertTrue(tries.get() > 0);
-        assertEquals(1, count("expired"));
+        until(() -> outbox.pendingCount() == 0);
+        assertTrue(attempts.get() > 0);
+        assertEquals(1, count("onExpired"));
         until(() -> files().stream().anyMatch(each -> each.endsWith(".expired"))); // renamed after it is counted out
     }
 
     @Test
-    void anErrorOfOursDoesNotEndTheThread() throws Exception {
+    void anInternalErrorDoesNotEndTheThread() throws Exception {
         Script works = script;
-        AtomicInteger tries = new AtomicInteger();
+        AtomicInteger attempts = new AtomicInteger();
         script = (events, results) -> {
-            if (tries.incrementAndGet() == 1) {
+            if (attempts.incrementAndGet() == 1) {
                 throw new IllegalStateException("a mistake");
             }
             works.publish(events, results);
         };
-        happened(Lane.EVENTS, "a");
+        commit(Lane.EVENTS, "a");
         publish(Lane.EVENTS);
         until(() -> taken.contains("a"));
-        assertEquals(1, count("broken"));
+        assertEquals(1, count("onInternalError"));
         assertFalse(threads.get(0).isInterrupted());
     }
 
     @Test
     void pausesDoubleUpToTenSeconds() {
         Backoff backoff = new Backoff();
-        List<Long> pauses = Stream.generate(backoff::pause).limit(8).toList();
+        List<Long> pauses = Stream.generate(backoff::nextPause).limit(8).toList();
         assertEquals(List.of(250L, 500L, 1_000L, 2_000L, 4_000L, 8_000L, 10_000L, 10_000L), pauses);
-        backoff.succeeded();
-        assertEquals(250L, backoff.pause());
+        backoff.reset();
+        assertEquals(250L, backoff.nextPause());
     }
 
     private List<String> files() {

@@ -11,7 +11,6 @@ import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -24,7 +23,7 @@ class SettingsReaderTest {
         for (int i = 0; i < given.length; i += 2) {
             settings.put(given[i], given[i + 1]);
         }
-        return SettingsReader.read(settings::get);
+        return SettingsReader.read(settings::get, "example-", "test");
     }
 
     private String mistakes(String... given) {
@@ -32,7 +31,7 @@ class SettingsReaderTest {
     }
 
     @Test
-    void whatIsNotSetHasTheServicesNames() {
+    void theDefaultsAreTheServices() {
         PublisherSettings settings = read();
         assertEquals("notifier.events", settings.exchange());
         assertEquals("notifier.bulk", settings.bulkExchange());
@@ -43,11 +42,10 @@ class SettingsReaderTest {
         assertEquals(Duration.ofSeconds(10), settings.publishLimit());
         assertEquals(Duration.ofSeconds(5), settings.drainLimit());
         assertTrue(settings.includeClientMetadata());
-        assertTrue(settings.tells("any"));
     }
 
     @Test
-    void theBrokersUrlIsTakenApart() {
+    void theBrokersUrlIsParsed() {
         PublisherSettings.Broker broker = (PublisherSettings.Broker) read("url", "amqps://i%40dp@one,two:5673,[::1]:99/a%2Fb").endpoint();
         assertEquals("i@dp", broker.user());
         assertEquals("a/b", broker.virtualHost());
@@ -67,16 +65,16 @@ class SettingsReaderTest {
     }
 
     @Test
-    void allMistakesAreToldAtOnceEachWithItsSetting() {
+    void allMistakesAreReportedAtOnce() {
         String message = mistakes("url", "redis://host", "outboxFolder", "", "outboxMaxEvents", "many", "publishLimit", "-1", "includeClientMetadata", "yes",
                 "tlsCaFile", "/nowhere/ca.pem");
         for (String name : List.of("url", "outbox-folder", "outbox-max-events", "publish-limit", "include-client-metadata", "tls-ca-file")) {
-            assertTrue(message.contains("spi-notifier--publisher--" + name + " "), message);
+            assertTrue(message.contains("example-" + name + " "), message);
         }
     }
 
     @Test
-    void aPasswordIsGivenOnce() throws Exception {
+    void aSecondPasswordIsRefused() throws Exception {
         Path file = Files.writeString(folder.resolve("password"), "other");
         assertTrue(mistakes("secretFile", file.toString()).contains("more than once"));
         assertTrue(mistakes("url", "amqps://idp:word@host").contains("more than once"));
@@ -84,7 +82,7 @@ class SettingsReaderTest {
     }
 
     @Test
-    void theUrlOfTheApiEndsBeforeItsPath() {
+    void aUrlWithTheApisPathIsRefused() {
         for (String path : List.of("/v1", "/v1/events", "/v1/events/", "/V1/Events", "/v1/events/okta")) {
             String correction = "includes the API's path: write https://host/x, without " + path.replaceFirst("/$", "");
             assertTrue(mistakes("url", "https://host/x" + path).contains(correction), path);
@@ -92,7 +90,7 @@ class SettingsReaderTest {
     }
 
     @Test
-    void noMistakeTellsAPassword() {
+    void noMessageContainsAPassword() {
         assertFalse(mistakes("url", "amqps://idp:pa55word@host/a/b").contains("pa55word"));
         assertFalse(mistakes("url", "amqps://idp:pa55word@").contains("pa55word"));
         assertFalse(read("url", "amqps://idp:pa55word@host", "secret", "").toString().contains("pa55word"));
@@ -112,12 +110,5 @@ class SettingsReaderTest {
         assertEquals(Duration.ofMillis(1500), read("publishLimit", "1.5").publishLimit());
         assertEquals(Duration.ofHours(12), read("outboxMaxAge", "12h").outbox().maxAge());
         assertTrue(mistakes("drainLimit", "2h").contains("drain-limit is 2h"));
-    }
-
-    @Test
-    void realmsAreNamed() {
-        PublisherSettings settings = read("realms", "shop, staff");
-        assertEquals(Set.of("shop", "staff"), settings.realms());
-        assertFalse(settings.tells("master"));
     }
 }

@@ -1,18 +1,19 @@
 package dev.notifier.keycloak.keys;
 
-import dev.notifier.keycloak.keys.PublicKeyReader.InvalidKeysException;
+import dev.notifier.publisher.keys.InvalidKeysException;
+import dev.notifier.publisher.keys.PublicJwk;
+import dev.notifier.publisher.keys.PublicKeyFiles;
+import dev.notifier.publisher.keys.PublicKeyReader;
 import dev.notifier.publisher.monitoring.LogThrottle;
-import java.io.IOException;
-import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
-import java.util.Map;
-import java.util.concurrent.ConcurrentHashMap;
+import java.util.stream.Stream;
 import org.jboss.logging.Logger;
 import org.keycloak.component.ComponentModel;
 import org.keycloak.component.ComponentValidationException;
+import org.keycloak.crypto.KeyStatus;
+import org.keycloak.crypto.KeyUse;
 import org.keycloak.crypto.KeyWrapper;
 import org.keycloak.keys.KeyProvider;
 import org.keycloak.keys.KeyProviderFactory;
@@ -21,11 +22,9 @@ import org.keycloak.models.RealmModel;
 import org.keycloak.provider.ProviderConfigProperty;
 import org.keycloak.provider.ProviderConfigurationBuilder;
 
-/** The public half of notifier's keys in the realm's JWK Set. No private key is copied to Keycloak. */
+/** Adds notifier's public keys to the realm's JWK Set. Keycloak does not have the private keys, and does not sign with them. */
 public class PublicKeyProviderFactory implements KeyProviderFactory<KeyProvider> {
-    private static final Logger LOG = Logger.getLogger(PublicKeyProviderFactory.class);
-    private static final long LARGEST_FILE = 65_536;
-    private static final Duration LOOK_AGAIN = Duration.ofSeconds(10);
+    private static final Logger LOG = Logger.getLogger("dev.notifier.keycloak.keys.PublicKeyFactory");
     private static final List<ProviderConfigProperty> PROPERTIES = ProviderConfigurationBuilder.create()
             .property().name("keys").label("Public keys").type(ProviderConfigProperty.TEXT_TYPE)
             .helpText("The public keys that notifier signs with: the JWK Set that `notifier keys jwks` prints, a JWK, or a public key or certificate in PEM. "
@@ -39,73 +38,55 @@ public class PublicKeyProviderFactory implements KeyProviderFactory<KeyProvider>
             .helpText("The algorithm that notifier signs with. A JWK contains it. If empty: RS256 for an RSA key, else the algorithm of the key's curve.").add()
             .build();
 
-    private final Map<String, Read> files = new ConcurrentHashMap<>();
+    private final PublicKeyFiles files = new PublicKeyFiles();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
 
     @Override
     public KeyProvider create(KeycloakSession session, ComponentModel model) {
         return () -> {
             try {
-                return keys(model).stream().map(each -> ofComponent(each, model));
-            } catch (InvalidKeysException wrong) {
+                return readKeys(model).stream().map(each -> toKeyWrapper(each, model));
+            } catch (InvalidKeysException invalid) {
                 if (throttle.tryAcquire(model.getId())) {
-                    LOG.errorf("notifier: the keys of component %s cannot be used, and are not in the realm's JWK Set: %s", model.getId(), wrong.getMessage());
+                    LOG.errorf("notifier: the keys of component %s cannot be used, and are not in the realm's JWK Set: %s", model.getId(), invalid.getMessage());
                 }
-                return java.util.stream.Stream.empty();
+                return Stream.empty();
             }
         };
     }
 
-    private static KeyWrapper ofComponent(KeyWrapper key, ComponentModel model) {
-        KeyWrapper own = key.cloneKey();
-        own.setProviderId(model.getId());
-        own.setProviderPriority(model.get("priority", 0L));
-        return own;
+    private static KeyWrapper toKeyWrapper(PublicJwk jwk, ComponentModel model) {
+        KeyWrapper wrapper = new KeyWrapper();
+        wrapper.setProviderId(model.getId());
+        wrapper.setProviderPriority(model.get("priority", 0L));
+        wrapper.setKid(jwk.kid());
+        wrapper.setUse(KeyUse.SIG);
+        wrapper.setStatus(KeyStatus.PASSIVE); // published, but never used to sign
+        wrapper.setType(jwk.keyType());
+        wrapper.setAlgorithm(jwk.algorithm());
+        wrapper.setCurve(jwk.curve());
+        wrapper.setPublicKey(jwk.key());
+        return wrapper;
     }
 
     @Override
     public void validateConfiguration(KeycloakSession session, RealmModel realm, ComponentModel model) throws ComponentValidationException {
         try {
-            keys(model);
-        } catch (InvalidKeysException wrong) {
-            throw new ComponentValidationException(wrong.getMessage());
+            readKeys(model);
+        } catch (InvalidKeysException invalid) {
+            throw new ComponentValidationException(invalid.getMessage());
         }
     }
 
-    private List<KeyWrapper> keys(ComponentModel model) throws InvalidKeysException {
+    private List<PublicJwk> readKeys(ComponentModel model) throws InvalidKeysException {
         String text = model.get("keys");
         String file = model.get("file");
-        if ((text == null || text.isBlank()) == (file == null || file.isBlank())) {
+        boolean hasText = text != null && !text.isBlank();
+        boolean hasFile = file != null && !file.isBlank();
+        if (hasText == hasFile) {
             throw new InvalidKeysException("Give either the public keys, or the file that holds them.");
         }
-        boolean fromFile = text == null || text.isBlank();
-        String content = fromFile ? content(Path.of(file.strip())) : text;
-        return PublicKeyReader.read(content, model.get("kid"), model.get("algorithm"));
-    }
-
-    /** As it was last read, if it cannot be read now. */
-    private String content(Path file) throws InvalidKeysException {
-        Read last = files.get(file.toString());
-        long now = System.nanoTime();
-        if (last != null && now - last.at < LOOK_AGAIN.toNanos()) {
-            return last.content;
-        }
-        try {
-            if (!Files.isRegularFile(file) || Files.size(file) > LARGEST_FILE) {
-                throw new IOException("no file of keys");
-            }
-            String content = Files.readString(file, StandardCharsets.UTF_8);
-            files.put(file.toString(), new Read(content, now));
-            return content;
-        } catch (IOException | RuntimeException failed) {
-            if (last == null) {
-                throw new InvalidKeysException("The file cannot be read on this machine.");
-            }
-            if (throttle.tryAcquire(file.toString())) {
-                LOG.errorf("notifier: the file of public keys cannot be read any more, its last content stays in force: %s", file);
-            }
-            return last.content;
-        }
+        return PublicKeyReader.read(hasText ? text : files.read(Path.of(file.strip())), model.get("kid"), model.get("algorithm"));
     }
 
     @Override
@@ -121,8 +102,5 @@ public class PublicKeyProviderFactory implements KeyProviderFactory<KeyProvider>
     @Override
     public List<ProviderConfigProperty> getConfigProperties() {
         return PROPERTIES;
-    }
-
-    private record Read(String content, long at) {
     }
 }
