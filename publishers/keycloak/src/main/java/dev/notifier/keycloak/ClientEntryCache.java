@@ -61,7 +61,7 @@ final class ClientEntryCache {
         return subject == null ? entry : entry.put("sub", subject);
     }
 
-    /** Returns whether the entry is of one of Keycloak's own clients and has no address, so that nothing is to be notified. */
+    /** Returns whether the entry is of one of Keycloak's own clients and has no address, so that it needs no notification. */
     static boolean isOwnWithoutAddress(ObjectNode entry) {
         return OWN_CLIENTS.contains(entry.get("client_id").textValue()) && !entry.path("backchannel_logout_uri").isTextual();
     }

@@ -13,7 +13,7 @@ final class ClientEntryFactory {
 
     private static final String LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
 
-    /** Addresses that notifier accepts. It would refuse the client's whole entry, with its back-channel logout, because of a wrong one. */
+    /** The addresses that notifier accepts. With another one it would refuse the client's whole entry, and its back-channel logout. */
     private static final Pattern FRONTCHANNEL_URI = Pattern.compile("https?://(?=[^/?:]{1,253}(?:[/?:]|$))(?:" + LABEL + "\\.)*(?=[A-Za-z])" + LABEL
             + "(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][!-\\[\\]-~&&[^#]]*)?");
     private static final int MAX_URI_LENGTH = 4096;

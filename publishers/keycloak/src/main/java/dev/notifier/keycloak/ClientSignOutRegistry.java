@@ -6,8 +6,8 @@ import java.util.concurrent.ConcurrentHashMap;
 /**
  * The clients that Keycloak is signing out of a session at present.
  *
- * Keycloak also deletes a client's row when the client revokes its tokens. Only a request that is in this registry is a
- * sign-out. A registry is necessary because some versions write the table in another session than the request's.
+ * Keycloak deletes a client's row at a sign-out, and also when the client revokes its tokens. The registry distinguishes the
+ * two. It belongs to the process, because some versions delete the row in another Keycloak session than the request's.
  */
 final class ClientSignOutRegistry {
     private static final int MAX_SIGN_OUTS = 10_000;

@@ -7,7 +7,7 @@ import org.keycloak.protocol.oidc.OIDCLoginProtocol;
 import org.keycloak.protocol.oidc.OIDCLoginProtocolFactory;
 import org.keycloak.protocol.oidc.OIDCProviderConfig;
 
-/** Replaces Keycloak's factory of OpenID Connect by its id and a higher order, so that Keycloak does not post to clients itself. */
+/** Replaces Keycloak's factory of OpenID Connect: it has the same id and a higher order. Keycloak then does not post to clients. */
 public class PublishingLoginProtocolFactory extends OIDCLoginProtocolFactory {
     private OIDCProviderConfig config;
 

@@ -15,7 +15,7 @@ import org.keycloak.models.UserModel;
  * @param conditions one for each kind: JPQL on the session `s`
  */
 record SessionCriteria(RealmModel realm, List<Boolean> kinds, List<String> conditions, Map<String, Object> parameters) {
-    /** Keycloak deletes sessions so long after their expiry. */
+    /** The time from the expiry of a session until Keycloak deletes it. */
     private static final int GRACE_SECONDS = 180;
 
     /** Keycloak reads the clock later than the plug-in. */

@@ -28,8 +28,8 @@ import org.keycloak.storage.StorageId;
 import org.keycloak.util.JsonSerialization;
 
 /**
- * Reads Keycloak's tables of sessions and their clients, also expired ones. Queries name columns rather than entities, because only
- * the columns are the same in all supported versions.
+ * Reads Keycloak's tables of sessions and their clients, also expired ones. Queries select columns rather than entities, because
+ * only the columns are the same in all supported versions.
  */
 final class SessionTable {
     private static final String ALL_CLIENTS = "select c.userSessionId, c.clientId, c.clientStorageProvider, c.externalClientId, c.timestamp, c.data from PersistentClientSessionEntity c";

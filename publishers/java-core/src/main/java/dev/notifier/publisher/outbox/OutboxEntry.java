@@ -127,12 +127,12 @@ public final class OutboxEntry {
         return hasRefusedEvent;
     }
 
-    /** The lines whose events are published or refused. Only the lane's thread uses this set. */
+    /** Returns the lines whose events are published or refused. They change only during an attempt of the lane. */
     public BitSet published() {
         return published;
     }
 
-    /** The lines whose events are deferred: another server answers to them in place of notifier. Only the lane's thread uses this set. */
+    /** Returns the lines whose events are deferred, because another server answers to them in place of notifier. */
     public BitSet deferred() {
         return deferred;
     }

@@ -95,7 +95,7 @@ final class OutboxFolder implements AutoCloseable {
                 LOG.error("notifier: a folder of the outbox is not used, but the next: {}", refused.toString());
             }
         }
-        throw new IOException("all " + MAX_FOLDERS + " folders below " + base + " are in use, or not ours");
+        throw new IOException("all " + MAX_FOLDERS + " folders below " + base + " are in use or untrusted");
     }
 
     /** Claims the folders of ended processes. The caller closes them. A folder that cannot be taken over is logged and skipped. */
