@@ -22,7 +22,7 @@ def test_all_have_the_service_s_licence() -> None:
     licence = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
     assert tomllib.loads((PACKAGES / "python/pyproject.toml").read_text())["project"]["license"] == licence
     assert json.loads((PACKAGES / "oidc-provider/package.json").read_text())["license"] == licence
-    assert f"<name>{licence}</name>" in (PACKAGES / "keycloak/pom.xml").read_text()
+    assert f"<name>{licence}</name>" in (PACKAGES / "pom.xml").read_text()
     props = (PACKAGES / "duende/Directory.Build.props").read_text()
     assert f"<PackageLicenseExpression>{licence}<" in props
 

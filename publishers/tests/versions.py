@@ -18,16 +18,20 @@ def versions() -> Mapping[str, str]:
     """By file."""
     lock = json.loads((PACKAGES / "oidc-provider/package-lock.json").read_text())
     props = (PACKAGES / "duende/Directory.Build.props").read_text()
-    pom = ET.parse(PACKAGES / "keycloak/pom.xml").getroot()
     return {
         "notifier": RELEASE,
         "python/pyproject.toml": tomllib.loads((PACKAGES / "python/pyproject.toml").read_text())["project"]["version"],
-        "keycloak/pom.xml": str(pom.findtext("{*}version")),
+        "pom.xml": _pom_version("pom.xml", "{*}version"),
+        **{pom: _pom_version(pom, "{*}parent/{*}version") for pom in ("java-core/pom.xml", "keycloak/pom.xml")},
         "oidc-provider/package.json": json.loads((PACKAGES / "oidc-provider/package.json").read_text())["version"],
         "oidc-provider/package-lock.json": lock["version"],
         "oidc-provider/package-lock.json, packages": lock["packages"][""]["version"],
         "duende/Directory.Build.props": " ".join(re.findall(r"<Version>(.*?)</Version>", props)),
     }
+
+
+def _pom_version(pom: str, element: str) -> str:
+    return str(ET.parse(PACKAGES / pom).getroot().findtext(element))
 
 
 def main() -> None:

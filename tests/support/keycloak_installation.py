@@ -24,6 +24,7 @@ from tests.support.made_whole import alone
 NEWEST = "26.7.3"
 DIGESTS = {
     "26.7.3": "77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47",
+    "26.5.6": "fa3dd5df90b9ac006712c2f0991be4e8a6cb30ac538e0439ce2f45fc40f4c692",
     "26.4.5": "74fed80ab67607c86995824ad4b965f53cca0a706e2aeded45e173d3ccb0b24d",
 }
 """SHA-256 of the archive of each version that is tried."""

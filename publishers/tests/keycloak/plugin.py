@@ -13,7 +13,10 @@ from tests.support.installing import run_installer
 from tests.support.keycloak_installation import cache
 from tests.support.made_whole import alone
 
-SOURCES = Path(__file__).parents[3] / "publishers/keycloak"
+PUBLISHERS = Path(__file__).parents[3] / "publishers"
+SOURCES = PUBLISHERS / "keycloak"
+MODULES = ("java-core", "keycloak")
+"""The jar contains both."""
 
 
 def plugin_jar() -> Path:
@@ -39,11 +42,13 @@ def _built() -> tuple[Path, Path]:
 def _make(jar: Path, report: Path) -> None:
     """In a copy of the sources; moved to their places when whole. A unit test that fails holds up no other test."""
     with tempfile.TemporaryDirectory(prefix="notifier-keycloak.", dir=jar.parent, ignore_cleanup_errors=True) as part:
-        copy = Path(part, "keycloak")
-        shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("target"))
+        copy = Path(part, "publishers")
+        for module in MODULES:
+            shutil.copytree(PUBLISHERS / module, copy / module, ignore=shutil.ignore_patterns("target"))
+        shutil.copy(PUBLISHERS / "pom.xml", copy)
         maven = [program("mvn", "maven"), "-B", "-ntp", f"-Dmaven.repo.local={jar.parent / 'maven-keycloak'}"]
         printed = run_installer([*maven, "-Dmaven.test.failure.ignore=true", "package"], cwd=copy)
-        [made] = copy.glob("target/notifier-keycloak-*.jar")
+        [made] = copy.glob("keycloak/target/notifier-keycloak-*.jar")
         made.rename(jar)
         (copy / "report").write_text(printed)
         (copy / "report").rename(report)
@@ -51,8 +56,9 @@ def _make(jar: Path, report: Path) -> None:
 
 def _digest() -> str:
     digest = hashlib.sha256()
-    for path in [SOURCES / "pom.xml", *sorted((SOURCES / "src").rglob("*"))]:
+    sources = (path for module in MODULES for path in sorted((PUBLISHERS / module / "src").rglob("*")))
+    for path in [PUBLISHERS / "pom.xml", *(PUBLISHERS / module / "pom.xml" for module in MODULES), *sources]:
         if path.is_file():
-            digest.update(f"{path.relative_to(SOURCES)}\0".encode())
+            digest.update(f"{path.relative_to(PUBLISHERS)}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -14,7 +14,7 @@ import org.keycloak.models.KeycloakSessionFactory;
 import org.keycloak.models.RealmModel;
 import org.keycloak.models.UserModel;
 
-/** Tells the clients of a user whom an administrator disables. Keycloak keeps the sessions. It has to be switched on in the realm. */
+/** Notifies the clients of a user whom an administrator disables. Keycloak keeps the sessions. The listener must be enabled in the realm. */
 public class DisabledUserListenerFactory implements EventListenerProviderFactory {
     private static final Pattern USER = Pattern.compile("users/([^/]+)");
 
@@ -23,15 +23,15 @@ public class DisabledUserListenerFactory implements EventListenerProviderFactory
         return new EventListenerProvider() {
             @Override
             public void onEvent(Event event) {
-                // sign-outs are seen where the session is deleted
+                // sign-outs are published when the session is deleted
             }
 
             @Override
             public void onEvent(AdminEvent event, boolean representation) {
-                Publisher publisher = Publisher.of(session);
+                KeycloakPublisher publisher = KeycloakPublisher.of(session);
                 if (publisher != null && event.getError() == null && event.getOperationType() == OperationType.UPDATE
                         && event.getResourceType() == ResourceType.USER) {
-                    publisher.guarded("disabling a user", () -> updated(session, publisher, event));
+                    publisher.runGuarded("disabling a user", () -> onUserUpdated(session, publisher, event));
                 }
             }
 
@@ -42,21 +42,21 @@ public class DisabledUserListenerFactory implements EventListenerProviderFactory
         };
     }
 
-    private static void updated(KeycloakSession session, Publisher publisher, AdminEvent event) {
-        Matcher user = USER.matcher(String.valueOf(event.getResourcePath()));
+    private static void onUserUpdated(KeycloakSession session, KeycloakPublisher publisher, AdminEvent event) {
+        Matcher path = USER.matcher(String.valueOf(event.getResourcePath()));
         RealmModel realm = session.realms().getRealm(event.getRealmId());
-        if (realm == null || !user.matches()) {
+        if (realm == null || !path.matches()) {
             return;
         }
-        UserModel found = session.users().getUserById(realm, user.group(1));
-        if (found != null && !found.isEnabled()) {
-            Endings.enlisted(session, publisher).disabled(Candidates.ofUser(realm, found));
+        UserModel user = session.users().getUserById(realm, path.group(1));
+        if (user != null && !user.isEnabled()) {
+            SessionEndSynchronization.register(session, publisher).onUserDisabled(SessionCriteria.ofUser(realm, user));
         }
     }
 
     @Override
     public void init(Config.Scope config) {
-        // the settings are the publisher's
+        // it has no settings
     }
 
     @Override

@@ -2,8 +2,8 @@ package dev.notifier.keycloak;
 
 import org.keycloak.provider.Provider;
 
-/** What the parts of the plug-in share. */
+/** Gives the plug-in's providers their publisher. */
 public interface NotifierProvider extends Provider {
-    /** The one publisher of this process. */
-    Publisher publisher();
+    /** Returns the publisher of this process. */
+    KeycloakPublisher publisher();
 }

@@ -2,8 +2,8 @@ package dev.notifier.keycloak;
 
 import org.keycloak.provider.ProviderFactory;
 
-/** Makes what the parts of the plug-in share. */
+/** Owns the publisher of this process. */
 public interface NotifierProviderFactory extends ProviderFactory<NotifierProvider> {
-    /** The one publisher of this process; null before the start and after the end. */
-    Publisher publisher();
+    /** Returns the publisher; null before the start and after the end. */
+    KeycloakPublisher publisher();
 }

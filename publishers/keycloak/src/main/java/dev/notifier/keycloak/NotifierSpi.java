@@ -4,7 +4,7 @@ import org.keycloak.provider.Provider;
 import org.keycloak.provider.ProviderFactory;
 import org.keycloak.provider.Spi;
 
-/** The place of our settings: `spi-notifier--publisher--…`. */
+/** The SPI `notifier`, whose settings are `spi-notifier--publisher--…`. */
 public class NotifierSpi implements Spi {
     @Override
     public boolean isInternal() {

@@ -1,0 +1,319 @@
+package dev.notifier.publisher.outbox;
+
+import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
+import dev.notifier.publisher.monitoring.LogThrottle;
+import dev.notifier.publisher.monitoring.PendingEvents;
+import dev.notifier.publisher.monitoring.PublisherMetrics;
+import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.SecureRandom;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.EnumMap;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicLong;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Stores events until they are published: on disk, or in memory while the disk is full or failing.
+ *
+ * An event is written by {@link #prepare} before the server deletes the session. Afterwards the server calls
+ * {@link #commit} if the session has ended, {@link #rollBack} if it lives, or {@link #lookUp} if that is unknown. After a
+ * kill, the next process looks up the sessions of prepared events.
+ */
+public final class Outbox implements PendingEvents, AutoCloseable {
+    private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Outbox");
+    private static final int MAX_EVENTS_IN_MEMORY = 10_000;
+    private static final int PROCESS_ID_BYTES = 4;
+
+    private final OutboxLimits limits;
+    private final PublisherMetrics metrics;
+    private final OutboxFolder folder;
+    private final Capacity disk;
+    private final Capacity memory = Capacity.inMemory(MAX_EVENTS_IN_MEMORY);
+    private final OutboxWriter writer;
+    private final OutboxWorker worker;
+    private final Map<Lane, LaneQueue> lanes = new EnumMap<>(Lane.class);
+    private final String processId;
+    private final AtomicLong entryNumber = new AtomicLong();
+    private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
+    private final LogThrottle lossThrottle = new LogThrottle(Duration.ofSeconds(1));
+    private final List<Path> existing;
+    private volatile boolean stopped;
+
+    private Outbox(OutboxLimits limits, PublisherMetrics metrics, OutboxFolder folder) throws IOException {
+        this.limits = limits;
+        this.metrics = metrics;
+        this.folder = folder;
+        this.disk = Capacity.onDisk(limits.maxEvents(), limits.maxBytes());
+        this.writer = new OutboxWriter(folder, limits.signOutLimit());
+        byte[] random = new byte[PROCESS_ID_BYTES];
+        new SecureRandom().nextBytes(random);
+        this.processId = HexFormat.of().formatHex(random);
+        for (Lane lane : Lane.values()) {
+            lanes.put(lane, new LaneQueue());
+        }
+        this.existing = folder.listWaiting(); // before anything is written: these files are an earlier process's
+        this.worker = new OutboxWorker(this, folder);
+    }
+
+    /**
+     * Opens an outbox in a sub-folder that no other process uses.
+     *
+     * @throws IOException if the folder cannot be used
+     */
+    public static Outbox open(OutboxLimits limits, PublisherMetrics metrics) throws IOException {
+        return new Outbox(limits, metrics, OutboxFolder.claim(limits.folder()));
+    }
+
+    /** Takes over the events of ended processes, now and every minute. */
+    public void start(SessionLookup lookup) {
+        worker.start(lookup, existing);
+    }
+
+    /**
+     * Writes events of one lane before their sessions are deleted. Returns within the limit.
+     *
+     * @return the entry; null if the events are lost, because neither the disk nor the memory has space
+     */
+    public OutboxEntry prepare(List<OutgoingEvent> events) {
+        OutboxEntry entry = OutboxEntry.create(events, System.currentTimeMillis(), processId, entryNumber.getAndIncrement());
+        String error = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
+        boolean fits = disk.tryReserve(entry);
+        if (fits) {
+            error = writer.write(entry, OutboxFolder.PENDING);
+            if (error == null) {
+                return entry;
+            }
+            disk.release(entry);
+        }
+        if (!stopped && memory.tryReserve(entry)) {
+            if (throttle.tryAcquire(fits ? "disk" : "full")) {
+                LOG.error("notifier: events are kept in memory alone, and are lost if this process ends: {}", error);
+            }
+            return entry;
+        }
+        reportLoss(events, error);
+        return null;
+    }
+
+    /** Publishes the events of an entry: their sessions have ended. */
+    public void commit(OutboxEntry entry) {
+        worker.execute(() -> enqueue(entry));
+    }
+
+    /** Removes an entry: its sessions live. */
+    public void rollBack(OutboxEntry entry) {
+        worker.execute(() -> remove(entry));
+    }
+
+    /**
+     * Looks up in a separate transaction which sessions have ended, and publishes their events.
+     *
+     * @param isFinal whether the transaction has ended in the database. Otherwise living sessions are looked up once more.
+     */
+    public void lookUp(OutboxEntry entry, boolean isFinal) {
+        worker.lookUp(entry, isFinal);
+    }
+
+    /** Returns the queue of a lane. */
+    public LaneQueue lane(Lane lane) {
+        return lanes.get(lane);
+    }
+
+    /**
+     * Returns the events of an entry, with null in place of each invalid line.
+     *
+     * @throws IOException if the file cannot be read now
+     */
+    public List<OutgoingEvent> read(OutboxEntry entry) throws IOException {
+        List<OutgoingEvent> inMemory = entry.inMemory();
+        if (inMemory != null) {
+            return inMemory;
+        }
+        byte[] content;
+        try {
+            content = Files.readAllBytes(OutboxFolder.requireTrusted(entry.file()));
+        } catch (OutboxFolder.UntrustedFileException untrusted) {
+            LOG.error("notifier: {}", untrusted.toString());
+            return Collections.singletonList(null);
+        }
+        List<OutgoingEvent> events = new ArrayList<>();
+        for (String line : new String(content, StandardCharsets.UTF_8).split("\n")) {
+            try {
+                events.add(OutgoingEvent.parse(line));
+            } catch (IOException invalid) {
+                events.add(null);
+            }
+        }
+        return events;
+    }
+
+    /** Removes an entry: all its events are published. */
+    public void removePublished(OutboxEntry entry) {
+        lanes.get(entry.lane()).remove(entry);
+        remove(entry);
+    }
+
+    /** Sets an entry aside: renames its file with this suffix, and never publishes it. */
+    public void setAside(OutboxEntry entry, String suffix) {
+        lanes.get(entry.lane()).remove(entry);
+        Path file = entry.finish();
+        release(entry);
+        try {
+            if (file != null) {
+                folder.rename(file, entry.name(), suffix);
+            }
+        } catch (IOException failure) {
+            LOG.error("notifier: {} cannot be renamed to {}: {}", entry.name(), suffix, failure.toString());
+        }
+    }
+
+    /** Publishes other entries first and retries this one in a minute, because it cannot be read now. */
+    public void retryLater(OutboxEntry entry) {
+        lanes.get(entry.lane()).remove(entry);
+        worker.retryLater(() -> lanes.get(entry.lane()).add(entry));
+    }
+
+    /** Returns whether an entry is older than the setting permits. */
+    public boolean isExpired(OutboxEntry entry) {
+        return entry.writtenAt() > 0 && System.currentTimeMillis() - entry.writtenAt() > limits.maxAge().toMillis();
+    }
+
+    @Override
+    public long pendingCount() {
+        return disk.eventCount() + memory.eventCount();
+    }
+
+    @Override
+    public long pendingInMemoryCount() {
+        return memory.eventCount();
+    }
+
+    @Override
+    public double oldestAgeSeconds() {
+        long oldest = lanes.values().stream().mapToLong(LaneQueue::oldestWrittenAt).filter(each -> each > 0).min().orElse(0);
+        return oldest == 0 ? 0 : Math.max(0, System.currentTimeMillis() - oldest) / 1000.0;
+    }
+
+    /** Finishes the background work, so that all committed events are in their queues. Call it before the lanes stop. */
+    public void stopWorker() {
+        worker.close();
+    }
+
+    /**
+     * Stops the outbox after its lanes. Writes the events that are only in memory, if the disk accepts them now. The folder stays
+     * claimed until the process ends: a sign-out that is in progress still writes its event, and the next process publishes it.
+     */
+    public void stop() {
+        stopped = true;
+        worker.close();
+        saveMemory();
+        long lost = memory.eventCount();
+        if (lost > 0) {
+            metrics.onLost((int) lost);
+            LOG.error("notifier: {} events were in memory alone, and are lost with this process", lost);
+        }
+    }
+
+    /** Stops the outbox and releases its folder. */
+    @Override
+    public void close() {
+        stop();
+        writer.close();
+        try {
+            folder.close();
+        } catch (IOException failure) {
+            LOG.warn("notifier: {}", failure.toString());
+        }
+    }
+
+    /** Queues an entry whose sessions have ended. */
+    void enqueue(OutboxEntry entry) {
+        Path file = entry.file();
+        metrics.onWritten(entry.eventCount(), file != null);
+        try {
+            if (file != null) {
+                entry.onRenamed(folder.rename(file, entry.name(), OutboxFolder.READY));
+            }
+        } catch (IOException failure) { // it is published from where it is; after a restart it is looked up
+            LOG.warn("notifier: {} cannot be renamed: {}", entry.name(), failure.toString());
+        }
+        lanes.get(entry.lane()).add(entry);
+    }
+
+    /** Removes an entry with its file. */
+    void remove(OutboxEntry entry) {
+        Path file = entry.finish();
+        release(entry);
+        try {
+            if (file != null) {
+                OutboxFolder.remove(file);
+            }
+        } catch (IOException failure) {
+            if (throttle.tryAcquire("remove")) {
+                LOG.error("notifier: {} cannot be removed, and is published again after a restart: {}", entry.name(), failure.toString());
+            }
+        }
+    }
+
+    private void release(OutboxEntry entry) {
+        (entry.file() == null ? memory : disk).release(entry);
+    }
+
+    /** Counts the entry of an ended process, even beyond the limits. */
+    void onAdopted(OutboxEntry entry) {
+        disk.reserve(entry);
+    }
+
+    /** Creates an entry with some of the events of another, and with its time. Returns null if it cannot be written now. */
+    OutboxEntry createPart(OutboxEntry whole, List<OutgoingEvent> events) {
+        OutboxEntry part = OutboxEntry.create(events, whole.writtenAt(), processId, entryNumber.getAndIncrement());
+        if (whole.file() == null) {
+            memory.reserve(part);
+        } else if (writer.write(part, OutboxFolder.READY) == null) {
+            disk.reserve(part);
+        } else {
+            return null;
+        }
+        return part;
+    }
+
+    /** Writes the entries that are only in memory, if the disk accepts files again. */
+    void saveMemory() {
+        List<OutboxEntry> unsaved = lanes.values().stream().flatMap(each -> each.inMemory().stream()).toList();
+        if (!writer.isHealthy() && !writer.probe()) {
+            return;
+        }
+        for (OutboxEntry entry : unsaved) {
+            if (!disk.tryReserve(entry)) {
+                continue; // a sign-out may fit where a mass logout does not
+            }
+            entry.resumeFile();
+            if (writer.write(entry, OutboxFolder.READY) != null) {
+                disk.release(entry);
+                return;
+            }
+            if (entry.file() == null) { // published meanwhile
+                disk.release(entry);
+                continue;
+            }
+            memory.release(entry);
+        }
+    }
+
+    private void reportLoss(List<OutgoingEvent> events, String error) {
+        metrics.onLost(events.size());
+        if (lossThrottle.tryAcquire("lost")) {
+            LOG.error("notifier: event {} is LOST, {} in all; no client is notified: {}", events.get(0).id(), events.size(), error);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+package dev.notifier.publisher.outbox;
+
+import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
+import java.nio.file.Path;
+import java.util.BitSet;
+import java.util.List;
+import java.util.Locale;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** One file of the outbox with its events, or the events in memory while the disk is full or failing. Names sort by time. */
+public final class OutboxEntry {
+    private static final Pattern NAME = Pattern.compile("(\\d{13})-([0-9a-f]{8})-(\\d{8})-([a-z]+)-(\\d+)");
+
+    private final String name;
+    private final Lane lane;
+    private final int eventCount;
+    private final long byteCount;
+    private final BitSet published = new BitSet();
+    private final BitSet deferred = new BitSet();
+    private Path file;
+    private List<OutgoingEvent> inMemory;
+    private boolean abandoned;
+    private boolean finished;
+    private boolean hasRefusedEvent;
+
+    private OutboxEntry(String name, Lane lane, int eventCount, long byteCount) {
+        this.name = name;
+        this.lane = lane;
+        this.eventCount = eventCount;
+        this.byteCount = byteCount;
+    }
+
+    /** Creates an entry for new events of one lane. It is in memory until its file is written. */
+    static OutboxEntry create(List<OutgoingEvent> events, long writtenAt, String process, long number) {
+        Lane lane = events.get(0).lane();
+        String name = String.format(Locale.ROOT, "%013d-%s-%08d-%s-%d", writtenAt, process, number % 100_000_000, lane.label(), events.size());
+        OutboxEntry entry = new OutboxEntry(name, lane, events.size(), events.stream().mapToLong(each -> each.json().length).sum());
+        entry.inMemory = events;
+        return entry;
+    }
+
+    /** Returns the entry of an existing file; null if the outbox did not choose its name. */
+    static OutboxEntry fromFile(Path file, String name, long byteCount) {
+        Matcher parsed = NAME.matcher(name);
+        Lane lane = parsed.matches() ? Lane.fromLabel(parsed.group(4)) : null;
+        return lane == null ? null : fromForeignFile(file, name, lane, Integer.parseInt(parsed.group(5)), byteCount);
+    }
+
+    /** Returns the entry of an existing file with any name. */
+    static OutboxEntry fromForeignFile(Path file, String name, Lane lane, int eventCount, long byteCount) {
+        OutboxEntry entry = new OutboxEntry(name, lane, eventCount, byteCount);
+        entry.file = file;
+        return entry;
+    }
+
+    /** Returns the file name without its suffix. */
+    public String name() {
+        return name;
+    }
+
+    public Lane lane() {
+        return lane;
+    }
+
+    public int eventCount() {
+        return eventCount;
+    }
+
+    long byteCount() {
+        return byteCount;
+    }
+
+    /** Returns the time in the name, in milliseconds since 1970; 0 without one. */
+    long writtenAt() {
+        return NAME.matcher(name).matches() ? Long.parseLong(name.substring(0, 13)) : 0;
+    }
+
+    /** Returns the file; null if the entry is only in memory. */
+    synchronized Path file() {
+        return file;
+    }
+
+    /** Returns the events; null if they are in the file. */
+    synchronized List<OutgoingEvent> inMemory() {
+        return inMemory;
+    }
+
+    /** The file has been written. Returns false, and ignores the file, if the entry was abandoned or finished meanwhile. */
+    synchronized boolean onWritten(Path written) {
+        if (abandoned || finished) {
+            return false;
+        }
+        file = written;
+        inMemory = null;
+        return true;
+    }
+
+    synchronized void onRenamed(Path renamed) {
+        file = renamed;
+    }
+
+    /** Keeps the entry in memory, because writing its file failed or took too long. Returns false if it was written meanwhile. */
+    synchronized boolean abandonFile() {
+        abandoned = file == null;
+        return abandoned;
+    }
+
+    /** Permits another attempt to write the file. */
+    synchronized void resumeFile() {
+        abandoned = false;
+    }
+
+    /** Prevents any further write. Returns the file; null if the entry is only in memory. */
+    synchronized Path finish() {
+        finished = true;
+        return file;
+    }
+
+    /** Marks that one of the events can never be published, so that the file is kept for inspection. */
+    public void markRefused() {
+        hasRefusedEvent = true;
+    }
+
+    public boolean hasRefusedEvent() {
+        return hasRefusedEvent;
+    }
+
+    /** Returns the lines whose events are published or refused. They change only during an attempt of the lane. */
+    public BitSet published() {
+        return published;
+    }
+
+    /** Returns the lines whose events are deferred, because another server answers to them in place of notifier. */
+    public BitSet deferred() {
+        return deferred;
+    }
+
+    /** Returns the number of events that are neither published nor deferred. */
+    int dueCount() {
+        return eventCount - published.cardinality() - deferred.cardinality();
+    }
+}

@@ -1,0 +1,480 @@
+package dev.notifier.publisher.outbox;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.notifier.publisher.event.Lane;
+import dev.notifier.publisher.event.OutgoingEvent;
+import dev.notifier.publisher.event.SessionKey;
+import dev.notifier.publisher.monitoring.FailureReason;
+import dev.notifier.publisher.monitoring.PendingEvents;
+import dev.notifier.publisher.monitoring.PublisherMetrics;
+import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.BooleanSupplier;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class OutboxTest {
+    @TempDir
+    Path base;
+
+    private final Counts counts = new Counts();
+    private final List<Outbox> open = new ArrayList<>();
+    private int maxEvents = 100;
+
+    private Outbox outbox() throws IOException {
+        Outbox made = Outbox.open(new OutboxLimits(base, maxEvents, 1 << 20, Duration.ofDays(30), Duration.ofSeconds(2)), counts);
+        open.add(made);
+        return made;
+    }
+
+    @AfterEach
+    void close() {
+        open.forEach(Outbox::close);
+    }
+
+    /** One that is there already, with this mode whatever the umask. */
+    private Path folder(String name, String mode) throws IOException {
+        return Files.setPosixFilePermissions(Files.createDirectories(base.resolve(name)), PosixFilePermissions.fromString(mode));
+    }
+
+    private static SessionKey key(String id) {
+        return new SessionKey("{\"id\":\"" + id + "\"}");
+    }
+
+    private static OutgoingEvent event(String id, Lane lane) {
+        String json = "{\"id\":\"" + id + "\",\"iss\":\"https://i\",\"sid\":\"" + id + "\",\"clients\":[]}";
+        return new OutgoingEvent(lane, id, key(id), json.getBytes(StandardCharsets.UTF_8));
+    }
+
+    private static List<OutgoingEvent> events(Lane lane, String... ids) {
+        return Stream.of(ids).map(each -> event(each, lane)).toList();
+    }
+
+    private List<String> files() throws IOException {
+        try (Stream<Path> found = Files.walk(base)) {
+            return found.filter(Files::isRegularFile).map(each -> each.getFileName().toString()).filter(each -> !each.equals("lock")).sorted().toList();
+        }
+    }
+
+    private List<String> waiting(Outbox outbox, Lane lane) throws Exception {
+        List<String> ids = new ArrayList<>();
+        for (OutboxEntry entry : outbox.lane(lane).oldest(1_000, 0)) {
+            outbox.read(entry).forEach(each -> ids.add(each.id()));
+        }
+        return ids;
+    }
+
+    /** Waits for what can be seen, for ten seconds. */
+    private static void until(BooleanSupplier seen) throws InterruptedException {
+        long end = System.nanoTime() + 10_000_000_000L;
+        while (!seen.getAsBoolean()) {
+            assertTrue(System.nanoTime() < end, "it did not come");
+            Thread.sleep(5);
+        }
+    }
+
+    @Test
+    void aFolderThatIsUnreadableForAMomentIsReadAgain() throws Exception {
+        Outbox outbox = outbox();
+        outbox.start(living());
+        OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
+        Path folder = entry.file().getParent();
+        Files.move(folder, base.resolve("elsewhere"));
+        outbox.lookUp(entry, true);
+        Thread.sleep(500); // so that the look-up fails
+        assertTrue(outbox.lane(Lane.EVENTS).isEmpty());
+        Files.move(base.resolve("elsewhere"), folder);
+        for (int tries = 0; tries < 300 && outbox.lane(Lane.EVENTS).isEmpty(); tries++) {
+            Thread.sleep(50); // the look-up is repeated after ten seconds
+        }
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+    }
+
+    private static SessionLookup living(String... ids) {
+        return keys -> new HashSet<>(keys.stream().filter(Stream.of(ids).map(OutboxTest::key).toList()::contains).toList());
+    }
+
+    @Test
+    void aPreparedEventIsOnDiskAndIsQueuedByTheCommit() throws Exception {
+        Outbox outbox = outbox();
+        OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
+        assertTrue(files().get(0).endsWith(".pending"));
+        assertTrue(waiting(outbox, Lane.EVENTS).isEmpty());
+        outbox.commit(entry);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        assertTrue(files().get(0).endsWith(".json"));
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+        outbox.removePublished(entry);
+        assertTrue(files().isEmpty());
+        assertEquals(0, outbox.pendingCount());
+    }
+
+    @Test
+    void othersCannotReadFiles() throws Exception {
+        outbox().prepare(events(Lane.EVENTS, "a"));
+        try (Stream<Path> found = Files.walk(base.resolve("0"))) {
+            for (Path each : found.toList()) {
+                assertEquals(Files.isDirectory(each) ? "rwx------" : "rw-------", PosixFilePermissions.toString(Files.getPosixFilePermissions(each)));
+            }
+        }
+    }
+
+    @Test
+    void aRolledBackEventLeavesNothing() throws Exception {
+        Outbox outbox = outbox();
+        outbox.rollBack(outbox.prepare(events(Lane.EVENTS, "a")));
+        until(() -> outbox.pendingCount() == 0);
+        assertTrue(files().isEmpty());
+        assertEquals(0, counts.written);
+    }
+
+    @Test
+    void manyEventsShareAFileAndOnlyEndedSessionsArePublished() throws Exception {
+        Outbox outbox = outbox();
+        outbox.start(living("b"));
+        outbox.lookUp(outbox.prepare(events(Lane.BULK, "a", "b", "c")), true);
+        until(() -> !outbox.lane(Lane.BULK).isEmpty());
+        assertEquals(List.of("a", "c"), waiting(outbox, Lane.BULK));
+        until(() -> outbox.pendingCount() == 2);
+        assertEquals(1, files().size());
+        outbox.lookUp(outbox.prepare(events(Lane.BULK, "b")), true);
+        until(() -> outbox.pendingCount() == 2);
+        assertEquals(2, counts.written);
+    }
+
+    @Test
+    void anOutboxOfAnEarlierPlugInIsTakenOver() throws Exception {
+        Path kept = Path.of("src/test/resources/former_outbox");
+        try (Stream<Path> files = Files.list(kept)) {
+            for (Path file : files.toList()) {
+                Files.copy(file, folder("0", "rwx------").resolve(file.getFileName()));
+                for (String line : Files.readAllLines(file)) {
+                    assertEquals(line + "\n", new String(OutgoingEvent.parse(line).toLine(), StandardCharsets.UTF_8), "the format is the same");
+                }
+            }
+        }
+        Set<String> lookedUp = ConcurrentHashMap.newKeySet();
+        Outbox outbox = outbox();
+        outbox.start(keys -> {
+            keys.forEach(each -> lookedUp.add(each.json()));
+            return Set.of(); // all sessions have ended
+        });
+        until(() -> waitingQuietly(outbox).size() == 2);
+        assertEquals(List.of("6323dcc1a98e24409566a9ed260ca29b", "4a6bc3f6d2e8a17f68356db2e521c7e7"), waiting(outbox, Lane.EVENTS));
+        assertEquals(List.of("7177ad4be3753c7e9641af82cc4c35d9", "505a4aee78f328642cde0895d3c250d8"), waiting(outbox, Lane.BULK));
+        assertEquals(Set.of("{\"id\":\"sid-4\",\"created_on\":1790000004,\"offline\":true,\"client\":\"c-1\"}"), lookedUp);
+        assertEquals(List.of(".json", ".json", ".json"), files().stream().map(each -> each.substring(each.lastIndexOf('.'))).toList());
+    }
+
+    @Test
+    void theEventsOfAnEndedProcessAreTakenOverInOrder() throws Exception {
+        Outbox dead = outbox();
+        OutboxEntry first = dead.prepare(events(Lane.EVENTS, "first"));
+        OutboxEntry pending = dead.prepare(events(Lane.EVENTS, "pending"));
+        OutboxEntry alive = dead.prepare(events(Lane.EVENTS, "alive"));
+        dead.commit(first);
+        until(() -> !dead.lane(Lane.EVENTS).isEmpty());
+        Files.writeString(base.resolve("0").resolve("1-half.part"), "{");
+        open.remove(dead);
+        dead.close(); // the lock goes as with the process
+        Outbox next = outbox();
+        next.start(living("alive"));
+        until(() -> next.pendingCount() == 2 && waitingQuietly(next).size() == 2);
+        assertEquals(List.of("first", "pending"), waiting(next, Lane.EVENTS));
+        assertTrue(files().stream().allMatch(each -> each.endsWith(".json")));
+        assertNotNull(pending);
+        assertNotNull(alive);
+    }
+
+    @Test
+    void aDeletionThatCommitsAfterTheKillIsFound() throws Exception {
+        Outbox dead = outbox();
+        dead.prepare(events(Lane.EVENTS, "alive"));
+        dead.prepare(events(Lane.EVENTS, "going"));
+        open.remove(dead);
+        dead.close();
+        Set<SessionKey> lookedUp = new HashSet<>();
+        Outbox next = outbox();
+        next.start(keys -> new HashSet<>(keys.stream().filter(each -> lookedUp.add(each) || each.equals(key("alive"))).toList()));
+        until(() -> next.pendingCount() == 1 && waitingQuietly(next).size() == 1);
+        assertEquals(List.of("going"), waiting(next, Lane.EVENTS));
+    }
+
+    private List<String> waitingQuietly(Outbox outbox) {
+        try {
+            return waiting(outbox, Lane.EVENTS);
+        } catch (Exception moving) {
+            return List.of();
+        }
+    }
+
+    @Test
+    void aSecondProcessHasAnotherFolderAndTakesOverTheFirst() throws Exception {
+        Outbox one = outbox();
+        Outbox two = outbox();
+        assertTrue(Files.isDirectory(base.resolve("1")));
+        OutboxEntry entry = one.prepare(events(Lane.EVENTS, "a"));
+        one.commit(entry);
+        until(() -> !one.lane(Lane.EVENTS).isEmpty());
+        open.remove(one);
+        one.close();
+        two.start(living());
+        until(() -> !two.lane(Lane.EVENTS).isEmpty());
+        assertEquals(List.of("a"), waiting(two, Lane.EVENTS));
+        assertTrue(Files.exists(base.resolve("1").resolve(entry.name() + ".json")));
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"rwxrwxrwx", "rwx----w-"})
+    void aFolderThatOthersCanWriteToIsSkipped(String mode) throws Exception {
+        folder("0", mode);
+        folder("1", "rwxr-xr-x"); // read access of others is allowed
+        outbox();
+        assertFalse(Files.exists(base.resolve("0").resolve("lock")));
+        assertTrue(Files.exists(base.resolve("1").resolve("lock")));
+    }
+
+    @Test
+    void aFolderThatThePodsGroupCanWriteToIsClaimed() throws Exception {
+        folder("0", "rwxrwx---"); // by `fsGroup`, at each start
+        outbox();
+        assertTrue(Files.exists(base.resolve("0").resolve("lock")));
+    }
+
+    @Test
+    void aFolderOfAnotherUserOrGroupIsSkipped() throws Exception {
+        Path[] given = {folder("0", "rwxrwx---"), folder("1", "rwx------"), folder("2", "rwxrwxrwx")};
+        if (!Files.getAttribute(given[0], "unix:uid").equals(0)) {
+            return; // only root gives files away
+        }
+        Files.setAttribute(given[0], "unix:gid", 65534);
+        Files.setAttribute(given[1], "unix:uid", 65534);
+        outbox();
+        assertTrue(Files.exists(base.resolve("3").resolve("lock")));
+        for (Path each : given) {
+            assertFalse(Files.exists(each.resolve("lock")));
+        }
+    }
+
+    @Test
+    void aLinkIsSkipped() throws Exception {
+        Path elsewhere = folder("elsewhere", "rwx------");
+        Files.createSymbolicLink(base.resolve("0"), elsewhere);
+        Files.writeString(base.resolve("1"), "no folder");
+        outbox();
+        assertTrue(Files.exists(base.resolve("2").resolve("lock")));
+        assertFalse(Files.exists(elsewhere.resolve("lock")));
+    }
+
+    @Test
+    void theConfiguredFolderMayBeOpenAsKubernetesVolumesAre() throws Exception {
+        folder(".", "rwxrwxrwx");
+        outbox();
+        assertEquals("rwx------", PosixFilePermissions.toString(Files.getPosixFilePermissions(base.resolve("0"))));
+    }
+
+    @Test
+    void foldersThatOthersCanWriteToAreNotTakenOverAndTheRestIs() throws Exception {
+        Outbox outbox = outbox();
+        String file = "1600000000000-0a0b0c0d-00000000-events-1.json";
+        Files.write(folder("1", "rwxrwxrwx").resolve(file), event("forged", Lane.EVENTS).toLine());
+        Files.write(folder("elsewhere", "rwx------").resolve("2" + file), event("linked", Lane.EVENTS).toLine());
+        Files.createSymbolicLink(base.resolve("2"), base.resolve("elsewhere"));
+        Files.write(folder("3", "rwx------").resolve("3" + file), event("left", Lane.EVENTS).toLine());
+        outbox.start(living());
+        until(() -> !waitingQuietly(outbox).isEmpty());
+        assertEquals(List.of("left"), waiting(outbox, Lane.EVENTS));
+        assertTrue(Files.exists(base.resolve("1").resolve(file)));
+        assertTrue(Files.exists(base.resolve("elsewhere").resolve("2" + file)));
+    }
+
+    @Test
+    void aFailedLookUpKeepsTheFile() throws Exception {
+        Outbox outbox = outbox();
+        boolean[] asked = {false};
+        outbox.start(keys -> {
+            asked[0] = true;
+            throw new IOException("no database");
+        });
+        outbox.lookUp(outbox.prepare(events(Lane.EVENTS, "a")), false);
+        until(() -> asked[0]);
+        assertEquals(1, files().size());
+        assertTrue(outbox.lane(Lane.EVENTS).isEmpty());
+    }
+
+    @Test
+    void eventsBeyondTheLimitAreKeptInMemoryAndThenLost() throws Exception {
+        maxEvents = 2;
+        Outbox outbox = outbox();
+        for (String id : List.of("a", "b", "c")) {
+            outbox.commit(outbox.prepare(events(Lane.EVENTS, id)));
+        }
+        until(() -> waitingQuietly(outbox).size() == 3);
+        assertEquals(List.of("a", "b", "c"), waiting(outbox, Lane.EVENTS));
+        assertEquals(1, outbox.pendingInMemoryCount());
+        assertEquals(2, files().size());
+        String[] many = new String[10_000];
+        java.util.Arrays.setAll(many, each -> "m" + each);
+        assertNull(outbox.prepare(events(Lane.EVENTS, many)));
+        assertEquals(10_000, counts.lost);
+    }
+
+    @Test
+    void massLogoutsAreLimitedByBytesAlone() throws Exception {
+        maxEvents = 1;
+        Outbox outbox = outbox();
+        assertNotNull(outbox.prepare(events(Lane.BULK, "a", "b", "c")).file());
+        assertNotNull(outbox.prepare(events(Lane.EVENTS, "d")).file()); // they take no room from sign-outs
+        assertNull(outbox.prepare(events(Lane.EVENTS, "e")).file());
+        OutgoingEvent large = new OutgoingEvent(Lane.BULK, "f", null, new byte[1 << 20]);
+        assertNull(outbox.prepare(List.of(large)).file());
+        assertEquals(6, outbox.pendingCount());
+    }
+
+    @Test
+    void aFailingDiskIsTriedAgain() throws Exception {
+        Outbox outbox = outbox();
+        Path place = base.resolve("0");
+        Path away = base.resolve("away");
+        Files.move(place, away);
+        OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
+        assertNull(entry.file());
+        outbox.commit(entry);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        assertEquals(1, outbox.pendingInMemoryCount());
+        outbox.saveMemory();
+        assertEquals(1, outbox.pendingInMemoryCount());
+        Files.move(away, place);
+        outbox.saveMemory();
+        assertEquals(0, outbox.pendingInMemoryCount());
+        assertEquals(1, outbox.pendingCount());
+        assertEquals(List.of(entry.name() + ".json"), files());
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+        assertNotNull(outbox.prepare(events(Lane.EVENTS, "b")).file());
+    }
+
+    @Test
+    void eventsInMemoryAreWrittenAtTheStop() throws Exception {
+        maxEvents = 1;
+        Outbox outbox = outbox();
+        OutboxEntry first = outbox.prepare(events(Lane.EVENTS, "a"));
+        outbox.commit(first);
+        outbox.commit(outbox.prepare(events(Lane.EVENTS, "b")));
+        until(() -> waitingQuietly(outbox).size() == 2);
+        outbox.removePublished(first);
+        open.remove(outbox);
+        outbox.close();
+        assertEquals(1, files().size());
+        assertEquals(0, counts.lost);
+    }
+
+    @Test
+    void aSignOutDuringTheStopIsPublishedByTheNextProcess() throws Exception {
+        Outbox outbox = outbox();
+        OutboxEntry before = outbox.prepare(events(Lane.EVENTS, "a"));
+        outbox.stop();
+        OutboxEntry after = outbox.prepare(events(Lane.EVENTS, "b"));
+        outbox.commit(before);
+        outbox.commit(after);
+        assertEquals(List.of(before.name() + ".json", after.name() + ".json"), files());
+        assertEquals(0, counts.lost);
+        outbox.close();
+        Outbox next = outbox();
+        next.start(living());
+        until(() -> waitingQuietly(next).size() == 2);
+    }
+
+    @Test
+    void aFileWithoutAnEventCanBeSetAside() throws Exception {
+        Files.writeString(folder("0", "rwx------").resolve("stray.json"), "hello\n");
+        Outbox outbox = outbox();
+        outbox.start(living());
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        OutboxEntry entry = outbox.lane(Lane.EVENTS).oldest(1, 0).get(0);
+        assertNull(outbox.read(entry).get(0));
+        outbox.setAside(entry, ".refused");
+        assertEquals(List.of("stray.refused"), files());
+        assertFalse(outbox.isExpired(entry));
+    }
+
+    @Test
+    void theAgeIsReadFromTheName() throws Exception {
+        Files.write(folder("0", "rwx------").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), event("a", Lane.BULK).toLine());
+        Outbox outbox = outbox();
+        outbox.start(living());
+        until(() -> !outbox.lane(Lane.BULK).isEmpty());
+        assertTrue(outbox.isExpired(outbox.lane(Lane.BULK).oldest(1, 0).get(0)));
+        assertTrue(outbox.oldestAgeSeconds() > 1e6);
+    }
+
+    /** Counts written and lost events. */
+    private static final class Counts implements PublisherMetrics {
+        private volatile int written;
+        private volatile int lost;
+
+        @Override
+        public synchronized void onWritten(int events, boolean onDisk) {
+            written += events;
+        }
+
+        @Override
+        public synchronized void onLost(int events) {
+            lost += events;
+        }
+
+        @Override
+        public void observe(PendingEvents pending) {
+            // not tested here
+        }
+
+        @Override
+        public void onPublished(int events) {
+            // not tested here
+        }
+
+        @Override
+        public void onRefused(int events) {
+            // not tested here
+        }
+
+        @Override
+        public void onExpired(int events) {
+            // not tested here
+        }
+
+        @Override
+        public void onAttemptFailed(FailureReason reason) {
+            // not tested here
+        }
+
+        @Override
+        public void onInternalError() {
+            // not tested here
+        }
+
+        @Override
+        public void close() {
+            // not tested here
+        }
+    }
+}
