@@ -33,9 +33,13 @@ from notifier.settings.clients import ClientMetadata
 from notifier.tokens.foreign_keys import keep_used_keys, read_jwks, to_public_jwk
 
 _ROW_MEMBERS = frozenset(ClientMetadata.model_fields) | {"aliases"}
+_PLAIN_MEMBERS = frozenset(
+    ("client_id", "client_name", "issuer", "backchannel_logout_uri", "backchannel_logout_session_required")
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # events cannot contain such a name, and it must not reach logs
 MAX_NAME_CHARS = 60  # characters of a misspelt name
 MAX_EXAMINED_NAMES = 50  # unknown names of one reading that are compared with the known ones, at 0.4 ms each
+MAX_HELD_VALUES = LIST_BOUNDS.values // 4  # in lists and objects of all rows, such as redirect URIs, of 400 bytes each
 ROWS_PER_STEP = 250  # rows, after which the thread pauses to let the worker's event loop run
 PAUSE_SECONDS = 0.001  # seconds
 
@@ -121,7 +125,8 @@ def _find_error(row: dict[str, Any]) -> str | None:
 class ListAmount:
     """Counts the rows of a source that are kept. The source chooses their number and sizes.
 
-    A row that names several issuers counts once for each, since it is a client of each.
+    A row that names several issuers counts once for each, since it is a client of each. Rows are counted by the memory
+    of their clients: members that are not plain count as a further row, a `jwks_uri` and each alias as another one.
     A text takes the bytes of its largest character for each of its characters: 4 with one emoji. The values in lists
     and objects are counted too, since a short text takes 60 bytes.
     """
@@ -133,11 +138,14 @@ class ListAmount:
 
     def add(self, row: Row | InputIssue) -> None:
         """Count a row, or an unusable client. Raises SourceFault if the source has more than a list may have."""
-        issuer = None if isinstance(row, InputIssue) else row.get("issuer")
-        self._row_count += max(1, len(issuer)) if isinstance(issuer, list) else 1
         if isinstance(row, InputIssue):
+            self._row_count += 1
             self._byte_count += _held_bytes(row.path) + _held_bytes(row.text)
         else:
+            issuer, aliases = row.get("issuer"), row.get("aliases", ())
+            times = max(1, len(issuer)) if isinstance(issuer, list) else 1
+            further = len(aliases) + ("jwks_uri" in row) + (not row.keys() <= _PLAIN_MEMBERS)
+            self._row_count += times * (1 + further)
             for value in row.values():
                 text = value if type(value) is str else repr(value)
                 self._byte_count += _held_bytes(text)
@@ -147,8 +155,8 @@ class ListAmount:
             raise SourceFault(f"its list has more than {MAX_LIST_ROWS:,} rows")
         if self._byte_count > LIST_BOUNDS.answer:
             raise SourceFault(f"its list has more than {format_size(LIST_BOUNDS.answer)} of client metadata")
-        if self._value_count > LIST_BOUNDS.values:
-            raise SourceFault(f"its list has more than {LIST_BOUNDS.values:,} values in lists and objects")
+        if self._value_count > MAX_HELD_VALUES:
+            raise SourceFault(f"its list has more than {MAX_HELD_VALUES:,} values in lists and objects")
 
 
 def _held_bytes(text: str) -> int:

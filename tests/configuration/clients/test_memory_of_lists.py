@@ -22,16 +22,28 @@ ROW_BYTES = MAX_LIST_BYTES // MAX_LIST_ROWS
 MAX_BYTES_PER_ROW = 240 * 1024 * 1024 // MAX_LIST_ROWS
 
 
-def body(host: str) -> bytearray:
-    """Return a list whose rows are as long as they may be on average."""
-    rows = [f'{{"client_id":"{nth:x}","backchannel_logout_uri":"https://{host}.example/' for nth in range(ROWS)]
-    return bytearray(("[" + ",".join(row.ljust(ROW_BYTES - 3, "p") + '"}' for row in rows) + "]").encode())
+COSTLY = (  # members of rows that count three times
+    '"notifier":{{"proxy":"http://{host}{nth}/"}},"jwks_uri":"https://{host}/{nth}",'
+    '"id_token_encrypted_response_alg":"RSA-OAEP",'
+)
 
 
-async def read(host: str, last: SourceAnswer | None) -> SourceAnswer:
+def body(host: str, members: str) -> bytearray:
+    """Return a list whose rows have these `members`, and are as long as they may be on average."""
+    rows = [
+        f'{{{{"client_id":"{{nth:x}}",{members}"backchannel_logout_uri":"https://{{host}}.ex/'.format(
+            host=host, nth=nth
+        )
+        for nth in range(ROWS // 3 if members else ROWS)
+    ]
+    length = ROW_BYTES * (3 if members else 1) - 3
+    return bytearray(("[" + ",".join(row.ljust(length, "p") + '"}' for row in rows) + "]").encode())
+
+
+async def read(host: str, members: str, last: SourceAnswer | None) -> SourceAnswer:
     """Read the list as the source `http` does."""
     collector = RowCollector(last, unique=True)
-    values = await read_json(body(host), LIST_BOUNDS)
+    values = await read_json(body(host, members), LIST_BOUNDS)
     while values:
         collector.add(values.pop())
     return collector.answer(time.time())
@@ -39,8 +51,12 @@ async def read(host: str, last: SourceAnswer | None) -> SourceAnswer:
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("cache", [True, False], ids=["with the times of new clients", "without a cache"])
-def test_a_list_at_its_bounds_takes_bounded_memory(tmp_path: Path, cache: bool) -> None:
+@pytest.mark.parametrize(
+    ("cache", "members"),
+    [(True, ""), (False, ""), (True, COSTLY)],
+    ids=["with the times of new clients", "without a cache", "costly members"],
+)
+def test_a_list_at_its_bounds_takes_bounded_memory(tmp_path: Path, cache: bool, members: str) -> None:
     """At its first reading, at one without a change, and at each in which all addresses change while a release runs."""
     source, last, peaks, changes = Source(tmp_path, cache=cache), None, list[float](), RouteChanges()
     source.apply("https://warm.example", "warm")  # what the code itself needs
@@ -51,7 +67,7 @@ def test_a_list_at_its_bounds_takes_bounded_memory(tmp_path: Path, cache: bool) 
         for host in ("a", "a", "b", "a"):
             changes = source.live.take_route_changes()  # of the release, until its pass ends
             tracemalloc.reset_peak()
-            answer = asyncio.run(read(host, last))
+            answer = asyncio.run(read(host, members, last))
             if answer is not last:
                 answer = source.live.take_answer("own", answer).answer or answer
                 if last is not None:
@@ -62,7 +78,7 @@ def test_a_list_at_its_bounds_takes_bounded_memory(tmp_path: Path, cache: bool) 
     finally:
         tracemalloc.stop()
         gc.enable()
-    assert len(source.addresses) == sum(map(len, changes.moved.values())) == ROWS
+    assert len(source.addresses) == sum(map(len, changes.moved.values())) == (ROWS // 3 if members else ROWS)
     assert max(peaks) < MAX_BYTES_PER_ROW
 
 

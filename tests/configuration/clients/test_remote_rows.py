@@ -383,6 +383,13 @@ def test_amount_of_a_list_is_bounded() -> None:
     assert refused({"client_id": "a"}, MAX_LIST_ROWS + 1) == "its list has more than 200,000 rows"
     at_four = {"client_id": "a", "issuer": ["https://one.example"] * 4}  # four clients, each with its own memory
     assert refused(at_four, MAX_LIST_ROWS // 4 + 1) == "its list has more than 200,000 rows"
+    heavy = {"client_id": "a", "notifier": {"timeout": 1}}
+    assert refused(heavy, MAX_LIST_ROWS // 2 + 1) == "its list has more than 200,000 rows"
+    assert refused(heavy | at_four, MAX_LIST_ROWS // 8 + 1) == "its list has more than 200,000 rows"
+    keys = {"client_id": "a", "jwks_uri": "https://a.example/keys"}
+    assert refused(keys, MAX_LIST_ROWS // 3 + 1) == "its list has more than 200,000 rows"
+    aliases = {"client_id": "a", "aliases": ["b", "c", "d"]}
+    assert refused(aliases, MAX_LIST_ROWS // 5 + 1) == "its list has more than 200,000 rows"
     large = {"client_id": "a" * 1024, "client_name": "b" * 15 * 1024}
     assert refused(large, MAX_LIST_BYTES // 16384 + 1) == "its list has more than 16 MiB of client metadata"
     for sign, size in (("ÿ", 1), ("€", 2), ("😀", 4)):  # which makes each character of its text as large
@@ -391,8 +398,8 @@ def test_amount_of_a_list_is_bounded() -> None:
     assert refused(InputIssue("a" * 8192, "b" * 8192), MAX_LIST_BYTES // 16384 + 1).endswith(
         "16 MiB of client metadata"
     )
-    aliases = {"client_id": "a", "aliases": [""] * 1025}
-    assert refused(aliases, 1025) == "its list has more than 1,048,576 values in lists and objects"
+    uris = {"client_id": "a", "redirect_uris": [""] * 1025}
+    assert refused(uris, 257) == "its list has more than 262,144 values in lists and objects"
 
 
 @pytest.mark.parametrize(
