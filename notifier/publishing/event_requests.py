@@ -131,7 +131,9 @@ class EventRequests:
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
         self._large = shared_slots(MAX_LARGE_EVENTS)
-        self._large_of_token = defaultdict[str | None, asyncio.Semaphore](lambda: shared_slots(MAX_LARGE_OF_TOKEN))
+        self._large_of_token: defaultdict[str | None, asyncio.Semaphore] = defaultdict(
+            lambda: shared_slots(MAX_LARGE_OF_TOKEN)
+        )
         self._spacing = shared_lock()  # held while the event loop runs other work before a large event
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:

@@ -142,9 +142,13 @@ class ListAmount:
             self._row_count += 1
             self._byte_count += _held_bytes(row.path) + _held_bytes(row.text)
         else:
-            issuer, aliases = row.get("issuer"), row.get("aliases", ())
+            issuer, aliases = row.get("issuer"), row.get("aliases")
             times = max(1, len(issuer)) if isinstance(issuer, list) else 1
-            further = len(aliases) + ("jwks_uri" in row) + (not row.keys() <= _PLAIN_MEMBERS)
+            further = (
+                (len(aliases) if isinstance(aliases, list) else 0)
+                + ("jwks_uri" in row)
+                + (not row.keys() <= _PLAIN_MEMBERS)
+            )
             self._row_count += times * (1 + further)
             for value in row.values():
                 text = value if type(value) is str else repr(value)
