@@ -22,7 +22,7 @@ from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
-from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
+from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget, Turns
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
@@ -133,6 +133,7 @@ class _Acceptor:
         self._tls = tls
         self._connections: dict[web.RequestHandler, BoundedConnection | _Handshake] = {}  # oldest first
         self._handshakes: dict[_Handshake, None] = {}  # that have begun, oldest first
+        self._turns = Turns()  # of handshakes
         self._answer = server.request_handler
         server.request_handler = self._answer_one
 
@@ -163,7 +164,7 @@ class _Acceptor:
         accepted = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
         if self._tls is None:
             return accepted
-        return _Handshake(accepted, self._tls, self._connections, self._handshakes, self._budget)
+        return _Handshake(accepted, self._tls, self._connections, self._handshakes, self._turns, self._budget)
 
 
 class _Handshake(asyncio.Protocol):
@@ -184,12 +185,14 @@ class _Handshake(asyncio.Protocol):
         context: ssl.SSLContext,
         connections: "dict[web.RequestHandler, BoundedConnection | _Handshake]",
         begun: "dict[_Handshake, None]",
+        turns: Turns,
         budget: ConnectionBudget,
     ) -> None:
         self._connection = connection
         self._context = context
         self._connections = connections
         self._begun = begun
+        self._turns = turns
         self._budget = budget
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -218,19 +221,20 @@ class _Handshake(asyncio.Protocol):
     async def _wait_for_turn(self, accepted: socket.socket, deadline: float) -> None:
         """Wait for the first bytes, and then for other connections. Close the socket and raise if none come in time."""
         loop = asyncio.get_running_loop()
-        step = loop.create_future()
-        loop.add_reader(accepted, _resolve, step)
+        turn = loop.create_future()
+
+        def on_bytes() -> None:
+            loop.remove_reader(accepted)
+            self._turns.add(lambda: None if turn.done() else turn.set_result(None))
+
+        loop.add_reader(accepted, on_bytes)
         try:
             async with asyncio.timeout_at(deadline):
-                await step
+                await turn
         except BaseException:
             loop.remove_reader(accepted)
             accepted.close()
             raise
-        loop.remove_reader(accepted)
-        step = loop.create_future()
-        self._budget.schedule_advance(lambda: _resolve(step))
-        await step
 
     async def _run_handshake(self, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -252,11 +256,6 @@ class _Handshake(asyncio.Protocol):
             self._budget.hold(self, 0)
             if self._connections.get(self._connection.handler) is self:  # the connection replaces it after a success
                 del self._connections[self._connection.handler]
-
-
-def _resolve(step: "asyncio.Future[None]") -> None:
-    if not step.done():
-        step.set_result(None)
 
 
 class _ConnectionRefusal(asyncio.Protocol):
