@@ -32,7 +32,7 @@ OF_ONE_TASK = {  # modules whose events and futures one task waits for, or for a
     "configuration/clients/registry_refresh.py": 3, "configuration/signer_watch.py": 2,
     "configuration/signing_keys.py": 1, "delivery/pipeline.py": 1, "features/feed/feed.py": 1,
     "features/signers/pkcs11_session.py": 2, "features/spool/spool.py": 1, "features/spool/spool_files.py": 1,
-    "features/upstreams/upstream_token.py": 1, "messages/worker.py": 2,
+    "features/upstreams/upstream_token.py": 1, "messages/worker.py": 2, "network/listeners/listener.py": 1,
     "model/own_thread.py": 1, "operators/deliveries/jobs.py": 2, "operators/status/worker_presence.py": 3,
     "operators/status/pause_watch.py": 2,
     "operators/terminal/queue_access.py": 1, "publishing/notice_wait.py": 1, "queues/rabbitmq/acks.py": 2,

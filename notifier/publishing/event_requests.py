@@ -78,7 +78,7 @@ from notifier.settings.api_tokens import ApiToken
 
 LARGE_BODY_BYTES = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 may arrive at once
 MAX_LARGE_EVENTS = 8
-MAX_LARGE_OF_TOKEN = 4  # further ones wait for these, so that they are not before those of others
+MAX_LARGE_OF_ONE = 4  # further ones wait for these, so that they are not before those of others
 
 _WAIT: Mapping[str, object] = {
     "type": "string",
@@ -131,9 +131,7 @@ class EventRequests:
         self._accept = accept
         self._authorization = Authorization(sources.tokens)
         self._large = shared_slots(MAX_LARGE_EVENTS)
-        self._large_of_token: defaultdict[str | None, asyncio.Semaphore] = defaultdict(
-            lambda: shared_slots(MAX_LARGE_OF_TOKEN)
-        )
+        self._large_of_token: dict[str | None, asyncio.Semaphore] = defaultdict(lambda: shared_slots(MAX_LARGE_OF_ONE))
         self._spacing = shared_lock()  # held while the event loop runs other work before a large event
 
     async def take(self, request: web.Request, prepare: Prepare = lambda _: {}) -> web.Response:

@@ -17,7 +17,7 @@ from notifier.network.listeners.listener import Listener
 from notifier.publishing.event_requests import (
     LARGE_BODY_BYTES,
     MAX_LARGE_EVENTS,
-    MAX_LARGE_OF_TOKEN,
+    MAX_LARGE_OF_ONE,
     EventRequests,
     build_api_app,
 )
@@ -182,7 +182,7 @@ async def test_large_events_of_one_token_wait_for_each_other() -> None:
                 return answer_.status
 
         greedy = [group.create_task(post("greedy")) for _ in range(MAX_LARGE_EVENTS + 1)]
-        for _ in range(MAX_LARGE_OF_TOKEN):
+        for _ in range(MAX_LARGE_OF_ONE):
             await gate.entered.acquire()
         other = group.create_task(post("other"))
         async with asyncio.timeout(ApiLimits().accept_timeout / 2):

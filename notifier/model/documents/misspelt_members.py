@@ -4,7 +4,7 @@ Unknown members are ignored, so publishers may add their own. But without its `s
 user. So `SessionEnded.misspelt` has such members, for a remark. Only events with unknown members are searched.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from notifier.model.documents.event_members import EntryDocument, EventBody
@@ -35,6 +35,17 @@ _SYNONYMS: Mapping[str, str] = {
 }
 EVENT_MEMBERS, ENTRY_MEMBERS = frozenset(EventBody.__annotations__), frozenset(EntryDocument.__annotations__)
 MEANT_MEMBERS = tuple(dict.fromkeys((*EventBody.__annotations__, *EntryDocument.__annotations__)))
+
+
+def _to_letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+_BY_LETTERS = {_to_letters(member): member for member in MEANT_MEMBERS}
+_BY_LENGTH: Mapping[int, Sequence[str]] = {
+    length: [letters for letters in _BY_LETTERS if len(letters) == length]
+    for length in range(MIN_EDITED_LENGTH, MAX_NAME_LENGTH)
+}
 
 
 def find_misspelt_members(data: Mapping[str, object]) -> tuple[MisspeltMember, ...]:
@@ -83,19 +94,24 @@ def _find_meant_member(name: str, members: frozenset[str]) -> str | None:
     letters = _to_letters(name)
     if (meant := _SYNONYMS.get(letters)) in members:
         return meant
-    by_letters = {_to_letters(member): member for member in MEANT_MEMBERS if member in members}
-    if letters in by_letters:
-        return by_letters[letters]
-    long_members = (each for each in by_letters if len(each) >= MIN_EDITED_LENGTH)
-    return next((by_letters[each] for each in long_members if _differs_by_one_edit(letters, each)), None)
-
-
-def _to_letters(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
+    if (meant := _BY_LETTERS.get(letters)) in members:
+        return meant
+    near = (
+        each
+        for length in (len(letters) - 1, len(letters), len(letters) + 1)
+        for each in _BY_LENGTH.get(length, ())
+        if _BY_LETTERS[each] in members and _differs_by_one_edit(letters, each)
+    )
+    return next((_BY_LETTERS[each] for each in near), None)
 
 
 def _differs_by_one_edit(text: str, other: str) -> bool:
-    """Return True if a letter is missing, added or replaced, or if two neighbours are exchanged."""
+    """Return True if a letter is missing, added or replaced, or if two neighbours are exchanged.
+
+    `other` has at least five letters, so that one edit leaves the first two or the last two as they are.
+    """
+    if text[:2] != other[:2] and text[-2:] != other[-2:]:
+        return False
     for _ in range(2):  # remove what both begin with, then what both end with
         start = next((n for n, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), None)
         start = min(len(text), len(other)) if start is None else start

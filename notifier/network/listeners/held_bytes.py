@@ -31,6 +31,28 @@ class Holder(Protocol):
         """Close the connection at once, and drop the bytes that it holds."""
 
 
+class Turns:
+    """Calls functions in the order in which they were added: CONNECTIONS_PER_ROUND in each round of the event loop.
+
+    This keeps the rounds of the event loop short. uvloop accepts one new connection per round.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[Callable[[], None]] = deque()
+        self._next_round: asyncio.Handle | None = None
+
+    def add(self, act: Callable[[], None]) -> None:
+        """Call `act` after those added before."""
+        self._queue.append(act)
+        if self._next_round is None:
+            self._next_round = asyncio.get_running_loop().call_soon(self._run_round)
+
+    def _run_round(self) -> None:
+        for _ in range(min(CONNECTIONS_PER_ROUND, len(self._queue))):
+            self._queue.popleft()()
+        self._next_round = asyncio.get_running_loop().call_soon(self._run_round) if self._queue else None
+
+
 class ConnectionBudget:
     """Counts the bytes that connections hold, and shares the processing time between them.
 
@@ -43,22 +65,8 @@ class ConnectionBudget:
         self._held: dict[Holder, int] = {}
         self._closed = 0
         self._logged_at = float("-inf")
-        self._advance_queue: deque[Callable[[], None]] = deque()
-        self._next_round: asyncio.Handle | None = None
-
-    def schedule_advance(self, advance: Callable[[], None]) -> None:
-        """Call a connection's `advance` after those scheduled before: CONNECTIONS_PER_ROUND in each round.
-
-        This keeps the rounds of the event loop short. uvloop accepts one new connection per round.
-        """
-        self._advance_queue.append(advance)
-        if self._next_round is None:
-            self._next_round = asyncio.get_running_loop().call_soon(self._advance_next)
-
-    def _advance_next(self) -> None:
-        for _ in range(min(CONNECTIONS_PER_ROUND, len(self._advance_queue))):
-            self._advance_queue.popleft()()
-        self._next_round = asyncio.get_running_loop().call_soon(self._advance_next) if self._advance_queue else None
+        self.schedule_advance = Turns().add
+        """Calls a connection's `advance` in its turn."""
 
     def hold(self, connection: Holder, count: int) -> None:
         """Set how many bytes the connection holds now."""

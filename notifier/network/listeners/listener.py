@@ -22,9 +22,10 @@ from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
-from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
+from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget, Turns
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
+MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
 MAX_CONNECTIONS = shared_bound(1000)  # at a time
 MAX_BACKLOG = shared_bound(1024)  # queued by the kernel; with asyncio's default of 100, others would wait for a second
 MAX_HEADERS = 64
@@ -131,6 +132,8 @@ class _Acceptor:
         self._buffer = memoryview(bytearray(PIECE_BYTES))
         self._tls = tls
         self._connections: dict[web.RequestHandler, BoundedConnection | _Handshake] = {}  # oldest first
+        self._handshakes: dict[_Handshake, None] = {}  # that have begun, oldest first
+        self._turns = Turns()  # of handshakes
         self._answer = server.request_handler
         server.request_handler = self._answer_one
 
@@ -159,7 +162,9 @@ class _Acceptor:
                 connection.end()
         handler = self._server()
         accepted = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
-        return accepted if self._tls is None else _Handshake(accepted, self._tls, self._connections, self._budget)
+        if self._tls is None:
+            return accepted
+        return _Handshake(accepted, self._tls, self._connections, self._handshakes, self._turns, self._budget)
 
 
 class _Handshake(asyncio.Protocol):
@@ -167,6 +172,9 @@ class _Handshake(asyncio.Protocol):
 
     asyncio's server would start the handshake itself, and report the connection only afterwards. Therefore the server
     accepts the connection without TLS, and this class takes over its socket.
+
+    A handshake blocks the event loop for 1 ms, and strangers can send very many at the same moment. So each begins in
+    its turn, once its first bytes are there, and beyond MAX_HANDSHAKES the oldest is closed: it waits for its client.
     """
 
     busy = False
@@ -176,11 +184,15 @@ class _Handshake(asyncio.Protocol):
         connection: BoundedConnection,
         context: ssl.SSLContext,
         connections: "dict[web.RequestHandler, BoundedConnection | _Handshake]",
+        begun: "dict[_Handshake, None]",
+        turns: Turns,
         budget: ConnectionBudget,
     ) -> None:
         self._connection = connection
         self._context = context
         self._connections = connections
+        self._begun = begun
+        self._turns = turns
         self._budget = budget
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -206,14 +218,41 @@ class _Handshake(asyncio.Protocol):
 
     abort = end  # by the budget
 
-    async def _run_handshake(self, accepted: socket.socket) -> None:
+    async def _wait_for_turn(self, accepted: socket.socket, deadline: float) -> None:
+        """Wait for the first bytes, and then for other connections. Close the socket and raise if none come in time."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+
+        def on_bytes() -> None:
+            loop.remove_reader(accepted)
+            self._turns.add(lambda: None if turn.done() else turn.set_result(None))
+
+        loop.add_reader(accepted, on_bytes)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._connection, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS
+            async with asyncio.timeout_at(deadline):
+                await turn
+        except BaseException:
+            loop.remove_reader(accepted)
+            accepted.close()
+            raise
+
+    async def _run_handshake(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + HANDSHAKE_TIMEOUT_SECONDS
+        try:
+            await self._wait_for_turn(accepted, deadline)
+            if len(self._begun) >= MAX_HANDSHAKES:
+                oldest = next(iter(self._begun))
+                del self._begun[oldest]
+                oldest.end()
+            self._begun[self] = None
+            await loop.connect_accepted_socket(
+                lambda: self._connection, accepted, ssl=self._context, ssl_handshake_timeout=deadline - loop.time()
             )
         except OSError:
             return  # the handshake failed, or `end` has closed the connection
         finally:
+            self._begun.pop(self, None)
             self._budget.hold(self, 0)
             if self._connections.get(self._connection.handler) is self:  # the connection replaces it after a success
                 del self._connections[self._connection.handler]
