@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from tests.system.worker_process import WorkerProcess, worker
 MANY = 20  # sign-outs during an outage
 ANSWER_SECONDS = 1.5
 GROUP = "sign-outs of a sender that does not retry"
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
 
 
 class Signer:
@@ -52,12 +52,23 @@ class Signer:
 
 
 class Installed:
-    """Two workers that share a folder, and the client."""
+    """Two workers that share a folder, and the client. `start` starts another worker, which ends with the test."""
 
-    def __init__(self, site: Site, clients: Clients, first: WorkerProcess, second: WorkerProcess) -> None:
-        self.site, self.clients = site, clients
-        self.workers = [first, second]
+    def __init__(self, site: Site, clients: Clients, stack: AsyncExitStack) -> None:
+        self.site, self.clients, self._stack = site, clients, stack
+        self.workers: list[WorkerProcess] = []
         self.signer = Signer()
+
+    async def start(self, *, ready: bool = True) -> WorkerProcess:
+        """Start another worker, which is the last of `workers`."""
+        self.workers.append(await self._stack.enter_async_context(worker(self.site, ready=ready)))
+        return self.workers[-1]
+
+    async def stop(self, running: WorkerProcess) -> int:
+        """Stop a worker as a rollout does. Return how many entries it has left."""
+        self.workers.remove(running)
+        assert await running.stop() == 0
+        return sum(line["entries"] for line in running.logged("spool_left"))
 
     async def until_all_ended(self) -> Account:
         """Wait until each session has ended, by another `jti`. Return the account."""
@@ -73,77 +84,78 @@ class Installed:
         )
 
 
-@asynccontextmanager
-async def installed(folder: Path, node: RabbitmqNode, prefix: str) -> AsyncIterator[Installed]:
-    """Start two workers that have taken a token each."""
+@pytest.fixture
+async def made(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> AsyncIterator[Installed]:
+    """Two workers that have taken a token each."""
     server = IdentityServer()
     async with AsyncExitStack() as stack:
         clients = await stack.enter_async_context(Clients())
         keys = await stack.enter_async_context(LoopbackServer(server.handle))
         shop = client("shop", clients.url("shop"))
-        site = installation(folder, (node.url, prefix), f"{keys.base}/keys", shop)
-        site.config["spool"] = {"folder": str(folder / "spool")}
+        site = installation(tmp_path, (own_node.url, queues), f"{keys.base}/keys", shop)
+        site.config["spool"] = {"folder": str(tmp_path / "spool")}
         site.write()
-        first, second = [await stack.enter_async_context(worker(site)) for _ in range(2)]
-        made = Installed(site, clients, first, second)
-        for running in made.workers:
-            await running.until_ready()
+        made = Installed(site, clients, stack)
+        for _ in range(2):
+            await made.start()
         await made.signer.sign_out(made.workers, 2)
         await made.until_all_ended()
         yield made
 
 
 @pytest.mark.fault(GROUP, "broker killed by SIGKILL during sign-outs, and a worker meanwhile")
-async def test_the_broker_is_killed_during_sign_outs(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
-) -> None:
+async def test_the_broker_is_killed_during_sign_outs(made: Installed, own_node: RabbitmqNode, record: Record) -> None:
     """The workers stay ready, and a worker that was killed meanwhile loses nothing: the other takes its file over."""
-    async with installed(tmp_path, own_node, queues) as made:
-        await asyncio.to_thread(own_node.kill)
-        await made.signer.sign_out(made.workers)
-        assert made.signer.slowest < ANSWER_SECONDS
-        for running in made.workers:
-            assert (await running.get("/readyz"))[0] == 200
-        killed, left = made.workers
-        killed.send(signal.SIGKILL)
-        await killed.ended()
-        await made.signer.sign_out([left])
-        async with worker(made.site, ready=False) as third:
-            made.workers = [left, third]
-            await asyncio.to_thread(own_node.start)
-            record(await made.until_all_ended())
+    await asyncio.to_thread(own_node.kill)
+    await made.signer.sign_out(made.workers)
+    assert made.signer.slowest < ANSWER_SECONDS
+    for running in made.workers:
+        assert (await running.get("/readyz"))[0] == 200
+    killed = made.workers.pop(0)
+    killed.send(signal.SIGKILL)
+    await killed.ended()
+    await made.signer.sign_out(made.workers)
+    await made.start(ready=False)
+    await asyncio.to_thread(own_node.start)
+    record(await made.until_all_ended())
 
 
 @pytest.mark.fault(GROUP, "broker frozen by SIGSTOP during sign-outs, then continued")
-async def test_the_broker_is_frozen_during_sign_outs(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
-) -> None:
+async def test_the_broker_is_frozen_during_sign_outs(made: Installed, own_node: RabbitmqNode, record: Record) -> None:
     """Each is answered after the second for which the broker may confirm."""
-    async with installed(tmp_path, own_node, queues) as made:
-        await asyncio.to_thread(own_node.freeze)
-        try:
-            await made.signer.sign_out(made.workers)
-            assert 1.0 < made.signer.slowest < ANSWER_SECONDS
-            await asyncio.sleep(12.0)  # until the first publishes have failed
-            await made.signer.sign_out(made.workers)
-        finally:
-            await asyncio.to_thread(own_node.thaw)
-        record(await made.until_all_ended())
+    await asyncio.to_thread(own_node.freeze)
+    try:
+        await made.signer.sign_out(made.workers)
+        assert 1.0 < made.signer.slowest < ANSWER_SECONDS
+        await asyncio.sleep(12.0)  # until the first publishes have failed
+        await made.signer.sign_out(made.workers)
+    finally:
+        await asyncio.to_thread(own_node.thaw)
+    record(await made.until_all_ended())
 
 
 @pytest.mark.fault(GROUP, "broker killed by SIGKILL during sign-outs, then all workers stopped")
-async def test_all_workers_are_stopped_with_entries(
-    tmp_path: Path, own_node: RabbitmqNode, queues: str, record: Record
-) -> None:
-    """A stop does not wait for the broker, reports what remains, and the next worker publishes it."""
-    async with installed(tmp_path, own_node, queues) as made:
-        await asyncio.to_thread(own_node.kill)
-        await made.signer.sign_out(made.workers)
-        for running in made.workers:
-            assert await running.stop() == 0
-        left = [line["entries"] for running in made.workers for line in running.logged("spool_left")]
-        assert sum(left) == MANY
-        await asyncio.to_thread(own_node.start)
-        async with worker(made.site) as third:
-            made.workers = [third]
-            record(await made.until_all_ended())
+async def test_all_workers_are_stopped_with_entries(made: Installed, own_node: RabbitmqNode, record: Record) -> None:
+    """A stop does not wait for the broker, reports the rest, and the next worker publishes it."""
+    await asyncio.to_thread(own_node.kill)
+    await made.signer.sign_out(made.workers)
+    assert sum([await made.stop(running) for running in made.workers.copy()]) == MANY
+    await asyncio.to_thread(own_node.start)
+    await made.start()
+    record(await made.until_all_ended())
+
+
+@pytest.mark.fault(GROUP, "three workers replaced one after another, while they publish sign-outs of an outage")
+async def test_a_rollout_while_entries_are_published(made: Installed, own_node: RabbitmqNode, record: Record) -> None:
+    """Each stopped worker publishes what it has, or the others take it over. Fresh sign-outs are accepted meanwhile."""
+    await made.start()
+    await asyncio.to_thread(own_node.freeze)
+    try:
+        await made.signer.sign_out(made.workers, 3 * MANY)
+    finally:
+        await asyncio.to_thread(own_node.thaw)
+    for former in made.workers.copy():
+        await made.start()
+        await made.stop(former)
+        await made.signer.sign_out(made.workers, 3)
+    record(await made.until_all_ended())

@@ -3,13 +3,13 @@
 A file begins with the line `notifier-spool 1`. Each further line is a checksum, a blank, and JSON of a closed schema:
 
     {"id": …, "sender": …, "at": …, "lane": …, "event": {"iss": …, "sub": …, "sid": …, "clients": …, "ended_at": …}}
-    {"id": …, "sender": …, "at": …, "lane": …, "sourced": {…}}     a message of a source or upstream, not yet read
+    {"id": …, "sender": …, "at": …, "lane": …, "sourced": {…}}     a message that a worker parses later
     {"done": …, "at": …}                                           the entry with this id is published
 
-No member holds a client's address, so whoever writes a file cannot direct a token. `at`: epoch seconds; of an entry
-the receipt, from which its ages count.
+`at` is in epoch seconds; that of an entry is the time of its receipt, from which ages count. No member holds an address
+of a client, so a user who can write the file cannot redirect tokens.
 
-The last line may lack its end, or be zeros: a crash interrupted the write, and the sender got no 200 for it. Any other
+The last line may be incomplete, or zeros: a crash interrupted the write, before the sender got its 200. Any other
 invalid line means that the file is damaged.
 """
 
@@ -117,7 +117,7 @@ class ScannedEntry:
 
 @record
 class Scan:
-    """The lines of a file. `end`: the offset behind the last whole one. `is_damaged`: another one is invalid."""
+    """The lines of a file. `end`: the offset after the last whole line. `is_damaged`: a line before it is invalid."""
 
     items: tuple[ScannedEntry | DoneNote, ...]
     end: int
@@ -153,9 +153,9 @@ def dump_entry(entry: SpoolEntry) -> bytes:
         }  # fmt: skip
         return _to_line({**document, "sourced": sourced})
     clients = content.clients
-    listed = clients if clients == "*" else [_to_pair(entry) for entry in clients]
+    pairs = "*" if clients == "*" else [(each.client_id, each.sub) for each in clients if isinstance(each, ClientEntry)]
     event = {
-        "iss": content.iss, "sub": content.sub, "sid": content.sid, "clients": listed, "ended_at": content.ended_at,
+        "iss": content.iss, "sub": content.sub, "sid": content.sid, "clients": pairs, "ended_at": content.ended_at,
         "publisher": content.publisher or "",
     }  # fmt: skip
     return _to_line({**document, "event": event})
@@ -197,13 +197,8 @@ def load_entry(line: bytes) -> SpoolEntry | None:
 def to_outgoing(entry: SpoolEntry, policy: RetryPolicy, now: float) -> OutgoingMessage:
     """Return the message of an entry; its dead letter if it is too old."""
     limit, why = policy.max_age, "max_age"
-    content = entry.content
-    if isinstance(content, Message):
-        is_sub_only = False  # a worker reads it, and its deliveries expire
-    else:
-        clients = () if content.clients == "*" else content.clients
-        is_sub_only = content.sid is None and all(isinstance(each, str) or each.sid is None for each in clients)
-    if is_sub_only and policy.sub_only_max_age < limit:
+    has_no_sid = isinstance(entry.content, SessionEnded) and entry.content.sid is None
+    if has_no_sid and policy.sub_only_max_age < limit:  # of a message that is read later, the deliveries expire
         limit, why = policy.sub_only_max_age, "sub_only_max_age"
     if now - entry.at <= limit:
         return OutgoingMessage(queue=entry.lane, message=entry.to_draft())
@@ -218,8 +213,10 @@ def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float)
     """Return the dead letter of an entry."""
     content = copy_record(entry.content, received_at=entry.at)
     if isinstance(content, Message):
-        return to_dead_letter_message(dead_letter.dead_letter_unread(content, reason, text, now), None)
-    return to_dead_letter_message(dead_letter.dead_letter_event(content, reason, text, now), None)
+        letter = dead_letter.dead_letter_unread(content, reason, text, now)
+    else:
+        letter = dead_letter.dead_letter_event(content, reason, text, now)
+    return to_dead_letter_message(letter, None)
 
 
 def scan(read: Callable[[int], bytes], offset: int) -> Scan:
@@ -250,10 +247,6 @@ def judge_heading(data: bytes) -> str | None:
         return None
     version = data.partition(b"\n")[0].removeprefix(_NAME)
     return "newer" if data.startswith(_NAME) and version.isdigit() and int(version) > 1 else "damaged"
-
-
-def _to_pair(entry: str | ClientEntry) -> tuple[str, str | None]:
-    return (entry, None) if isinstance(entry, str) else (entry.client_id, entry.sub)
 
 
 def _to_line(document: dict[str, object]) -> bytes:

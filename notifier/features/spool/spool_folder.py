@@ -1,12 +1,12 @@
-"""Reads and writes the files of the spool. All of it blocks, and runs on a thread, one call at a time.
+"""Reads and writes the files of the spool. Every method blocks, and runs on a thread, one at a time.
 
-Each process writes to one file, and locks its files while it lives: the kernel releases the locks however the process
-ends. A file without a lock was left behind, and the worker that locks it takes it over. Files of other living workers
-are read only, to count and recognise their entries. A file is emptied in place once it has no entry left; only notes of
+Each process writes to one file, and locks its files while it lives: the kernel releases the locks when the process
+ends. A worker that can lock a file takes it over, since its process has ended. The files of other living workers are
+only read, to count and recognise their entries. A file is emptied once all its entries are published; only the notes of
 the last minutes stay in it.
 
-The folder is judged as that of `registry.cache`: another user must not be able to write to it, since its files decide
-whose sessions end. Files are opened relative to it, without following links, and must have one name.
+Another user must not be able to write to the folder, since its files decide whose sessions end: it is checked like that
+of `registry.cache`. Files are opened relative to it, without following links, and must have one name.
 """
 
 import fcntl
@@ -50,7 +50,7 @@ class _File:
 
 
 class SpoolFolder:
-    """The folder at `root`. `used`: the bytes of all its files, at the last look and with what was written since."""
+    """The folder at `root`. `used`: the size of all its files in bytes: at the last look, plus the entries since."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -82,7 +82,7 @@ class SpoolFolder:
         (name, file), size = self.own_file(), sum(map(len, lines))
         begin = file.end
         if self.used + size > MAX_FOLDER_BYTES:
-            raise OSError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, also those that are not read")
+            raise OSError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, with the unread ones")
         _write(file, b"".join(lines))
         try:
             os.fsync(file.descriptor)

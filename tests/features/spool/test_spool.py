@@ -302,7 +302,7 @@ async def test_a_stopping_worker_waits_for_late_confirms(
 async def test_a_stopping_worker_leaves_a_queue_that_takes_nothing(
     tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long before its grace ends: a frozen broker stays connected, and the next worker publishes what remains."""
+    """Long before its grace ends: a frozen broker stays connected, and the next worker publishes the rest."""
     monkeypatch.setattr(spool_module, "STALL_SECONDS", 0.3)
     with capture_logs() as logs:
         async with running(tmp_path, queue, grace=1000.0) as rig:

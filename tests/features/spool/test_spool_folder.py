@@ -201,7 +201,7 @@ def test_the_entries_of_a_file_with_a_damaged_heading_are_published(root: Path) 
 
 
 def test_all_files_of_the_folder_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that are not read: a volume with a limit ends the pod that exceeds it."""
+    """Also unread files: a volume with a limit ends the pod that exceeds it."""
     file = left(root, "e1")
     (root / "a.corrupt").write_bytes(b"x" * 5000)
     (root / "b.spool").write_bytes(b"notifier-spool 2\n" + b"x" * 5000)
@@ -209,7 +209,7 @@ def test_all_files_of_the_folder_count(root: Path, monkeypatch: pytest.MonkeyPat
     looked(folder, SpoolState())
     assert folder.used == sum(each.stat().st_size for each in root.iterdir()) > 10_000 + file.stat().st_size
     monkeypatch.setattr(spool_folder, "MAX_FOLDER_BYTES", folder.used + 100)
-    with pytest.raises(OSError, match="also those that are not read"):
+    with pytest.raises(OSError, match="with the unread ones"):
         folder.append([line("e2")])
 
 
