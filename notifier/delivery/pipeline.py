@@ -71,7 +71,7 @@ class DeliveryPipeline:
         self._scheduler = scheduler
         self._spawn = spawn
         self._schedule_round = schedule_round
-        self._making_room = False  # deliveries are being deferred because memory is full
+        self._making_room = self._has_old_pauses = False  # memory is full; pauses must be read before an attempt
         self.settlement = Settlement(queue, clock=tools.clock, observe=tools.observe)
 
     def start(self, message: MessageOfDelivery, delivery: Delivery, *, fetched: bool = False) -> bool:
@@ -83,7 +83,7 @@ class DeliveryPipeline:
         if isinstance(admitted, AdmittedDelivery):
             admitted.task = task
             return True
-        _, verdict = admitted
+        verdict = admitted[1]
         return not isinstance(verdict, Defer) or verdict.wait_kind is not WaitKind.PARKED
 
     def make_room(self) -> None:
@@ -126,15 +126,14 @@ class DeliveryPipeline:
         if verdict.wait_kind is WaitKind.PARKED:
             self.settlement.parked.add(delivery.key, +1, self._scheduler.slots.worker_count(assumed=1))
             self._scheduler.deferrals.on_parked(delivery.key)
-            return
-        if verdict.wait_kind is WaitKind.PROBE:
+        elif verdict.wait_kind is WaitKind.PROBE:
             self._scheduler.deferrals.on_probe_durable(delivery.key, delivery.id)
 
     def _admit(
         self, message: MessageOfDelivery, delivery: Delivery, *, fetched: bool = False
     ) -> AdmittedDelivery | DeliveryVerdict:
         """Return the delivery as admitted if it is to be attempted, now or later; otherwise the verdict on it."""
-        registry = self._registry()
+        registry, pauses = self._registry(), self._tools.pauses
         client = registry.client_of(delivery)
         client_or_default = client or registry.default_of(delivery.iss)
         now = self._tools.clock()
@@ -142,8 +141,8 @@ class DeliveryPipeline:
             # Its requests may have this time, which must not change.
             delivery = copy_record(delivery, progress=delivery.progress.after_take(now))
         verdict: Verdict | None = None
-        pauses = self._tools.pauses.in_force
-        pause = pauses.get(client.key) if pauses and client is not None else None
+        pause = pauses.in_force.get(client.key) if pauses.in_force and client is not None else None
+        self._has_old_pauses = self._has_old_pauses or now >= pauses.outdated_at
         may_be_expired = delivery.progress.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or pause is not None or client is None or client.paused or client.logout_uri is None:
             verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now, pause)
@@ -164,12 +163,15 @@ class DeliveryPipeline:
     async def _attempt(self, admitted: AdmittedDelivery) -> DeliveryVerdict:
         """Wait for a slot if necessary, attempt the delivery, and return the delivery after it with its verdict."""
         delivery, client, pauses = admitted.delivery, admitted.client, self._tools.pauses
-        if admitted.wake_future is not None and (defer := await admitted.wake_future) is not None:
-            return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
+        if admitted.wake_future is not None:
+            if (defer := await admitted.wake_future) is not None:
+                return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
+            self._has_old_pauses = self._has_old_pauses or self._tools.clock() >= pauses.outdated_at
         try:
-            if self._tools.clock() >= pauses.outdated_at:
+            if self._has_old_pauses:
                 await pauses.refresh()
-            if (pause := pauses.in_force.get(client.key)) is None:
+                self._has_old_pauses = False
+            if not pauses.in_force or (pause := pauses.in_force.get(client.key)) is None:
                 report = await attempt(admitted, self._tools)
             else:  # paused while the delivery waited
                 report = report_fault(InternalFault(Cause.PAUSED, pause.text), delivery)

@@ -13,7 +13,7 @@ from notifier.features.feed.feed_event import feed_message
 from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.model.notice import ClientChange, ClientNotice
-from notifier.queues.rabbitmq import connection, publishing, queue_window, side_channel, topology_watch
+from notifier.queues.rabbitmq import connection, publishing, queue_window, register, side_channel, topology_watch
 from notifier.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.queues.rabbitmq.examination import examine_broker
 from notifier.queues.rabbitmq.feed_target import RabbitFeedTarget
@@ -35,6 +35,7 @@ from tests.contract.queues import (
     publish_until_durable,
     ready,
 )
+from tests.contract.test_register import pause, paused
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.support.topologies import verify_topology
@@ -460,3 +461,37 @@ def test_the_commands_that_show_all_policies_exist(module_node: RabbitmqNode) ->
         assert "elsewhere" in "".join(module_node.ctl(*command.split()) for command in commands)
     finally:
         module_node.ctl("clear_policy", "limit")
+
+
+async def test_change_of_the_pauses_under_an_alarm_is_refused(
+    module_node: RabbitmqNode, amqp_url: str, prefix: str
+) -> None:
+    """It changes nothing, and holds nothing: the pauses are read meanwhile, and changed afterwards."""
+    options = rabbit_options(amqp_url, prefix)
+    reader = register.RabbitRegister(options, lambda: None)
+    await pause(reader, "shop")
+    async with alarm(module_node):
+        with pytest.raises(QueueUnavailable, match=r"nothing was changed|no channel"):
+            await pause(register.RabbitRegister(options, lambda: None), "crm")
+        assert paused(await reader.read()) == {"shop"}
+    assert paused(await pause(reader, "wiki")) == {"shop", "wiki"}
+    await reader.close()
+
+
+async def test_killed_node_keeps_the_pauses(module_node: RabbitmqNode, amqp_url: str, prefix: str) -> None:
+    """All changes that were confirmed."""
+    first = register.RabbitRegister(rabbit_options(amqp_url, prefix), lambda: None)
+    for name in ("shop", "crm", "wiki"):
+        await pause(first, name)
+    await asyncio.to_thread(module_node.kill)
+    await asyncio.to_thread(module_node.start)
+    other = register.RabbitRegister(rabbit_options(amqp_url, prefix), lambda: None)
+
+    async def read() -> set[str]:
+        try:
+            return paused(await other.read())
+        except QueueError:
+            return set()
+
+    await until(read, lambda found: found == {"shop", "crm", "wiki"})
+    await asyncio.gather(first.close(), other.close())

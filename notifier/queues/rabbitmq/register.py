@@ -9,7 +9,8 @@ has closed the connection of a frozen process (30 s, measured), it means that th
 policy. Then the process writes its copy. It does so too if it finds an older document than its copy.
 
 Reads have a connection, which stays open: one of a hundred new connections to 4.0.5 took 5 s. A change has another one,
-since an alarm blocks a connection that has published, also for reads.
+since an alarm blocks a connection that has published, also for reads. It is tried before the message is held: a
+change that an alarm blocks is lost when its connection ends (3.10.8), and nobody reads the pauses meanwhile.
 """
 
 import asyncio
@@ -47,8 +48,9 @@ REGISTER_ARGUMENTS: Mapping[str, str | int] = {"x-max-length": 1, "x-overflow": 
 HELD_SECONDS = 4.0 * HEARTBEAT_SECONDS
 POLL_SECONDS = 0.05
 READ_SECONDS = 10.0  # for which a read waits for the message
+TRIAL_SECONDS = 3.0
 CONFIRM_SECONDS = 10.0
-_UNCERTAIN = "the broker has not confirmed the change, such as during an alarm; it takes effect afterwards"
+_UNCERTAIN = "the broker has not confirmed the change; it takes effect afterwards, or is lost: see the pauses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,7 @@ class RabbitRegister:
     async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
         """Replace the document, and return the new one once it is confirmed. Raises QueueError, ChangeUncertain."""
         async with connected(self._options, f"{REGISTER}-change") as connection:
-            if is_blocked(connection):
-                raise QueueUnavailable("the broker takes no messages (memory or disk alarm); nothing was changed")
+            await _require_publishing(connection)
             async with self._hold(connection, HELD_SECONDS + READ_SECONDS, confirms=True) as held:
                 present = merge_documents(held.document or NO_PAUSES, self.copy or NO_PAUSES)
                 changed = edit(present)
@@ -164,6 +165,19 @@ class RabbitRegister:
                 if now >= give_up_at:
                     raise QueueUnavailable(f"{self._queue} is empty: another process holds its message, or it is lost")
                 await asyncio.sleep(random.uniform(0.2, 1) * POLL_SECONDS)  # noqa: S311  spreads the processes
+
+
+async def _require_publishing(connection: Connection) -> None:
+    """Raise QueueUnavailable under an alarm, before the message is held: the broker then reads this connection no more.
+
+    It reports an alarm only once a connection publishes: here a message to no queue.
+    """
+    try:
+        async with channel_of(connection, confirms=True) as channel, broker_timeout(TRIAL_SECONDS):
+            await channel.basic_publish(b"", routing_key=f"{REGISTER}-trial-without-a-queue")
+    except (*CONNECTION_ERRORS, QueueUnavailable) as error:
+        why = "an alarm of its memory or disk" if is_blocked(connection) else reason_of(error)
+        raise QueueUnavailable(f"the broker takes no messages ({why}); nothing was changed, try again later") from error
 
 
 async def fill_register(connection: Connection, queue: str) -> None:
