@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ async def test_client_is_paused_and_resumed(place: tuple[str, str], tmp_path: Pa
             assert calls(clients, "shop") == 0
             [listed] = (await ran(site, "pauses"))["pauses"]
             assert (listed["client_id"], listed["reason"], listed["ended_at"]) == ("shop", "deploy", None)
+            retried = await ran(site, "retry", "--client-id", "shop", "--iss", ISSUER, status=1)
+            assert ("notifier resume" in retried["unfinished"], calls(clients, "shop")) == (True, 0)
             resumed = await ran(site, *RESUME)
             assert [each["reason"] for each in resumed["former"]] == ["deploy"]
             await until(lambda: asyncio.sleep(0, calls(clients, "shop")), lambda count: count == 20)
@@ -204,3 +207,37 @@ async def test_frozen_worker_calls_nobody_that_was_paused_meanwhile(amqp_url: st
                 os.kill(running.pid, signal.SIGCONT)
             await deferred(site, 20)
             assert calls(clients, "shop") == 0
+
+
+@pytest.mark.full
+async def test_no_worker_calls_a_paused_client(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+    """Three workers under a flow of events; one is killed during the pause, and another starts instead."""
+    async with Clients() as clients, AsyncExitStack() as stack:
+        site = site_of(tmp_path, clients, (amqp_url, prefix))
+        workers = [await stack.enter_async_context(replying_worker(site)) for _ in range(3)]
+        stopping = asyncio.Event()
+
+        async def publish() -> int:
+            number = 0
+            while not stopping.is_set():
+                assert (await workers[0].post(event(number, "shop", "wiki")))[0] == 202
+                number += 1
+                await asyncio.sleep(0.02)
+            return number
+
+        publishing = asyncio.create_task(publish())
+        await until(lambda: asyncio.sleep(0, calls(clients, "shop")), lambda count: count >= 20)
+        answer = await ran(site, *PAUSE, "--for", "2h")
+        answered_at, before = time.time(), calls(clients, "shop")
+        assert (answer["workers"]["seen"], len(answer["workers"]["applied"])) == (3, 3)
+        await until(lambda: rows(site, "--reason", "paused"), lambda shown: len(shown) >= 130)
+        os.kill(workers[2].pid, signal.SIGKILL)
+        await stack.enter_async_context(replying_worker(site))
+        await asyncio.sleep(1.0)
+        stopping.set()
+        number = await publishing
+        await until(lambda: asyncio.sleep(0, calls(clients, "wiki")), lambda count: count >= number)
+        late = [hit for hit in clients.hits if hit.path == "/shop" and hit.at > answered_at]
+        assert (late, calls(clients, "shop") - before) == ([], 0)
+        await ran(site, *RESUME)
+        await until(lambda: asyncio.sleep(0, calls(clients, "shop")), lambda count: count >= number)

@@ -105,7 +105,8 @@ async def preview_retry(
     """Return what a retry would attempt, without attempting it. Raises QueueError."""
     result = await _count_pending(waiting, request, options)
     workers, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
-    return replace(result, workers=workers, answered=len(answers), account=sum_accounts(answers))
+    result = replace(result, workers=workers, answered=len(answers), account=sum_accounts(answers))
+    return replace(result, unfinished=result.unfinished or _describe_pause(result.account))
 
 
 async def retry_now(
@@ -120,12 +121,13 @@ async def retry_now(
 
     The queue must be open. `on_progress` receives the results so far.
     """
-    await send_to_workers(queue, request.to_worker(follow=True), ANSWER_TIMEOUT_SECONDS)
+    _, followed = await send_to_workers(queue, request.to_worker(follow=True), ANSWER_TIMEOUT_SECONDS)
     result = await _count_pending(waiting, request, options)
     total = sum(result.pending_before.values())
     on_progress(result)
-    if not total or result.unfinished is not None:
-        return result
+    pause = _describe_pause(sum_accounts(followed))
+    if not total or result.unfinished is not None or pause is not None:
+        return replace(result, unfinished=result.unfinished or pause)
     begin_request = request.to_worker(begin=True, all=result.delayed_by_client == 0)  # only such ones stay delayed
     workers, answers = await send_to_workers(queue, begin_request, ANSWER_TIMEOUT_SECONDS)
     if not workers:
@@ -158,6 +160,10 @@ async def retry_now(
         _, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
         result = replace(result, account=sum_accounts(answers, last_answers.find_missing(answers)))
     return result
+
+
+def _describe_pause(account: RetryAccount) -> str | None:
+    return f"the client is {account.pause}; nothing is attempted before: notifier resume" if account.pause else None
 
 
 async def _count_pending(waiting: WaitingDeliveries, request: RetryRequest, options: RepairOptions) -> RetryResult:

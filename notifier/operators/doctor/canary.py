@@ -5,9 +5,9 @@ Nothing is queued, retried or counted, and no session ends.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from notifier.delivery.ports import CanaryChannel, Channel, Transport
+from notifier.delivery.ports import CanaryChannel, Channel, NoPauses, Pauses, Transport
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.delivery import Delivery
@@ -34,6 +34,7 @@ class CanaryTools:
     transport: Transport
     new_id: Callable[[], str]
     risk_accepted: bool = False
+    pauses: Pauses = field(default_factory=NoPauses)
 
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
@@ -49,7 +50,15 @@ def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) ->
 
 
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
-    """Send a canary to the client. Return the finding that explains its answer, or why there was none."""
+    """Send a canary to the client, also if it is paused. Return the findings that explain its answer, and the pause."""
+    findings = await _send(client, tools)
+    if (pause := tools.pauses.in_force.get(client.key)) is not None:
+        advice = "only the canary was sent: its logouts wait; notifier resume ends the pause"
+        findings.append(warning(Area.CANARY, client.client_id, f"is {pause.text}", advice))
+    return findings
+
+
+async def _send(client: Client, tools: CanaryTools) -> list[Finding]:
     name = client.client_id
     if client.channel is not None and client.channel.canary_risk and not tools.risk_accepted:
         advice = f"if that is acceptable: notifier doctor --canary {name} --yes"

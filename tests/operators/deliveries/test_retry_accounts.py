@@ -18,6 +18,7 @@ from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.telemetry.observers import Observers
 from tests.contract.dead_letter_samples import course
 from tests.contract.test_waiting import delayed, delivery
+from tests.delivery.test_operator_pauses import pause
 from tests.delivery.worker_harness import ISS, WorkerHarness, answers, client, running
 from tests.support.outcome_facts import delivered
 
@@ -30,7 +31,7 @@ async def test_delivery_that_is_due_soon_is_awaited_while_its_client_is_well(*, 
             await harness.prove("shop")
         harness.receivers.behaviours["shop"] = answers(503)
         await harness.acked(harness.event("shop"))
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, Observers())
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, Observers(), harness.pauses)
         query = RetryRequest(key=(ISS, "shop"), who="sre").to_worker()
         assert harness.worker.scheduler.deferrals.is_blocked((ISS, "shop")) is not proven
         assert (await accounts.act(query))["busy"] is proven
@@ -42,7 +43,7 @@ async def test_two_retries_of_one_client_have_separate_accounts() -> None:
     """Such as a command beside the console: the second one does not reset the first."""
     async with running(WorkerHarness(client("shop"))) as harness:
         observers = Observers()
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, observers)
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, observers, harness.pauses)
         first, second = (RetryRequest(key=SHOP, who=who) for who in ("sre", "console"))
         await accounts.act(first.to_worker(follow=True))
         observers.observe(delivered(delivery("d0", SHOP)))
@@ -104,7 +105,7 @@ async def test_each_counted_delivery_is_in_the_account(tmp_path: Path, events: E
     await queue.open()
     await delayed(queue, *(delivery(id_, SHOP) for id_ in ("d0", "d1", "d2")))
     async with running(WorkerHarness(client("shop"))) as harness:
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, queue.observers)
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, queue.observers, harness.pauses)
 
         async def act(request: WorkerRequest) -> Members:
             return {**await accounts.act(request), "busy": False}  # the deliveries are in another queue
@@ -115,3 +116,16 @@ async def test_each_counted_delivery_is_in_the_account(tmp_path: Path, events: E
     await queue.close()
     members = result.document()
     assert [members[name] for name in ("waited", "delivered", "waiting", "unknown")] == [3, 3 - unknown, 0, unknown]
+
+
+async def test_retry_of_a_paused_client_attempts_nothing() -> None:
+    """Its account names the pause, for the command."""
+    async with running(WorkerHarness(client("shop"))) as harness:
+        harness.receivers.behaviours["shop"] = answers(503)
+        await harness.acked(harness.event("shop"))
+        count = len(harness.notified())
+        harness.pauses.in_force = {SHOP: pause()}
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, Observers(), harness.pauses)
+        answer = await accounts.act(RetryRequest(key=SHOP, who="sre").to_worker(begin=True))
+        await harness.settled()
+        assert (answer["pause"].startswith("paused by alice"), len(harness.notified())) == (True, count)

@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
+from notifier.delivery.ports import NoPauses
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
 from notifier.model.delivery import Delivery
 from notifier.model.outcome import DeadReason, HttpResponse, Outcome, TransportFailure, TransportResult, to_outcome
+from notifier.model.record import copy_record
 from notifier.model.request import PreparedRequest, Request, RequestExtras
 from notifier.operators.doctor.canary import CanaryTools, send_canary
 from notifier.operators.doctor.doctor import Finding, Severity
+from tests.delivery.test_operator_pauses import pause
 
 CHANNEL = ClientChannel(kind="pigeon", uri="https://x.example.com/pigeon", member="notifier.channel.pigeon.uri")
 
@@ -116,3 +119,17 @@ async def test_channel_has_another_request_for_canaries() -> None:
     finding = await send(WingedPigeon(), transport)
     assert (finding.level, finding.text) == (Severity.FAILED, "nothing can be sent: it flew away")
     assert not transport.requests
+
+
+async def test_canary_of_a_paused_client_is_sent() -> None:
+    """Its answer names the pause, since the client's logouts wait nevertheless."""
+    channel, transport, pauses = Pigeon(), Transport(), NoPauses()
+    client = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri=None, channel=CHANNEL)
+    pauses.in_force = {client.key: copy_record(pause(), iss=client.iss)}
+    tools = CanaryTools(channels={"pigeon": channel}, transport=transport, new_id=lambda: "f00d", pauses=pauses)
+    answer, found = await send_canary(client, tools)
+    assert (len(transport.requests), answer.level, found.text.startswith("is paused by alice")) == (
+        1,
+        Severity.OK,
+        True,
+    )
