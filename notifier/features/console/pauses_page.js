@@ -2,7 +2,7 @@
 // the number of deliveries that expire is counted in the queues.
 import { ClientName, ListingTime, LoadingNote } from "./parts.js";
 import { Clock, SafeText, Until, html, now, number } from "./text.js";
-import { PauseButtons, rowOf } from "./pauses.js";
+import { ResumeButton, rowOf } from "./pauses.js";
 import { Table } from "./tables.js";
 import { api } from "./api.js";
 import { loadPage } from "./following.js";
@@ -28,14 +28,14 @@ const COLUMNS = [
   { head: "Client", wide: true, cell: (pause) => html`<${ClientName} client=${pause} />` },
   { head: "Who", cell: (pause) => html`<${SafeText} text=${pause.who} limit=${40} middle />` },
   { head: "Reason", say: true, cell: (pause) => html`<${SafeText} text=${pause.reason} limit=${200} />` },
-  { head: "Since", cell: (pause) => html`<${Clock} at=${pause.since} />` },
 ];
 const IN_FORCE = [
   { head: "Until", cell: (pause) => html`<${Clock} at=${pause.until} withDate /> <span class="dim"><${Until} at=${pause.until} /></span>` },
   { head: "Expire before", num: true, cell: ({ expiring }) => (expiring === null ? "unknown" : number(expiring)) },
-  { label: "Actions", act: true, cell: (pause) => html`<${PauseButtons} client=${rowOf(pause)} />` },
+  { label: "Actions", act: true, cell: (pause) => html`<${ResumeButton} client=${rowOf(pause)} />` },
 ];
 const ENDED = [
-  { head: "Ended", cell: (pause) => html`<${Clock} at=${pause.ended_at} />` },
+  { head: "Since", cell: (pause) => html`<${Clock} at=${pause.since} withDate />` },
+  { head: "Ended", cell: (pause) => html`<${Clock} at=${pause.ended_at} withDate />` },
   { head: "By", cell: (pause) => (pause.ended_by ? html`<${SafeText} text=${pause.ended_by} limit=${40} middle />` : "its end") },
 ];
