@@ -17,7 +17,7 @@ WIDTH = 1260
 
 
 async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> None:
-    """A client is down, in light and dark; its page; and the preview of its repair."""
+    """A client is down, in light and dark; its page; a pause and the list of pauses; and the preview of its repair."""
     page, messages = await new_page(), asyncio.Queue[str]()
 
     async def until_reported(words: str) -> None:
@@ -43,6 +43,19 @@ async def test_pictures_of_the_console(new_page: NewPage, tmp_path: Path) -> Non
         await page.evaluate(f"location.hash = {CLIENT!r}")
         await expect(page.get_by_role("main")).to_contain_text("Unreachable since")
         await picture("client", 560)
+        await page.get_by_role("button", name="Pause …").click()
+        await page.get_by_role("dialog").get_by_label("Reason").fill("database upgrade, see OPS-17")
+        await picture("pause", 440)
+        await page.get_by_role("button", name="Pause it").click()
+        await page.keyboard.press("Escape")
+        await page.evaluate("location.hash = '#/pauses'")
+        await expect(page.get_by_role("main")).to_contain_text("database upgrade")
+        await picture("pauses", 440)
+        await page.get_by_role("button", name=f"Resume {FAILING_CLIENT} …").click()
+        await page.get_by_role("button", name="Resume it").click()
+        await expect(page.get_by_role("dialog")).to_contain_text("It is resumed.")
+        await page.keyboard.press("Escape")
+        await page.evaluate(f"location.hash = {CLIENT!r}")
         await until_reported("works again")
         await page.get_by_role("button", name="Resolved …").click()
         await expect(page.get_by_role("dialog")).to_contain_text("replayed")

@@ -9,6 +9,7 @@ import { Frame, GO, showKeyboard } from "./frame.js";
 import { Keys, loadKeys } from "./keys_page.js";
 import { Live, loadLive } from "./live_page.js";
 import { Overview } from "./overview_page.js";
+import { Pauses, loadPauses } from "./pauses_page.js";
 import { SafeText, html } from "./text.js";
 import { Waiting, loadWaiting, refreshWaiting } from "./waiting_page.js";
 import { applyAddress } from "./addresses.js";
@@ -32,6 +33,7 @@ const PAGES = {
   client: { title: "Client", view: Client, load: loadClient, every: 2000, again: refreshClient, fresh: true, heading: clientHeading },
   dead: { title: "Dead letters", nav: true, view: DeadLetters, load: loadDeadLetters, again: refreshLetters },
   waiting: { title: "Pending", nav: true, view: Waiting, load: loadWaiting, again: refreshWaiting },
+  pauses: { title: "Pauses", nav: true, view: Pauses, load: loadPauses, again: loadPage },
   find: { title: "Find a logout", nav: true, view: Find, load: loadFind, fresh: true },
   live: { title: "Live", nav: true, view: Live, load: loadLive, every: 1000, fresh: true },
   keys: { title: "Keys and registry", nav: true, view: Keys, load: loadKeys, every: 10_000 },

@@ -3,6 +3,7 @@ import { Ago, Clock, SafeText, Until, formatAge, formatTime, counted, html, form
 import { Answer, LoadingNote, StateChip, EventLink, clientKey } from "./parts.js";
 import { CanaryButton } from "./canary.js";
 import { KINDS } from "./words.js";
+import { PauseButtons, PauseText } from "./pauses.js";
 import { ResolvedButton } from "./resolved.js";
 import { Plot } from "./plot.js";
 import { Retry, retry, retryOf } from "./retries.js";
@@ -28,6 +29,8 @@ function describeClient({ client: c, left_out: leftOut }) {
   if (leftOut && !c.registered) return ["warn", `Left out of the registry: ${leftOut}`, pending];
   if (!c.registered) return ["warn", "This client is not registered.", pending];
   switch (c.state) {
+    case "paused":
+      return ["warn", html`Paused: <${PauseText} client=${c} />`, `${pending} ${next}`];
     case "rests":
     case "tried":
       return ["bad", `Unreachable${since}.`, `${duration}${next} ${pending}`];
@@ -71,7 +74,7 @@ export function Client({ data }) {
   const leader = c.follows && html` · an address of <${SafeText} text=${c.follows} limit=${80} />`;
   return html`<p class="sub"><a href="#/clients">Clients</a> › ${name}<${SafeText} text=${c.iss} className="dim" />${leader}</p>
     <section class="band big ${tone}">
-      <div><b aria-live="polite"><${SafeText} text=${head} limit=${300} /></b> <span>${tail}</span>
+      <div><b aria-live="polite">${typeof head === "string" ? html`<${SafeText} text=${head} limit=${300} />` : head}</b> <span>${tail}</span>
         ${c.state !== "well" && c.reason && html`<p><${Answer} row=${c} /></p>`}</div>
       <${ClientActions} client=${c} /></section>
     ${troubles.length > 0 && html`<${Troubles} troubles=${troubles} workers=${state.service.workers} />`}
@@ -131,6 +134,7 @@ export function refreshClient() {
 const ClientActions = ({ client }) => html`<div class="ways">
   ${client.registered && html`<${Retry} client=${client} /><${ResolvedButton} client=${client} />
     <${CanaryButton} client=${client} />`}
+  <${PauseButtons} client=${client} />
   <a class="button" href=${pageAddress("waiting", { client_id: client.client_id, iss: client.iss })}>Pending</a>
   <a class="button" href=${pageAddress("dead", { client_id: client.client_id, iss: client.iss })}>Dead letters${
     dead.key === clientKey(client) && dead.count !== undefined && html`${" "}<b>${number(dead.count)}</b>`}</a></div>`;
@@ -170,12 +174,12 @@ const VALUES = [
   { head: "From", wide: true, cell: (row) => html`<${SafeText} text=${row.from} limit=${60} className="dim" />` },
 ];
 
-/** Shows the lines that pause or resume the client in the registry's file, since the console does not edit clients. */
+/** Shows the lines that pause or resume the client in the registry's file, which the console does not edit. */
 function PauseInstructions({ client }) {
   const lines = `- client_id: ${quoteJson(client.client_id)}\n  issuer: ${quoteJson(client.iss)}\n  notifier: {paused: true}`;
   const [head, what] = client.paused
-    ? ["Resume it", "Remove the last line from its entry in the clients file"]
-    : ["Pause it",
+    ? ["Resume it in the registry", "Remove the last line from its entry in the clients file"]
+    : ["Pause it in the registry",
       "Add the last line to its entry in the clients file. If the file has no entry for it, add all these lines"];
   return html`<details><summary>${head}</summary>
     <p>${what}. Then reload all workers: <code>notifier reload -c notifier.yaml</code>. While the client is paused, its

@@ -9,7 +9,7 @@ import { state } from "./state.js";
 
 const ROWS = 50;
 const STATES = [["", "all"], ["troubled", "with problems"], ["rests", "unreachable"], ["tried", "probing"],
-  ["hangs", "unresponsive"], ["fails", "failing"], ["put_off", "deferred"], ["well", "healthy"]];
+  ["hangs", "unresponsive"], ["fails", "failing"], ["put_off", "deferred"], ["paused", "paused"], ["well", "healthy"]];
 const ORDERS = [["", "severity"], ["name", "name"], ["waits", "pending"]];
 
 const COLUMNS = [

@@ -2,6 +2,7 @@
 import { Canary } from "./canary.js";
 import { Dialog, Explained, openDialog, newId } from "./dialogs.js";
 import { DeadLetter } from "./dead_letter.js";
+import { PauseDialog } from "./pauses.js";
 import { ResolvedDialog } from "./resolved.js";
 import { Repair } from "./repairs.js";
 import { SafeText, formatTime, counted, html, number } from "./text.js";
@@ -19,10 +20,10 @@ const MAX_EXACT_COUNT = 9999; // above it numbers are in thousands
 
 /** Keyboard shortcuts: `g`, then one of these. */
 export const GO = {
-  o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", x: "doctor", a: "acts",
+  o: "overview", c: "clients", d: "dead", w: "waiting", f: "find", l: "live", k: "keys", p: "pauses", x: "doctor", a: "acts",
 };
 
-const DIALOGS = { explain: Explained, keyboard: Keyboard, letter: DeadLetter, repair: Repair, resolved: ResolvedDialog, canary: Canary };
+const DIALOGS = { explain: Explained, keyboard: Keyboard, letter: DeadLetter, repair: Repair, resolved: ResolvedDialog, canary: Canary, pause: PauseDialog };
 
 export function Frame() {
   if (!state.me) return html`<${SignIn} />`;

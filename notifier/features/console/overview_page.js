@@ -4,6 +4,7 @@ import { LoadingNote, ClientName, ClientReason, ClientState, clientKey, troubled
 import { MILD, TROUBLES } from "./words.js";
 import { Plot } from "./plot.js";
 import { ReadSources } from "./sources.js";
+import { ResumeButton } from "./pauses.js";
 import { Retry, retryOf } from "./retries.js";
 import { Table, holdRows, keepRowOrder } from "./tables.js";
 import { explain } from "./dialogs.js";
@@ -56,6 +57,7 @@ function describeService(service) {
     states.hangs && `${counted(states.hangs, "client")} ${are(states.hangs)} unresponsive`,
     states.fails && `${counted(states.fails, "client")} ${are(states.fails)} failing`,
     states.put_off && `${counted(states.put_off, "client")} ${are(states.put_off)} deferred`,
+    states.paused && `${counted(states.paused, "client")} ${are(states.paused)} paused`,
     problemCount && counted(problemCount, "problem"),
   ].filter(Boolean);
   const tone = unreachable || states.hangs || severe ? "bad" : "warn";
@@ -171,7 +173,7 @@ export const CLIENT_COLUMNS = [
   { head: "Last answer", say: true, cell: (c) => html`<${ClientReason} client=${c} />` },
   { head: "Pending", num: true, cell: (c) => html`<${PendingCount} value=${c.waits} />` },
 ];
-const isTried = (c) => c.waits > 0 || c.circuit !== "closed";
+const isTried = (c) => c.waits > 0 || c.circuit !== "closed" || c.paused_until;
 export const NEXT_ATTEMPT = { head: "Next", cell: (c) => html`<${Until} at=${isTried(c) ? c.next_attempt : null} />` };
 
 const EXPIRES = { head: "Expires", cell: (c) => html`<${Until} at=${c.waits ? c.expires : null} />` };
@@ -188,18 +190,19 @@ export function PendingCount({ value }) {
 export const Count = ({ value }) => (value ? number(value) : html`<span class="dim">0</span>`);
 const stateOf = (c) => (c.state === "well" && c.tried === false ? "untried" : c.state);
 const canRetry = (c) => (c.waits > 0 || retryOf(c)) && c.waits_for !== "unknown"; // a pressed button stays
-const RETRY = { label: "Actions", act: true, cell: (c) => canRetry(c) && html`<${Retry} client=${c} />` };
+const ACTIONS = { label: "Actions", act: true, cell: (c) =>
+  c.paused_until ? html`<${ResumeButton} client=${c} />` : canRetry(c) && html`<${Retry} client=${c} />` };
 
 function TroubledClients({ service }) {
   const { clients, states } = service;
-  const failing = failingOf(service) + states.put_off;
+  const failing = failingOf(service) + states.put_off + states.paused;
   const whole = clients.length === failing; // then a client that left the list is well
   const rows = keepRowOrder(clients, clientKey).map((row) => (row.gone && whole ? { ...row, state: "well", waits: 0 } : row));
   const unmet = service.waits.all - service.waits.known;
   return html`<section ...${holdRows}><h2>Clients that do not receive logouts
       ${failing > clients.length && html`${" "}<a class="more" href="#/clients?state=troubled">all ${number(failing)}</a>`}</h2>
     <${Table} caption="Clients with problems" keyOf=${clientKey} rows=${rows}
-      columns=${[...CLIENT_COLUMNS, NEXT_ATTEMPT, EXPIRES, RETRY]} empty=${noneInTrouble(service)} />
+      columns=${[...CLIENT_COLUMNS, NEXT_ATTEMPT, EXPIRES, ACTIONS]} empty=${noneInTrouble(service)} />
     ${unmet > MAX_UNRECORDED && html`<p class="dim note">${number(unmet)} more are pending for clients without an attempt since the workers
       started: see <a href="#/waiting">Pending</a>.</p>`}
     ${service.clients_left_out > 0 && html`<p class="dim note">More clients are in trouble: the workers have omitted

@@ -1,6 +1,6 @@
 // Components of several pages.
 import { explain } from "./dialogs.js";
-import { SafeText, formatAge, host, html, toPlainText } from "./text.js";
+import { Clock, SafeText, formatAge, host, html, toPlainText } from "./text.js";
 import { STATES } from "./words.js";
 import { changeQuery, pageAddress } from "./addresses.js";
 import { issuerCount } from "./api.js";
@@ -59,9 +59,10 @@ export function Answer({ row }) {
     ${row.text && html`${" "}<${Quote} text=${row.text} />`}</span>`;
 }
 
-/** A client's state. Of a deferred client also the cause, since its last answer does not have it. */
+/** A client's state. Of a deferred client also the cause, since its last answer does not have it; of a pause its end. */
 export const ClientState = ({ client, name = client.state }) => html`<${StateChip} state=${name} />
-  ${name === "put_off" && client.waits_for && html`${" "}<${RunbookLink} name=${client.waits_for} />`}`;
+  ${name === "put_off" && client.waits_for && html`${" "}<${RunbookLink} name=${client.waits_for} />`}
+  ${name === "paused" && html`${" "}<span class="dim">until <${Clock} at=${client.paused_until} /></span>`}`;
 
 /** A client's last answer, if it is not well. */
 export function ClientReason({ client }) {

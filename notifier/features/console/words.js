@@ -6,6 +6,7 @@ export const STATES = {
   tried: ["probing", "bad", "It was unreachable. An attempt is in progress to find out whether it has recovered."],
   hangs: ["unresponsive", "bad", "An attempt is in progress and has had no answer for over a second."],
   fails: ["failing", "warn", "Its last attempt failed. New deliveries are still attempted."],
+  paused: ["paused", "warn", "An operator has paused it. Its deliveries wait until the pause ends."],
   put_off: ["deferred", "warn", "Its deliveries wait without an attempt. See the cause."],
   untried: ["not tried", "", "No worker has sent it a delivery since the workers started."],
   well: ["healthy", "good", "Its last attempt succeeded, or none was needed."],

@@ -40,6 +40,23 @@ async def views(window: Window) -> AsyncIterator[str]:
     yield "client"
     await page.locator("summary").click()
     yield "paused lines"
+    await page.get_by_role("button", name="Pause …").click()
+    await window.dialog.get_by_label("For").select_option("until …")
+    yield "Pause …"
+    await window.dialog.get_by_label("For").select_option("1h")
+    await window.dialog.get_by_label("Reason").fill("deploy")
+    await window.dialog.get_by_role("button", name="Pause it").click()
+    await expect(window.dialog).to_contain_text("applied this")
+    yield "paused"
+    await page.keyboard.press("Escape")
+    await window.go("pauses")
+    yield "pauses with rows"
+    await page.get_by_role("button", name="Resume shop …").click()
+    yield "Resume …"
+    await window.dialog.get_by_role("button", name="Resume it").click()
+    await expect(window.dialog).to_contain_text("applied this")
+    await page.keyboard.press("Escape")
+    await window.go(CLIENT)
     for name in ("Resolved …", "Canary …"):
         await page.get_by_role("button", name=name).click()
         await expect(window.dialog.locator("[role=status]")).to_have_count(0)

@@ -125,6 +125,15 @@ async def test_dialogs(service: Service, new_window: NewWindow, tmp_path: Path) 
         await dialog.get_by_role("button", name="Replay 3 dead letters").click()
         await expect(dialog.get_by_text("It has ended.")).to_be_visible()
         await look_at_dialog(window, tmp_path, "ended")
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Pause …").click()
+        await dialog.get_by_label("Reason").fill(200 * "x")
+        await look_at_dialog(window, tmp_path, "pause")
+        await dialog.get_by_role("button", name="Pause it").click()
+        await expect(dialog).to_contain_text("applied this")
+        await look_at_dialog(window, tmp_path, "paused")
+        await page.keyboard.press("Escape")
+        await look(window, tmp_path, "paused", {"pauses": "pauses", "client": f"client?{at}", "overview": "overview"})
 
 
 async def test_no_data(service: Service, new_window: NewWindow, tmp_path: Path) -> None:

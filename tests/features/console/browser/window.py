@@ -8,7 +8,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browsers.debian_browsers import Browsers
 
-PAGES = ("overview", "clients", "dead", "waiting", "find", "live", "keys", "doctor", "acts")
+PAGES = ("overview", "clients", "dead", "waiting", "find", "live", "keys", "pauses", "doctor", "acts")
 WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
