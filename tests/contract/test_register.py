@@ -28,7 +28,7 @@ async def test_new_register_is_empty(place: Place) -> None:
 
 
 async def test_change_is_read_by_others(place: Place) -> None:
-    """By an open queue, by a closed one, and by one that opens later."""
+    """By an open queue, a closed queue, and a queue that opens later."""
     first = await place.open()
     changed = await pause(first.register, "shop")
     read = [await queue.register.read() for queue in (first, place.closed(), await place.open())]

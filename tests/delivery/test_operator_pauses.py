@@ -1,4 +1,4 @@
-"""A client that an operator has paused: what is admitted, what waits in memory, and what a suspended worker does."""
+"""A client that an operator has paused: admission, deliveries in memory, and a suspended worker."""
 
 import math
 

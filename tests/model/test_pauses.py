@@ -125,7 +125,7 @@ def test_newer_document_is_not_merged() -> None:
 
 
 def test_lost_document_is_restored_with_the_changes_since() -> None:
-    """What somebody changed in the empty document after the loss is kept, and the version is the highest."""
+    """Changes of the empty document after the loss are kept, and the version is the highest."""
     own = resume_client(paused(pause(), pause("crm", id_="b")), (ISS, "crm"), "bob", 150.0)
     stored = paused(pause("wiki", id_="c"))
     merged = merge_documents(stored, own)

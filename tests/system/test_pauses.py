@@ -88,7 +88,7 @@ async def test_client_is_paused_and_resumed(place: tuple[str, str], tmp_path: Pa
 
 
 async def test_pause_holds_through_a_restart_and_ends_without_a_worker(place: tuple[str, str], tmp_path: Path) -> None:
-    """A worker that starts during the pause calls nobody; one that starts after its end delivers."""
+    """A worker that starts during the pause calls no client; a worker that starts after its end delivers."""
     async with Clients() as clients:
         site = site_of(tmp_path, clients, place)
         async with replying_worker(site) as running:
@@ -122,7 +122,7 @@ async def test_pause_without_a_worker_holds(place: tuple[str, str], tmp_path: Pa
 
 
 async def test_pause_ends_by_itself(place: tuple[str, str], tmp_path: Path) -> None:
-    """The worker releases what waits within seconds, not after the 512 s of a deferral."""
+    """The worker releases the deliveries within seconds, not after the 512 s of a deferral."""
     async with Clients() as clients:
         site = site_of(tmp_path, clients, place)
         async with replying_worker(site) as running:
@@ -211,7 +211,7 @@ async def test_frozen_worker_calls_nobody_that_was_paused_meanwhile(amqp_url: st
 
 @pytest.mark.full
 async def test_no_worker_calls_a_paused_client(amqp_url: str, prefix: str, tmp_path: Path) -> None:
-    """Three workers under a flow of events; one is killed during the pause, and another starts instead."""
+    """Under a flow of events, with three workers, of which one is killed and replaced during the pause."""
     async with Clients() as clients, AsyncExitStack() as stack:
         site = site_of(tmp_path, clients, (amqp_url, prefix))
         workers = [await stack.enter_async_context(replying_worker(site)) for _ in range(3)]

@@ -73,7 +73,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def events() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Return what was logged since."""
+    """Return the log lines since."""
     with capture_logs() as logs:
         yield lambda: [dict(line) for line in logs]
 
@@ -185,7 +185,7 @@ async def test_pause_by_a_wrong_clock_is_bounded(stored: Stored) -> None:
 
 
 async def test_older_document_changes_nothing(stored: Stored) -> None:
-    """Such as one that a purge and a command left, until it is restored."""
+    """Such as after a purge and a command, until it is restored."""
     stored.pause()
     watch = stored.watch()
     await watch.start()
