@@ -1,4 +1,4 @@
-"""A client is paused and resumed: the dialogs, the list, what others see, and the audit log."""
+"""A client is paused and resumed: the dialogs, the list, the pages of others, and the audit log."""
 
 import re
 
