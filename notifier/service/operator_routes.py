@@ -19,9 +19,9 @@ from notifier.operators.deliveries.job_routes import JobRoutes
 from notifier.operators.deliveries.jobs import Jobs
 from notifier.operators.deliveries.message_index import MessageIndexes
 from notifier.operators.deliveries.message_requests import RouteDependencies
+from notifier.operators.deliveries.pause_routes import PauseRoutes
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
-from notifier.operators.status.pause_routes import PauseRoutes
 from notifier.operators.status.pause_watch import PauseWatch
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.service_status import ServiceStatus

@@ -20,7 +20,7 @@ from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import permits_issuer
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
-from notifier.operators.status.pause_request import (
+from notifier.operators.deliveries.pause_request import (
     ask_workers,
     check_reason,
     count_expiring,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from notifier.operators.status.pause_command import ClientOption, IssuerOption, end_with_result, find_client
-from notifier.operators.status.pause_request import PauseResult, describe_source, list_followers, request_resume
+from notifier.operators.deliveries.pause_command import ClientOption, IssuerOption, end_with_result, find_client
+from notifier.operators.deliveries.pause_request import PauseResult, describe_source, list_followers, request_resume
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.queue_access import run_on_queue
 from notifier.queues.passes import RepairOptions

@@ -15,8 +15,7 @@ from notifier.model.pauses import Pause
 from notifier.model.printable import counted, printable
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.retry_command import find_issuer
-from notifier.operators.status.pause_request import (
+from notifier.operators.deliveries.pause_request import (
     MAX_CLOCK_DIFFERENCE_SECONDS,
     PauseResult,
     check_reason,
@@ -25,6 +24,7 @@ from notifier.operators.status.pause_request import (
     read_end,
     request_pause,
 )
+from notifier.operators.deliveries.retry_command import find_issuer
 from notifier.operators.status.pause_watch import max_paused_of
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.known_registry import end_if_unknown, load_known_registry

@@ -8,8 +8,8 @@ from notifier.model.moment import format_moment_for_people
 from notifier.model.pauses import PauseDocument, expire, in_force
 from notifier.model.printable import printable
 from notifier.model.registry import Registry
-from notifier.operators.status.pause_command import list_worker_lines
-from notifier.operators.status.pause_request import PauseResult, ask_workers, count_expiring, pause_document
+from notifier.operators.deliveries.pause_command import list_worker_lines
+from notifier.operators.deliveries.pause_request import PauseResult, ask_workers, count_expiring, pause_document
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.known_registry import load_known_registry
 from notifier.operators.terminal.output import say, say_json
