@@ -21,7 +21,9 @@ MAX_LATE_FACTOR = 8 / 7  # with rounding up, a wait in queues takes at most this
 MIN_EARLY_FACTOR = 7 / 8  # with rounding down, a wait in queues takes at least this multiple of the seconds
 MAX_DEFERRAL_SECONDS = 65_536
 _ROUNDING_ERROR_SECONDS = 1e-3  # tolerated in computed moments: 64 s must not become 65
-_PUBLISH_SECONDS = 0.01  # from the decision to wait to the publish: 512 s must not become 511
+# From the decision to wait to the publish: 512 s must not become 511, which are three delay queues. A busy machine
+# takes longer, so a long wait may last longer by this share, by half a second at most.
+_PUBLISH_SECONDS, _PUBLISH_SHARE, _MAX_PUBLISH_SECONDS = 0.01, 1 / 1024, 0.5
 
 
 def compute_backoff(policy: RetryPolicy, failures: int, jitter: Jitter) -> float:
@@ -36,9 +38,11 @@ def compute_backoff(policy: RetryPolicy, failures: int, jitter: Jitter) -> float
 
 def whole_seconds(seconds: float, rounding: Rounding) -> int:
     """Return the seconds rounded to a whole number, at least one."""
-    return max(
-        1, int(seconds + _PUBLISH_SECONDS) if rounding == "down" else math.ceil(seconds - _ROUNDING_ERROR_SECONDS)
-    )
+    if rounding == "up":
+        return max(1, math.ceil(seconds - _ROUNDING_ERROR_SECONDS))
+    if (share := seconds * _PUBLISH_SHARE) < _PUBLISH_SECONDS:
+        return max(1, int(seconds + _PUBLISH_SECONDS))
+    return int(seconds + min(share, _MAX_PUBLISH_SECONDS))
 
 
 def deferral_wait(seconds: float, rounding: Rounding = "down") -> int:
