@@ -149,9 +149,14 @@ export class OutboxFolder {
     return this.next
   }
 
-  /** Mark the folder lost if it does not exist any more. */
+  /** Mark the folder lost if it does not exist any more, or was replaced by another. */
   async markLostIfMissing () {
-    await lstat(this.path).catch((error) => { if (codeOf(error) === 'ENOENT') this.#markLost() })
+    try {
+      const [found, own] = await Promise.all([lstat(this.path), this.handle.stat()])
+      if (found.dev !== own.dev || found.ino !== own.ino) this.#markLost()
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') this.#markLost()
+    }
   }
 
   /** Release the folder: other processes take over its events. */

@@ -43,13 +43,16 @@ async function placeOf (t, folder) {
 
 const never = (name, error) => assert.fail(`${name}: ${error}`)
 
-test('a file that is missing does not make the folder lost; a folder that is missing does', async (t) => {
-  const place = await placeOf(t, folderOf(t))
-  await assert.rejects(place.rename('1-events.pending', '1-events.json'), { code: 'ENOENT' })
-  assert.equal(place.lost, false)
-  renameSync(place.path, `${place.path}-moved`)
-  await assert.rejects(place.rename('1-events.pending', '1-events.json'), { code: 'ENOENT' })
-  assert.equal(place.lost, true)
+test('a file that is missing does not make the folder lost; a folder that is missing or replaced does', async (t) => {
+  for (const replaced of [false, true]) {
+    const place = await placeOf(t, folderOf(t))
+    await assert.rejects(place.rename('1-events.pending', '1-events.json'), { code: 'ENOENT' })
+    assert.equal(place.lost, false)
+    renameSync(place.path, `${place.path}-moved`)
+    if (replaced) mkdirSync(place.path)
+    await assert.rejects(place.rename('1-events.pending', '1-events.json'), { code: 'ENOENT' })
+    assert.equal(place.lost, true)
+  }
 })
 
 test('a process that was killed with a full outbox: its events come at the next start, in their order', async (t) => {
