@@ -142,7 +142,8 @@ class DeliveryPipeline:
             delivery = copy_record(delivery, progress=delivery.progress.after_take(now))
         verdict: Verdict | None = None
         pause = pauses.in_force.get(client.key) if pauses.in_force and client is not None else None
-        self._has_old_pauses = self._has_old_pauses or now >= pauses.outdated_at
+        if now >= pauses.outdated_at:
+            self._has_old_pauses = True
         may_be_expired = delivery.progress.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or pause is not None or client is None or client.paused or client.logout_uri is None:
             verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now, pause)
@@ -166,7 +167,8 @@ class DeliveryPipeline:
         if admitted.wake_future is not None:
             if (defer := await admitted.wake_future) is not None:
                 return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
-            self._has_old_pauses = self._has_old_pauses or self._tools.clock() >= pauses.outdated_at
+            if self._tools.clock() >= pauses.outdated_at:
+                self._has_old_pauses = True
         try:
             if self._has_old_pauses:
                 await pauses.refresh()
@@ -228,10 +230,8 @@ async def attempt(admitted: AdmittedDelivery, tools: Tools) -> AttemptReport:
         success = LogoutDelivered(**members, propagation=propagation)
         return AttemptReport(before=delivery, after=delivery, outcome=outcome, signal=Signal.RESPONSIVE, fact=success)
     fact = Attempted(**members)
-    if outcome.reason is Reason.PROXY:
-        internal_fault: InternalFault | None = InternalFault(Cause.PROXY, outcome.text)
-    else:
-        internal_fault = channel.internal_fault(outcome, client)
+    is_proxy = outcome.reason is Reason.PROXY
+    internal_fault = InternalFault(Cause.PROXY, outcome.text) if is_proxy else channel.internal_fault(outcome, client)
     if internal_fault is None:
         return report_attempt(delivery, client, fact)
     if isinstance(outcome, Failed) and outcome.ended_early:

@@ -28,8 +28,8 @@ FileId: TypeAlias = tuple[int, int]
 """Device and inode of a file."""
 FileIds: TypeAlias = tuple[FileId | None, ...]
 """Of the queue file, its write-ahead log and its shared memory; None for one that does not exist."""
-FileSizes: TypeAlias = tuple[int, ...]
-"""Of the same files."""
+FileSizes: TypeAlias = list[int]
+"""Of the queue file and its write-ahead log."""
 
 
 def names_of(path: Path) -> Sequence[str]:
@@ -54,12 +54,12 @@ def _stat_file(name: str) -> os.stat_result | None:
 
 def file_ids_of(files: Iterable[os.stat_result | None]) -> FileIds:
     """Return the ids of the files."""
-    return tuple(None if each is None else (each.st_dev, each.st_ino) for each in files)
+    return tuple([None if each is None else (each.st_dev, each.st_ino) for each in files])
 
 
-def sizes_of(files: Iterable[os.stat_result | None]) -> FileSizes:
+def sizes_of(files: Sequence[os.stat_result | None]) -> FileSizes:
     """Return the sizes of the files in bytes; 0 for one that does not exist."""
-    return tuple(0 if each is None else each.st_size for each in files)
+    return [0 if each is None else each.st_size for each in files[:2]]
 
 
 class WorkerLock:

@@ -117,7 +117,8 @@ class Store:
         if problem is not None:
             self.reclaim()
             raise QueueUnavailable(problem)
-        self._sizes = check_sizes(self.database, self._path, self._sizes, sizes_of(found))
+        if (sizes := sizes_of(found)) != self._sizes:
+            self._sizes = check_sizes(self.database, self._path, self._sizes, sizes)
 
     def transaction(self) -> AbstractContextManager[None]:
         """Return a transaction: all changes inside become durable (fsync), or none."""

@@ -4,10 +4,9 @@
  *
  * The connection is destroyed if no confirm arrives within the publish limit. `close()` would wait for an unresponsive broker.
  */
-import { readFile } from 'node:fs/promises'
 import amqp from 'amqplib'
-import { PublishFailure, withTimeout } from './publish_failure.js'
-import { readSecret } from './secret.js'
+import { readSecret, readTlsFiles } from './connection_files.js'
+import { PublishFailure, toConnectFailure, withTimeout } from './publish_failure.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
 /** @typedef {{id: string, body: Buffer}} OutgoingEvent */
@@ -50,11 +49,11 @@ export class AmqpTransport {
     const { host, port } = /** @type {{host: string, port: number}} */ (address.hosts[this.next % address.hosts.length])
     const limit = Math.min(CONNECT_TIMEOUT_MS, limits.publish)
     const password = address.password ?? await readSecret(this.settings)
+    const tlsFiles = address.secure ? await readTlsFiles(tls) : {}
     try {
-      const [ca, cert, key] = await Promise.all([tls.caFile, tls.certificateFile, tls.keyFile].map((path) => path && readFile(path)))
       const connecting = amqp.connect(
         { protocol: address.scheme, hostname: host, port, username: address.user, password: password ?? '', vhost: encodeURIComponent(address.vhost), heartbeat: HEARTBEAT_SECONDS },
-        { timeout: limit, noDelay: true, clientProperties: { connection_name: 'notifier-oidc-provider' }, ...(ca && { ca }), ...(cert && { cert, key }) }
+        { timeout: limit, noDelay: true, clientProperties: { connection_name: 'notifier-oidc-provider' }, ...tlsFiles }
       )
       const connection = await withTimeout(connecting, limit + 1_000, 'the broker does not respond').catch((error) => {
         connecting.then(destroyConnection, () => {}) // a connection that opens after the timeout
@@ -180,7 +179,7 @@ function toFailure (error, exchange = '') {
   if (code === 403) return new PublishFailure('denied', 'the broker refuses the user: check its password, and its permission to write to the exchange')
   if (code === 530) return new PublishFailure('denied', 'the virtual host does not exist, or the user has no access to it')
   if (sent) return new PublishFailure('rejected', `the broker answered ${sent[0]}`)
-  if (typeof error.code === 'string') return new PublishFailure('unreachable', `the broker cannot be reached: ${error.code}`)
+  if (typeof error.code === 'string') return toConnectFailure('the broker', error.code)
   if (/TIMEDOUT/.test(error.message)) return new PublishFailure('timed_out', 'the broker does not respond')
   return new PublishFailure('disconnected', `the connection was lost: ${error.message}`)
 }

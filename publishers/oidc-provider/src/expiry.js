@@ -1,6 +1,6 @@
 /**
- * Publishes expired sessions. The library has no hook for them: each session is remembered at every save, and looked up after
- * it has expired.
+ * Publishes expired sessions, and contains the store that remembers sessions in Redis. The library has no hook for expired
+ * sessions: each session is remembered at every save, and looked up after it has expired.
  */
 import { describeError } from './publish_failure.js'
 
@@ -11,7 +11,7 @@ const BATCH_SIZE = 100
 const RETRY_SECONDS = 15 // the library keeps sessions for its `clockTolerance`
 const STORE_ROUNDING_SECONDS = 1 // `exp` is in whole seconds, so a store with expiry deletes a session up to this much later
 
-export class Expiry {
+export class ExpiredSessionPublisher {
   /**
    * @param {ExpiryStore} store @param {number} intervalMs
    * @param {(uid: string) => Promise<RememberedSession | undefined>} find The current session; throws if the store fails.
@@ -39,6 +39,7 @@ export class Expiry {
 
   stop () { clearInterval(this.timer) }
 
+  /** Publish the sessions that have expired. Does nothing while a former call runs. */
   async sweep () {
     if (this.sweeping) return
     this.sweeping = true

@@ -3,8 +3,8 @@
  *
  * The library calls `Session.prototype.destroy` when a session ends for all its clients, except by expiry. The hook stores the
  * event before the session is deleted. `Client.prototype.backchannelLogout`, which sends the library's own logout request, is
- * replaced to publish the sign-out of a single client. The hooks never throw into a request, and delay each call of the two
- * methods by at most the limit.
+ * replaced to publish the sign-out of a single client. The hooks throw no error of their own
+ * into a request. Each call of the two methods waits at most `limits.signOut` for its event to be stored.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { describeError, withTimeout } from './publish_failure.js'
@@ -23,13 +23,13 @@ export function readSids (authorizations) {
 export class SessionEndHooks {
   /**
    * @param {any} provider @param {import('./event_builder.js').EventBuilder} events @param {import('./outbox.js').Outbox} outbox
-   * @param {import('./session_lookup.js').SessionLookup} sessionLookup @param {number} limit @param {import('./logger.js').Logger} log
+   * @param {import('./pending_event_resolver.js').PendingEventResolver} resolver @param {number} limit @param {import('./logger.js').Logger} log
    */
-  constructor (provider, events, outbox, sessionLookup, limit, log) {
+  constructor (provider, events, outbox, resolver, limit, log) {
     this.provider = provider
     this.events = events
     this.outbox = outbox
-    this.sessionLookup = sessionLookup
+    this.resolver = resolver
     this.limit = limit
     this.log = log
     this.requests = new AsyncLocalStorage() // 8.x has no Provider.ctx
@@ -52,7 +52,7 @@ export class SessionEndHooks {
           this.#checkDiscovery(ctx)
         } finally {
           const early = this.#takeEarlyWrite(ctx)
-          if (early) this.#lookUpAfterWrite(early.writing) // `destroy` was not called in this request: the lookup decides about the event
+          if (early) this.#resolveAfterWrite(early.writing) // `destroy` was not called in this request: the lookup decides about the event
         }
       })
     })
@@ -69,13 +69,13 @@ export class SessionEndHooks {
     const hooks = this
     const { destroy } = prototype
     prototype.destroy = async function (/** @type {unknown[]} */ ...values) {
-      const writing = hooks.#startWrite(this)
+      const writing = hooks.#getOrStartWrite(this)
       if (writing) await hooks.#waitForWrite(writing)
       let result
       try {
         result = await destroy.apply(this, values)
       } catch (error) { // the session may or may not exist
-        if (writing) hooks.#lookUpAfterWrite(writing)
+        if (writing) hooks.#resolveAfterWrite(writing)
         throw error
       }
       writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.markReady(entry))))
@@ -99,7 +99,7 @@ export class SessionEndHooks {
   #startWriteBeforeDestroy (ctx) {
     const { session } = ctx.oidc
     if (this.earlyWrites.has(ctx) || !session || !this.seen.has(ctx)) return
-    const writing = this.#startWrite(session)
+    const writing = this.#getOrStartWrite(session)
     if (writing) this.earlyWrites.set(ctx, { session, fingerprint: sessionFingerprint(session), writing })
   }
 
@@ -110,12 +110,12 @@ export class SessionEndHooks {
     return early
   }
 
-  /** Start to store the event of a session that is about to end; undefined if there is no client to notify. @param {any} session @returns {Promise<OutboxEntry[]> | undefined} */
-  #startWrite (session) {
+  /** Return the write that `backchannelLogout` has started for this session, or start one; undefined if there is no client to notify. @param {any} session @returns {Promise<OutboxEntry[]> | undefined} */
+  #getOrStartWrite (session) {
     const ctx = this.#currentContext()
     const early = this.#takeEarlyWrite(ctx)
     if (early?.session === session && early?.fingerprint === sessionFingerprint(session)) return early.writing
-    if (early) this.#lookUpAfterWrite(early.writing)
+    if (early) this.#resolveAfterWrite(early.writing)
     const { uid, accountId } = session
     const sids = readSids(session.authorizations)
     if (!accountId || !Object.keys(sids).length) return undefined
@@ -124,10 +124,10 @@ export class SessionEndHooks {
   }
 
   /** Look up the session of these events once they are stored. @param {Promise<OutboxEntry[]>} writing */
-  #lookUpAfterWrite (writing) {
+  #resolveAfterWrite (writing) {
     writing.then((entries) => {
       for (const entry of entries) entry.destroyStartedAt = undefined
-      return this.sessionLookup.lookUpSessions()
+      return this.resolver.resolvePending()
     }).catch(() => {})
   }
 
@@ -151,7 +151,7 @@ export class SessionEndHooks {
   /** @param {Promise<unknown>} writing */
   async #waitForWrite (writing) {
     try {
-      await withTimeout(writing, this.limit, 'late')
+      await withTimeout(writing, this.limit, 'the event is not stored yet')
     } catch {
       this.log.limited('late', { level: 'error', event: 'sign_out_not_held_up', message: `an event was not written within ${this.limit} ms: the sign-out continued, and the event is written later. Check the outbox's disk and the client store` })
     }

@@ -3,12 +3,11 @@
  *
  * Uses node:https, because fetch needs another package to trust further certificate authorities.
  */
-import { readFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
-import { PublishFailure } from './publish_failure.js'
+import { PublishFailure, toConnectFailure } from './publish_failure.js'
 import { MAX_BODY_BYTES, RefusedError, toError } from './api_response.js'
-import { readSecret } from './secret.js'
+import { readSecret, readTlsFiles } from './connection_files.js'
 
 /** @typedef {import('./settings.js').Settings} Settings */
 /** @typedef {import('./amqp_transport.js').OutgoingEvent} OutgoingEvent */
@@ -53,13 +52,7 @@ export class HttpTransport {
   async #createAgent () {
     this.token = await readSecret(this.settings) ?? ''
     if (!this.secure) return new http.Agent({ keepAlive: true, maxSockets: 1 })
-    const { caFile, certificateFile, keyFile } = this.settings.tls
-    try {
-      const [ca, cert, key] = await Promise.all([caFile, certificateFile, keyFile].map((path) => path && readFile(path)))
-      return new https.Agent({ keepAlive: true, maxSockets: 1, ...(ca && { ca }), ...(cert && { cert, key }) })
-    } catch (error) {
-      throw new PublishFailure('unreachable', `a file of tls cannot be read: ${/** @type {NodeJS.ErrnoException} */ (error).code}`)
-    }
+    return new https.Agent({ keepAlive: true, maxSockets: 1, ...await readTlsFiles(this.settings.tls) })
   }
 
   /** @param {http.Agent} agent @param {OutgoingEvent} event @returns {Promise<void>} */
@@ -123,5 +116,5 @@ function parseRetryAfter (text) {
 function toFailure (error) {
   if (error instanceof PublishFailure) return error
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return new PublishFailure('disconnected', 'the API closed the connection')
-  return new PublishFailure('unreachable', `the API cannot be reached: ${error.code ?? error.message}`)
+  return toConnectFailure('the API', String(error.code ?? error.message))
 }

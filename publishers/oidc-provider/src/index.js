@@ -1,18 +1,18 @@
 /** Publishes the ended sessions of node-oidc-provider to notifier. `publishLogouts` starts a publisher and returns it. */
 import { AmqpTransport } from './amqp_transport.js'
 import { EventBuilder } from './event_builder.js'
-import { Expiry } from './expiry.js'
+import { ExpiredSessionPublisher } from './expiry.js'
 import { FAILURE_REASONS, withTimeout } from './publish_failure.js'
 import { SessionEndHooks, supportsBackchannelUris, readSids } from './hooks.js'
 import { HttpTransport } from './http_transport.js'
 import { PublishedKeys } from './published_keys.js'
 import { LanePublisher } from './lane_publisher.js'
 import { Logger } from './logger.js'
-import { MemoryExpiryStore } from './memory_expiry_store.js'
+import { JournaledExpiryStore } from './journaled_expiry_store.js'
 import { LANES } from './outbox_entry.js'
 import { Outbox } from './outbox.js'
 import { SettingsError, readSettings } from './settings.js'
-import { SessionLookup } from './session_lookup.js'
+import { PendingEventResolver } from './pending_event_resolver.js'
 
 export { SettingsError } from './settings.js'
 export { redisExpiry } from './expiry.js'
@@ -40,10 +40,10 @@ class LogoutPublisher {
   #outbox
   #lanes
   #hooks
-  #sessionLookup
-  /** @type {Expiry | undefined} */
+  #resolver
+  /** @type {ExpiredSessionPublisher | undefined} */
   #expiry
-  /** @type {MemoryExpiryStore | undefined} */
+  /** @type {JournaledExpiryStore | undefined} */
   #memory
   #settings
   /** @type {Promise<void>} */
@@ -65,9 +65,9 @@ class LogoutPublisher {
       if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // the adapter cannot look it up
       return withTimeout(provider.Session.findByUid(uid), LOOKUP_TIMEOUT_MS, 'the store does not respond')
     }
-    this.#sessionLookup = new SessionLookup(this.#outbox, findSessionByUid, log)
+    this.#resolver = new PendingEventResolver(this.#outbox, findSessionByUid, log)
     const events = new EventBuilder(provider, settings.metadata, log)
-    this.#hooks = new SessionEndHooks(provider, events, this.#outbox, this.#sessionLookup, settings.limits.signOut, log)
+    this.#hooks = new SessionEndHooks(provider, events, this.#outbox, this.#resolver, settings.limits.signOut, log)
     this.#hooks.install(new PublishedKeys(settings, log))
     if (settings.expiry) this.#watchExpiry(provider, settings.expiry, events, findSessionByUid, log)
     this.#starting = this.#start()
@@ -81,7 +81,7 @@ class LogoutPublisher {
   get waiting () { return this.#outbox.eventCount }
   get waitingInMemory () { return this.#outbox.inMemory }
   get oldest () {
-    const since = this.#outbox.oldestReadyAt
+    const since = this.#outbox.oldestReadyWrittenAt
     return since === undefined ? 0 : Math.max(0, (Date.now() - since) / 1_000)
   }
 
@@ -94,9 +94,9 @@ class LogoutPublisher {
   }
 
   async #start () {
-    await withTimeout(this.#outbox.takeOver(), START_TIMEOUT_MS, 'the disk does not respond').catch(() => {}) // the events of earlier processes are published first, unless this takes longer
+    await withTimeout(this.#outbox.takeOver(), START_TIMEOUT_MS, 'the disk does not respond').catch(() => {}) // the events of earlier processes are published first, unless the takeover fails or takes longer
     this.#running = this.#lanes.map((lane) => lane.run())
-    this.#sessionLookup.lookUpSessions().catch(() => {}) // not awaited: the store may be slow
+    this.#resolver.resolvePending().catch(() => {}) // not awaited: the store may be slow
   }
 
   async #close () {
@@ -104,14 +104,14 @@ class LogoutPublisher {
     this.#expiry?.stop()
     await this.#starting
     await this.#memory?.flush()
-    while (performance.now() < until && this.#shouldDrain()) await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS)) // keeps the process running; all other timers are unref'ed
+    while (performance.now() < until && this.#shouldDrain()) await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS)) // this timer keeps the process running
     for (const lane of this.#lanes) lane.stop()
     await Promise.all(this.#running)
-    this.#sessionLookup.stop()
+    this.#resolver.stop()
     await this.#outbox.close()
   }
 
-  /** Whether `close` should wait: a session is being deleted, a lane can publish, or a lane has events while some events are only in memory. */
+  /** Whether `close` should wait: a session is being deleted, a lane that is not failing has events to publish, or any lane has ready events while some event is only in memory. */
   #shouldDrain () {
     const { pending, ready, inMemory } = this.#outbox
     for (const entry of pending) if (entry.destroyStartedAt !== undefined) return true // its session is being deleted
@@ -122,12 +122,12 @@ class LogoutPublisher {
   #watchExpiry (provider, { store, maxSessions, every, bulk }, events, findSessionByUid, log) {
     const outbox = this.#outbox
     if (!store) {
-      const memory = new MemoryExpiryStore(maxSessions, () => outbox.disk.place?.path, log)
+      const memory = new JournaledExpiryStore(maxSessions, () => outbox.disk.place?.path, log)
       outbox.onSessionsFound = (path) => memory.takeOver(path)
       store = this.#memory = memory
     }
     const toRemembered = (/** @type {any} */ { uid, exp, accountId, authorizations }) => ({ uid, exp, accountId, sids: readSids(authorizations) })
-    const expiry = this.#expiry = new Expiry(store, every,
+    const expiry = this.#expiry = new ExpiredSessionPublisher(store, every,
       async (uid) => { const session = await findSessionByUid(uid); return session && toRemembered(session) },
       async (session) => {
         for (const event of await events.build({ ...session, reason: 'session_expiration' })) await outbox.add(bulk ? 'bulk' : 'events', undefined, event)

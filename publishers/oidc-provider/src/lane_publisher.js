@@ -1,6 +1,6 @@
 /**
- * Publishes the events of one lane on a dedicated connection, in the order in which they became ready. Retries each event until
- * it is confirmed, refused or expired.
+ * Publishes the ready events of one lane on a dedicated connection, in the order of the outbox, except deferred events (see
+ * InterceptionTracker). Retries each event until it is confirmed, refused or expired, or its file is missing.
  */
 import { Backoff } from './backoff.js'
 import { InvalidEventError } from './outbox_entry.js'
@@ -72,7 +72,7 @@ export class LanePublisher {
   /** Publish the next events, or probe a deferred event; returns false if there are none. */
   async #publishBatchOrProbe () {
     const probe = this.#selectProbe()
-    const entries = probe ? [probe] : await this.#peekUnexpired()
+    const entries = probe ? [probe] : await this.#expireAndPeek()
     if (!entries.length) return false
     /** @type {Map<OutgoingEvent, OutboxEntry>} */
     const sent = new Map()
@@ -111,15 +111,15 @@ export class LanePublisher {
   /** @param {InterceptedFailure} failure @param {OutboxEntry} entry */
   #onIntercepted (failure, entry) {
     const isDeferred = this.interceptions.onIntercepted(entry)
-    if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by at most 2 s, because its backoff starts anew
+    if (this.interceptions.attempts === 1) this.backoff.reset() // each intercepted event delays the others by 1.75 s and by its requests, unless a response requests a longer wait
     if (!isDeferred) return
     this.log.log({
-      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} responses that are not notifier’s; it delays no other event. Every 10 to 60 s one deferred event is sent again, in rotation: ${failure.message}`
+      level: 'warn', event: 'event_deferred', id: failure.event.id, lane: this.lane, message: `deferred after ${MAX_ATTEMPTS} responses that are not notifier’s; the other events are published. One deferred event is sent again every 10 to 60 s, in rotation: ${failure.message}`
     })
   }
 
-  /** The next events to publish. Sets aside the events that exceed `outbox.maxAge`. */
-  async #peekUnexpired () {
+  /** Return the next events to publish, after setting aside those that exceed `outbox.maxAge`. They stay in the outbox. */
+  async #expireAndPeek () {
     for (;;) {
       const expiresBefore = Date.now() - this.outbox.limits.maxAge
       const entries = this.outbox.peekReady(this.lane, MAX_IN_FLIGHT, (entry) => entry.since < expiresBefore || !this.interceptions.isDeferred(entry))

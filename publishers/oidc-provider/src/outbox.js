@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { OutboxDisk } from './outbox_disk.js'
 import { OutboxEntry, LANES, parseContent } from './outbox_entry.js'
 import { withTimeout } from './publish_failure.js'
-import { UntrustedFileError, SESSIONS_FILE, codeOf } from './outbox_folder.js'
+import { RejectedFileError, SESSIONS_FILE, codeOf } from './outbox_folder.js'
 
 /** @typedef {import('./outbox_entry.js').Lane} Lane */
 
@@ -42,7 +42,7 @@ export class Outbox {
     this.last = 0
     this.takingOver = false
     this.closed = false
-    /** @type {(path: string) => Promise<void>} Called for each file with remembered sessions (see MemoryExpiryStore) that is taken over. Deletes it by default. */
+    /** @type {(path: string) => Promise<void>} Called for each file with remembered sessions (see JournaledExpiryStore) that is taken over. Deletes it by default. */
     this.onSessionsFound = unlink
     this.timers = [
       setInterval(() => this.writeMemoryToDisk().catch((error) => this.disk.onFailure(error)), DISK_RETRY_INTERVAL_MS).unref(),
@@ -52,8 +52,8 @@ export class Outbox {
 
   get eventCount () { return this.ready.events.size + this.ready.bulk.size + this.pending.size + this.postponed.size }
 
-  /** When the oldest event that is ready was written; undefined if there is none. */
-  get oldestReadyAt () {
+  /** When the oldest ready event was created; undefined if there is none. Postponed events do not count. */
+  get oldestReadyWrittenAt () {
     let oldest
     for (const lane of LANES) for (const { since } of this.ready[lane].values()) if (oldest === undefined || since < oldest) oldest = since
     return oldest
@@ -139,7 +139,7 @@ export class Outbox {
     for (const lane of LANES) this.ready[lane] = new Map([...this.ready[lane]].sort(([one], [other]) => one < other ? -1 : 1))
   }
 
-  /** Read the event's file again within a minute, and publish the others meanwhile. An event without its file is lost. @param {OutboxEntry} entry @param {unknown} error */
+  /** Handle a failed read: postpone the event, or forget it if its file is missing. It is lost then, unless another process may have taken over the folder. @param {OutboxEntry} entry @param {unknown} error */
   onUnreadable (entry, error) {
     if (this.closed || entry.state === 'gone' || !entry.onDisk) return // its folder was released or lost during the read
     if (codeOf(error) === 'ENOENT') return this.#onFileMissing(entry)
@@ -158,7 +158,7 @@ export class Outbox {
       entry.asideFile = file
       result = `it is ${result} once the disk responds`
     } else if (entry.onDisk) {
-      if (!await this.disk.setAside(from, file)) result = `its file ${from} cannot be ${result}: it is tried again after a restart`
+      if (!await this.disk.setAside(from, file)) result = `its file ${from} cannot be ${result}, which is tried again after a restart`
     } else if (!await this.disk.writeAside(entry.stem, text, file)) {
       result = `it was only in memory and cannot be ${result} (see outbox_unusable, outbox_hangs), so it is no longer kept`
     }
@@ -168,7 +168,7 @@ export class Outbox {
 
   /** Write the events that are only in memory to disk, up to its limits. */
   async writeMemoryToDisk () {
-    this.disk.retry()
+    this.disk.endPause()
     const entries = this.#allEntries().filter(({ onDisk, writing }) => !onDisk && !writing)
     entries.sort((one, other) => one.stem < other.stem ? -1 : 1)
     for (const lane of LANES) {
@@ -200,7 +200,7 @@ export class Outbox {
       const names = await this.disk.takeOver()
       const { path } = await this.disk.claimFolder()
       for (const name of names) if (name.startsWith(SESSIONS_FILE)) await this.onSessionsFound(join(path, name)).catch((error) => {
-        if (!(error instanceof UntrustedFileError)) throw error
+        if (!(error instanceof RejectedFileError)) throw error
         return this.disk.setAside(name, `${name}.refused`)
       })
       const found = names.filter((name) => !name.startsWith(SESSIONS_FILE))
@@ -232,7 +232,7 @@ export class Outbox {
     if (!suffix) return this.disk.setAside(name, `${name}.refused`) // not a file of an outbox
     const entry = new OutboxEntry(stem, stem.endsWith('-bulk') ? 'bulk' : 'events', await this.disk.size(name))
     entry.onDisk = true
-    this.disk.count(1, entry.size)
+    this.disk.addToTotals(1, entry.size)
     if (suffix === 'pending') this.pending.add(entry)
     else {
       entry.state = 'ready'
@@ -310,7 +310,7 @@ export class Outbox {
   /** Record that an event in memory was written to this file. Rename, move or delete the file if the event's state changed during the write. @param {OutboxEntry} entry @param {string} file */
   async #onWritten (entry, file) {
     if (entry.state === 'gone') {
-      this.disk.count(-1, -entry.size)
+      this.disk.addToTotals(-1, -entry.size)
       await (entry.asideFile ? this.disk.setAside(file, entry.asideFile) : this.disk.remove(file))
       return
     }
@@ -342,7 +342,7 @@ export class Outbox {
   /** @param {OutboxEntry} entry */
   #markOffDisk (entry) {
     entry.onDisk = false
-    this.disk.count(-1, -entry.size)
+    this.disk.addToTotals(-1, -entry.size)
   }
 
   /** @param {OutboxEntry} entry */

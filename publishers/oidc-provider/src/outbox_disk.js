@@ -1,21 +1,32 @@
 /**
  * Reads and writes the outbox's files in the sub-folder of this process. Enforces the limits of the outbox.
  *
- * After a failed write the disk is not used for 30 s, because each sign-out would wait for it. If no write in progress
- * completes within the time that a sign-out may wait, the disk is considered hanging, and no further write is started.
+ * After a failure no event is written for up to 30 s, because each sign-out would wait for the disk. If no write in progress
+ * completes within the time that a sign-out may wait, the disk is considered hanging, and no further write is started. Reads,
+ * renames and deletions continue in both cases.
  */
 import { lstat, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { InvalidEventError } from './outbox_entry.js'
 import { withTimeout } from './publish_failure.js'
-import { Takeover, UntrustedFileError, OutboxFolder, codeOf, readOwnFile } from './outbox_folder.js'
+import { DeadProcessTakeover, RejectedFileError, OutboxFolder, codeOf, readOwnFile } from './outbox_folder.js'
 
 const RETRY_AFTER_MS = 30_000
 const STILL_CHECKS = 4
 const POLL_INTERVAL_MS = 20
 const RELEASE_TIMEOUT_MS = 2_000
 const MAX_FILE_BYTES = 1_048_576 // an event has at most 128 KiB
-const MAX_CONCURRENT_WRITES = 3 // Node has four threads for files, DNS and cryptography: one stays free if the disk hangs
+const MAX_CONCURRENT_WRITES = 3 // Node has four threads for files, DNS and cryptography: writes of events leave one free. Other accesses to a hanging disk may still occupy it
+
+/** The remedy for a failed access to a folder, by the error's code. @param {string | undefined} code */
+function findRemedy (code) {
+  if (code === 'EACCES' || code === 'EPERM') return 'Check the owner and permissions of outbox.folder: all processes must run as the same user'
+  if (code === 'ENOSPC' || code === 'EDQUOT') return 'Free space on its disk'
+  if (code === 'EROFS') return 'Its file system is read-only: mount it writable'
+  if (code === 'ENOENT' || code === 'ENOTDIR') return 'A file or folder is missing: check who removes files from outbox.folder'
+  if (code === 'EMFILE' || code === 'ENFILE') return 'Raise the limit of open files'
+  return 'Check its disk'
+}
 
 export class OutboxDisk {
   /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} timeoutMs Milliseconds after which a write hangs. @param {import('./logger.js').Logger} log @param {(isRemoved: boolean) => void} onLost Called when the sub-folder was lost and replaced. @param {string} [issuer] */
@@ -33,7 +44,7 @@ export class OutboxDisk {
     this.stillTimer = setInterval(() => { if (this.writes) this.stillCount += 1 }, timeoutMs / STILL_CHECKS).unref() // counts ticks rather than time, because a busy event loop delays the results of writes too
     /** @type {(() => void)[]} The writes that are not started yet. */
     this.queue = []
-    this.takeover = new Takeover()
+    this.takeover = new DeadProcessTakeover()
     /** @type {OutboxFolder | undefined} */
     this.place = undefined
     /** @type {Promise<OutboxFolder> | undefined} */
@@ -43,10 +54,10 @@ export class OutboxDisk {
   /** Write a file; returns whether it is durable. @param {string} stem @param {string} suffix @param {string} text @param {number} size @param {number} share Of the limits that this event may use. */
   async write (stem, suffix, text, size, share = 1) {
     if (this.isHanging() || this.#isFull(size, share)) return false
-    this.count(1, size)
+    this.addToTotals(1, size)
     while (this.writes >= MAX_CONCURRENT_WRITES) await /** @type {Promise<void>} */ (new Promise((resolve) => this.queue.push(resolve)))
     if (performance.now() < this.unusableUntil) {
-      this.count(-1, -size)
+      this.addToTotals(-1, -size)
       this.queue.shift()?.()
       return false
     }
@@ -56,7 +67,7 @@ export class OutboxDisk {
       this.log.reset('disk')
       return true
     } catch (error) {
-      this.count(-1, -size)
+      this.addToTotals(-1, -size)
       this.onFailure(error)
       return false
     } finally {
@@ -67,7 +78,7 @@ export class OutboxDisk {
   }
 
   /** Add to the number of events and bytes on disk. @param {number} events @param {number} bytes */
-  count (events, bytes) {
+  addToTotals (events, bytes) {
     this.events += events
     this.bytes += bytes
   }
@@ -78,8 +89,8 @@ export class OutboxDisk {
     try {
       return await readOwnFile(this.#path(name), MAX_FILE_BYTES)
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') await place?.checkExists()
-      throw error instanceof UntrustedFileError ? new InvalidEventError(error.message) : error
+      if (codeOf(error) === 'ENOENT') await place?.markLostIfMissing()
+      throw error instanceof RejectedFileError ? new InvalidEventError(error.message) : error
     }
   }
 
@@ -118,7 +129,7 @@ export class OutboxDisk {
     if (this.isHanging()) return false
     try {
       const place = await this.claimFolder()
-      await withTimeout(place.write(stem, '.json', text), this.timeoutMs, 'late')
+      await withTimeout(place.write(stem, '.json', text), this.timeoutMs, 'the disk does not respond')
       await rename(join(place.path, `${stem}.json`), join(this.limits.folder, to))
       return true
     } catch (error) {
@@ -127,14 +138,14 @@ export class OutboxDisk {
     }
   }
 
-  /** Use the disk again at once after a failure. */
-  retry () { this.unusableUntil = 0 }
+  /** Write events again before the 30 s after a failure are over. */
+  endPause () { this.unusableUntil = 0 }
 
   /** @param {unknown} error */
   onFailure (error) {
     const code = codeOf(error)
     this.unusableUntil = performance.now() + RETRY_AFTER_MS
-    this.log.limited('disk', { level: 'error', event: 'outbox_unusable', code, message: `the outbox cannot be used (${code ?? /** @type {Error} */ (error).message}): events are kept in memory. Check the folder's disk, owner and permissions` })
+    this.log.limited('disk', { level: 'error', event: 'outbox_unusable', code, message: `the outbox cannot be used (${code ?? /** @type {Error} */ (error).message}): new events are kept in memory. ${findRemedy(code)}` })
   }
 
   /** Move the files of dead processes into this sub-folder. Returns their names. */
@@ -142,13 +153,13 @@ export class OutboxDisk {
     return this.takeover.takeOver(await this.claimFolder(), (name, error) => this.log.limited(`left ${name}`, {
       level: 'error',
       event: 'not_taken_over',
-      message: error instanceof UntrustedFileError
+      message: error instanceof RejectedFileError
         ? `${name} in outbox.folder is not taken over: ${error.message}`
-        : `the events of an ended process in ${name} cannot be taken over (${codeOf(error)}): all processes must run as the same user`
+        : `the events of an ended process in ${name} cannot be taken over (${codeOf(error)}). ${findRemedy(codeOf(error))}`
     }))
   }
 
-  /** The sub-folder of this process; a new one if it was lost. @returns {Promise<OutboxFolder>} */
+  /** Return the sub-folder of this process. Claims one if there is none, or if it was lost. @returns {Promise<OutboxFolder>} */
   async claimFolder () {
     if (this.place && !this.place.lost) return this.place
     this.claiming ??= this.#claim().finally(() => { this.claiming = undefined })
@@ -160,7 +171,7 @@ export class OutboxDisk {
     while (this.writes && !this.isHanging()) await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS)) // keeps the process running
   }
 
-  /** Release the folder to other processes. The events of later sign-outs are published after the next start. */
+  /** Release the folder to other processes, within 2 s. A later event is written to a new folder, which is taken over after the end of this process. */
   async release () {
     clearInterval(this.stillTimer)
     await this.claiming?.catch(() => {})
@@ -173,14 +184,14 @@ export class OutboxDisk {
     const lostFolder = this.place
     const place = this.place = await OutboxFolder.claim(this.limits.folder, this.issuer)
     if (lostFolder) {
-      this.log.log({ level: 'error', event: 'outbox_folder_lost', message: 'the sub-folder of this process was removed, or taken over by a process on another machine; a new sub-folder is in use' })
+      this.log.log({ level: 'error', event: 'outbox_folder_lost', message: 'the sub-folder of this process was removed, or taken over by another process; a new sub-folder is in use' })
       await lostFolder.release()
       this.onLost(lostFolder.isRemoved)
     }
     return place
   }
 
-  /** Whether no write completes; logged. A slow disk is not hanging. */
+  /** Whether no write in progress has completed within `timeoutMs`; logged. A disk that completes some writes is only slow. */
   isHanging () {
     if (this.stillCount < STILL_CHECKS) return false
     this.log.limited('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk does not respond: events are kept in memory. Check the disk or its network' })

@@ -7,14 +7,17 @@
  * the folder of the process that takes it over, so only one process succeeds. A folder's name ends with a digest of the
  * provider's issuer, because a process of another provider cannot look up its sessions.
  *
- * A socket only works on its own machine. If the owner ran on another machine (another boot id), or the file system does not
- * support sockets, the heartbeat counts: the owner touches the file `owner` every 10 s, and is considered dead when the
- * file has not changed for 90 s. If that owner was only slow, it finds its folder gone and claims a new one.
+ * A socket only works on the machine of its owner, until that restarts: the owner file contains the boot id. If the boot id
+ * differs or is unknown (only Linux has one), or if the socket gives no result, the heartbeat counts: the owner touches the
+ * file `owner` every 10 s, and is considered dead when another process has seen the file unchanged for 90 s. If that owner was
+ * only slow, it finds its folder gone and claims a new one.
  *
- * The events of a folder are published as if this provider had created them. Therefore a link, or a folder to which others
- * may write, is not taken over, and none of its files is opened. Others may have write access to the outbox folder itself,
- * and may replace a sub-folder at any time. Therefore a sub-folder is opened first, then checked and used by its handle. Only
- * regular files that belong to our user or root are read.
+ * The events of a folder are published as if this provider had created them. Therefore a folder is taken over only if it is not
+ * a link, belongs to our user, and is writable only for our user and for groups of this process. A file is read only if it
+ * is regular and belongs to our user or root. Others may have write access to the outbox folder itself, and may replace a
+ * sub-folder between two steps. Therefore a folder is checked once it is open, and again after it was moved into our
+ * sub-folder. On Linux, its owner file and socket are used through the handle of the checked folder; on other systems, and
+ * for all other files, the path is used.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { constants, existsSync, readFileSync } from 'node:fs'
@@ -40,8 +43,8 @@ const OPEN_FILE_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_
 const GROUP_WRITE_BIT = 0o020
 const OTHERS_WRITE_BIT = 0o002
 
-/** Another user may have written the folder or file, so it is not used. */
-export class UntrustedFileError extends Error {}
+/** A folder or file is not used: it is a link, not regular, too large, may have been written by another user, or contains unexpected files. */
+export class RejectedFileError extends Error {}
 
 /** @param {unknown} error */
 export const codeOf = (error) => /** @type {NodeJS.ErrnoException} */ (error)?.code
@@ -112,7 +115,8 @@ export class OutboxFolder {
       await rename(part, join(this.path, stem + suffix))
     } catch (error) {
       await unlink(part).catch(() => {})
-      throw this.#markLostIfMissing(error)
+      await this.#onFileError(error)
+      throw error
     }
     try {
       await this.sync()
@@ -124,7 +128,12 @@ export class OutboxFolder {
 
   /** @param {string} from @param {string} to */
   async rename (from, to) {
-    try { await rename(join(this.path, from), join(this.path, to)) } catch (error) { throw this.#markLostIfMissing(error) }
+    try {
+      await rename(join(this.path, from), join(this.path, to))
+    } catch (error) {
+      await this.#onFileError(error)
+      throw error
+    }
   }
 
   /** Make created and renamed files durable. Concurrent calls share one fsync. @returns {Promise<void>} */
@@ -140,9 +149,14 @@ export class OutboxFolder {
     return this.next
   }
 
-  /** Mark the folder lost if it does not exist any more. */
-  async checkExists () {
-    await lstat(this.path).catch((error) => this.#markLostIfMissing(error))
+  /** Mark the folder lost if it does not exist any more, or was replaced by another. */
+  async markLostIfMissing () {
+    try {
+      const [found, own] = await Promise.all([lstat(this.path), this.handle.stat()])
+      if (found.dev !== own.dev || found.ino !== own.ino) this.#markLost()
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') this.#markLost()
+    }
   }
 
   /** Release the folder: other processes take over its events. */
@@ -157,21 +171,23 @@ export class OutboxFolder {
 
   #touchOwnerFile () {
     const now = new Date()
-    lutimes(join(this.path, OWNER_FILE), now, now).then(() => { this.touchedAt = Date.now() }, (error) => this.#markLostIfMissing(error))
+    lutimes(join(this.path, OWNER_FILE), now, now).then(() => { this.touchedAt = Date.now() }, (error) => { if (codeOf(error) === 'ENOENT') this.#markLost() })
   }
 
-  /** @param {unknown} error */
-  #markLostIfMissing (error) {
-    if (codeOf(error) === 'ENOENT' && !this.lost) {
-      this.lost = true
-      this.isRemoved = Date.now() - this.touchedAt < DEAD_AFTER_MS // no process takes over a folder with a younger heartbeat
-    }
-    return error
+  /** After ENOENT, either the file or the whole folder is missing. @param {unknown} error */
+  async #onFileError (error) {
+    if (codeOf(error) === 'ENOENT') await this.markLostIfMissing()
+  }
+
+  #markLost () {
+    if (this.lost) return
+    this.lost = true
+    this.isRemoved = Date.now() - this.touchedAt < DEAD_AFTER_MS // no process takes over a folder with a younger heartbeat
   }
 }
 
 /** Takes over the folders of dead processes. */
-export class Takeover {
+export class DeadProcessTakeover {
   /** @param {() => number} clock In milliseconds. */
   constructor (clock = () => performance.now()) {
     this.clock = clock
@@ -262,12 +278,12 @@ async function removeIfAbandoned (path) {
   try { await removeUnfinishedFolder(handle, path) } finally { await handle.close() }
 }
 
-/** The path of a file in an open folder, even if the folder was renamed or replaced. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
+/** The path of a file in an open folder. On Linux it remains valid if the folder is renamed or replaced. @param {import('node:fs/promises').FileHandle} handle @param {string} path @param {string} name */
 function pathInOpenFolder (handle, path, name) {
   return HAS_PROC_SELF_FD ? `/proc/self/fd/${handle.fd}/${name}` : join(path, name)
 }
 
-/** Open a folder that belongs to our user and to which nobody else may write; throws UntrustedFileError. @param {string} path */
+/** Open a folder that is not a link, belongs to our user, and is writable only for our user and for groups of this process; throws RejectedFileError. @param {string} path */
 async function openOwnFolder (path) {
   rejectSharedFolder(await lstat(path))
   const handle = await open(path, OPEN_FOLDER_FLAGS)
@@ -282,9 +298,9 @@ async function openOwnFolder (path) {
 
 /** @param {import('node:fs').Stats} stats Of the folder to check. */
 function rejectSharedFolder (stats) {
-  if (stats.isSymbolicLink()) throw new UntrustedFileError('it is a link. Remove it')
-  if (stats.uid !== process.geteuid?.()) throw new UntrustedFileError(`it belongs to another user (${stats.uid}), who may have written its events. Inspect them, then chown it, or remove it`)
-  if (stats.mode & OTHERS_WRITE_BIT || (stats.mode & GROUP_WRITE_BIT && !ownGroups().includes(stats.gid))) throw new UntrustedFileError(`others may write to it (mode ${(stats.mode & 0o777).toString(8)}, group ${stats.gid}) and may have written its events. Inspect them, then chmod 700 it, or remove it`)
+  if (stats.isSymbolicLink()) throw new RejectedFileError('it is a link. Remove it')
+  if (stats.uid !== process.geteuid?.()) throw new RejectedFileError(`it belongs to another user (${stats.uid}), who may have written its events. Inspect them, then chown it, or remove it`)
+  if (stats.mode & OTHERS_WRITE_BIT || (stats.mode & GROUP_WRITE_BIT && !ownGroups().includes(stats.gid))) throw new RejectedFileError(`others may write to it (mode ${(stats.mode & 0o777).toString(8)}, group ${stats.gid}) and may have written its events. Inspect them, then chmod 700 it, or remove it`)
 }
 
 /** The groups of this process, including a pod's `fsGroup`: Kubernetes makes volumes group-writable for it. */
@@ -294,19 +310,19 @@ function ownGroups () {
 
 /** @param {import('node:fs').Stats} stats Of a file. */
 function rejectForeignFile (stats) {
-  if (stats.uid !== process.geteuid?.() && stats.uid !== 0) throw new UntrustedFileError(`the file belongs to another user (${stats.uid}). Inspect it, then chown it, or remove it`)
+  if (stats.uid !== process.geteuid?.() && stats.uid !== 0) throw new RejectedFileError(`the file belongs to another user (${stats.uid}). Inspect it, then chown it, or remove it`)
 }
 
-/** Read a regular file of at most `maxBytes` that belongs to our user or root; throws UntrustedFileError. Does not wait at a FIFO. @param {string} path @param {number} [maxBytes] */
+/** Read a regular file of at most `maxBytes` that belongs to our user or root; throws RejectedFileError. Does not wait at a FIFO. @param {string} path @param {number} [maxBytes] */
 export async function readOwnFile (path, maxBytes = Infinity) {
   const handle = await open(path, OPEN_FILE_FLAGS).catch((error) => {
-    throw NOT_REGULAR_FILE_CODES.includes(codeOf(error) ?? '') ? new UntrustedFileError('it is not a regular file. Remove it') : error
+    throw NOT_REGULAR_FILE_CODES.includes(codeOf(error) ?? '') ? new RejectedFileError('it is not a regular file. Remove it') : error
   })
   try {
     const stats = await handle.stat()
-    if (!stats.isFile()) throw new UntrustedFileError('it is not a regular file. Remove it')
+    if (!stats.isFile()) throw new RejectedFileError('it is not a regular file. Remove it')
     rejectForeignFile(stats)
-    if (stats.size > maxBytes) throw new UntrustedFileError(`it has ${stats.size} bytes, more than ${maxBytes}. Inspect it, or remove it`)
+    if (stats.size > maxBytes) throw new RejectedFileError(`it has ${stats.size} bytes, more than ${maxBytes}. Inspect it, or remove it`)
     return await handle.readFile('utf8')
   } finally {
     await handle.close()
@@ -319,7 +335,7 @@ async function removeUnfinishedFolder (handle, path) {
     await unlink(pathInOpenFolder(handle, path, name)).catch((error) => { if (codeOf(error) !== 'ENOENT') throw error })
   }
   await rmdir(path).catch((error) => {
-    throw codeOf(error) === 'ENOTEMPTY' ? new UntrustedFileError('it contains unexpected files. Inspect them, then remove it') : error
+    throw codeOf(error) === 'ENOTEMPTY' ? new RejectedFileError('it contains unexpected files. Inspect them, then remove it') : error
   })
 }
 
@@ -328,7 +344,7 @@ function hasSameIssuer (name, ours) {
   return name.split('-')[2] === ours.split('-')[2]
 }
 
-/** Move the files of a folder that was taken over, including folders pathInOpenFolder it; throws UntrustedFileError. @param {string} from @param {string} to @param {string[]} files */
+/** Move the files of a folder that was taken over, including its folders; throws RejectedFileError. @param {string} from @param {string} to @param {string[]} files */
 async function moveFilesOut (from, to, files) {
   await (await openOwnFolder(from)).close() // the folder may have been replaced between the check and the rename
   for (const entry of await readdir(from, { withFileTypes: true })) {

@@ -15,6 +15,15 @@ export class PublishFailure extends Error {
   }
 }
 
+const TLS_CODE = /^ERR_(OSSL|SSL|TLS)_|CERT|ISSUER|SIGNATURE/
+
+/** A failure to connect to the broker or the API. @param {string} server @param {string} code Of the error. */
+export function toConnectFailure (server, code) {
+  return new PublishFailure('unreachable', TLS_CODE.test(code)
+    ? `no TLS connection to ${server}: ${code}. Check the files of tls, and the server's certificate`
+    : `${server} cannot be reached: ${code}`)
+}
+
 /** An error's class and code, for the log. The text of a store's error may contain its URL with a password. @param {unknown} error */
 export function describeError (error) {
   const { name, code } = /** @type {{name?: unknown, code?: unknown}} */ (error ?? {})

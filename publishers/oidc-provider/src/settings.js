@@ -87,7 +87,7 @@ export function readSettings (given) {
   const secrets = readSecretOptions(options)
   const tls = readTls(new OptionGroup(options.values.tls, 'tls', mistakes))
   const address = readUrl(options, secrets, tls)
-  const outbox = readOutbox(new OptionGroup(options.values.outbox, 'outbox', mistakes))
+  const outbox = readOutboxAndCreateFolder(new OptionGroup(options.values.outbox, 'outbox', mistakes))
   const limits = new OptionGroup(options.values.limits, 'limits', mistakes)
   const log = options.values.log ?? consoleLog
   if (typeof log !== 'function') mistakes.push('log: must be a function, called with each record')
@@ -146,8 +146,8 @@ function readUrl (options, secrets, tls) {
   return address
 }
 
-/** @param {OptionGroup} outbox */
-function readOutbox (outbox) {
+/** Read the options of the outbox, and create its folder if it does not exist. @param {OptionGroup} outbox */
+function readOutboxAndCreateFolder (outbox) {
   const folder = outbox.readString('folder')
   if (folder === undefined) {
     if (outbox.values.folder === undefined) outbox.mistakes.push('outbox.folder: is required: a persistent folder, such as /var/lib/idp/notifier')

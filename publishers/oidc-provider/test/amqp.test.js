@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { unlinkSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -153,4 +153,17 @@ test('a connection that is cut while nothing is published does not count as a fa
   await end(session)
   await until(() => logouts.published === 2)
   assert.deepEqual(Object.values(logouts.failures), [0, 0, 0, 0, 0, 0, 0])
+})
+
+test('a file of tls that cannot be read is named: the broker is not called unreachable', async (t) => {
+  const caFile = join(folderOf(t), 'ca.pem')
+  writeFileSync(caFile, 'no certificate')
+  const server = net.createServer((socket) => socket.destroy()).listen(0, '127.0.0.1')
+  t.after(() => server.close())
+  await once(server, 'listening')
+  const { session, log } = await rig(t, { url: `amqps://idp:pw@127.0.0.1:${server.address().port}`, tls: { caFile } })
+  unlinkSync(caFile)
+  await end(session)
+  await until(() => log.of('publish_failed').length)
+  assert.match(log.of('publish_failed')[0].message, /^tls\.caFile cannot be read \(ENOENT\)/)
 })

@@ -7,9 +7,9 @@ import { test } from 'node:test'
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 import { redisExpiry } from '../src/index.js'
-import { Expiry } from '../src/expiry.js'
+import { ExpiredSessionPublisher } from '../src/expiry.js'
 import { Logger } from '../src/logger.js'
-import { MemoryExpiryStore } from '../src/memory_expiry_store.js'
+import { JournaledExpiryStore } from '../src/journaled_expiry_store.js'
 import { OutboxFolder } from '../src/outbox_folder.js'
 import { api, folderOf, keptLog, rig, until } from './rig.js'
 
@@ -34,10 +34,10 @@ test('an expired session is published in bulk, a signed-out session is not publi
 
 test('a session that lives on is looked up again at its new end', async () => {
   const log = new Logger(keptLog())
-  const memory = new MemoryExpiryStore(10, () => undefined, log)
+  const memory = new JournaledExpiryStore(10, () => undefined, log)
   const published = []
   const living = new Map([['a', remembered('a', 9e9)]])
-  const expiry = new Expiry(memory, 1e6, async (uid) => living.get(uid), async (session) => { published.push(session.uid) }, log)
+  const expiry = new ExpiredSessionPublisher(memory, 1e6, async (uid) => living.get(uid), async (session) => { published.push(session.uid) }, log)
   expiry.stop()
   for (const uid of ['a', 'b']) expiry.remember(remembered(uid, 1))
   await expiry.sweep()
@@ -47,10 +47,10 @@ test('a session that lives on is looked up again at its new end', async () => {
 test('a store of sessions that does not answer is asked again', async () => {
   const kept = keptLog()
   const log = new Logger(kept)
-  const memory = new MemoryExpiryStore(10, () => undefined, log)
+  const memory = new JournaledExpiryStore(10, () => undefined, log)
   let away = true
   const published = []
-  const expiry = new Expiry(memory, 1e6, async () => { if (away) throw new Error('away') }, async (session) => { published.push(session.uid) }, log)
+  const expiry = new ExpiredSessionPublisher(memory, 1e6, async () => { if (away) throw new Error('away') }, async (session) => { published.push(session.uid) }, log)
   expiry.stop()
   expiry.remember(remembered('a', 1))
   await expiry.sweep()
@@ -62,7 +62,7 @@ test('a store of sessions that does not answer is asked again', async () => {
 
 test('memory is bounded, and a full memory is logged', () => {
   const kept = keptLog()
-  const memory = new MemoryExpiryStore(2, () => undefined, new Logger(kept))
+  const memory = new JournaledExpiryStore(2, () => undefined, new Logger(kept))
   for (const uid of ['a', 'b', 'c']) memory.put(uid, remembered(uid, 1))
   memory.put('b', remembered('b', 2))
   clearTimeout(memory.timer)
@@ -72,7 +72,7 @@ test('memory is bounded, and a full memory is logged', () => {
 test('sessions that a killed process remembered are published by the next, without the removed ones', async (t) => {
   const folder = folderOf(t)
   const dead = await OutboxFolder.claim(folder, 'https://id.example.com')
-  const memory = new MemoryExpiryStore(10, () => dead.path, new Logger(keptLog()))
+  const memory = new JournaledExpiryStore(10, () => dead.path, new Logger(keptLog()))
   for (const uid of ['a', 'b', 'c']) memory.put(uid, remembered(uid, 1))
   await memory.flush()
   memory.remove('b')
@@ -90,7 +90,7 @@ test('sessions that a killed process remembered are published by the next, witho
 
 test('the journal does not grow forever', async (t) => {
   const folder = folderOf(t)
-  const memory = new MemoryExpiryStore(10, () => folder, new Logger(keptLog()))
+  const memory = new JournaledExpiryStore(10, () => folder, new Logger(keptLog()))
   for (let nth = 0; nth < 5_000; nth += 1) {
     memory.put('a', remembered('a', nth))
     if (nth % 100 === 0) await memory.flush()

@@ -9,7 +9,7 @@ import { Logger } from '../src/logger.js'
 import { Outbox } from '../src/outbox.js'
 import { OutboxDisk } from '../src/outbox_disk.js'
 import { OutboxFolder } from '../src/outbox_folder.js'
-import { SessionLookup } from '../src/session_lookup.js'
+import { PendingEventResolver } from '../src/pending_event_resolver.js'
 import { api, documentIn, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
 const event = (id) => ({ id, iss: 'https://id.example.com', clients: [] })
@@ -88,6 +88,7 @@ test('a disk that is full holds up nobody, and what is in memory follows once th
   }
   assert.deepEqual([logouts.waiting, logouts.waitingInMemory, logouts.lost], [5, 4, 0])
   assert.deepEqual(log.of('outbox_unusable').map(({ level, code }) => [level, code]), [['error', 'ENOSPC']])
+  assert.match(log.of('outbox_unusable')[0].message, /new events are kept in memory\. Free space on its disk$/)
   assert.deepEqual(filesIn(folder, '.part'), [])
   rmSync(ballast)
   open = true
@@ -321,7 +322,7 @@ test('an event that cannot be set aside is not reported as set aside', async (t)
   await outbox.setAside(onDisk, 'refused', 'notifier refuses it', '1')
   const messages = log.of('event_refused').map(({ message }) => message)
   assert.match(messages[0], /^it was only in memory and cannot be set aside as .*, so it is no longer kept: notifier refuses it$/)
-  assert.match(messages[1], /^its file .*\.json cannot be set aside as .*: it is tried again after a restart: notifier refuses it$/)
+  assert.match(messages[1], /^its file .*\.json cannot be set aside as [^:]*, which is tried again after a restart: notifier refuses it$/)
   assert.equal(filesIn(folder, 'events.json').length, 1)
 })
 
@@ -361,9 +362,9 @@ test('a pending file that is missing or unreadable stops no other lookup', async
     if (name === folder.file) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
     return read.call(this, name)
   }
-  const lookup = new SessionLookup(outbox, async () => undefined, new Logger(log))
+  const lookup = new PendingEventResolver(outbox, async () => undefined, new Logger(log))
   t.after(() => lookup.stop())
-  await lookup.lookUpSessions()
+  await lookup.resolvePending()
   assert.deepEqual(outbox.peekReady('events', 9), [ended])
   assert.deepEqual([[...outbox.pending], outbox.counts.lost, log.of('event_unreadable').length], [[folder], 1, 1])
 })
@@ -375,7 +376,7 @@ test('the oldest event is found, and each deferred event probed, although anothe
   entries[0].since -= 5_000
   for (const nth of [2, 0, 1]) await outbox.markReady(entries[nth])
   assert.deepEqual(outbox.peekReady('events', 9), [entries[2], entries[0], entries[1]])
-  assert.equal(outbox.oldestReadyAt, entries[0].since)
+  assert.equal(outbox.oldestReadyWrittenAt, entries[0].since)
   const tracker = new InterceptionTracker()
   const probed = Array.from({ length: 4 }, () => tracker.selectProbe(outbox.peekReady('events', 9)))
   assert.deepEqual(probed, [entries[0], entries[1], entries[2], entries[0]])
@@ -386,8 +387,8 @@ test('a lookup that ends after the close loses no event', async (t) => {
   const entry = await outbox.add('events', { uid: 'a' }, event('1'))
   entry.text = undefined // as after a takeover
   await outbox.close()
-  const lookup = new SessionLookup(outbox, async () => undefined, new Logger(log))
+  const lookup = new PendingEventResolver(outbox, async () => undefined, new Logger(log))
   t.after(() => lookup.stop())
-  await lookup.lookUpSessions()
+  await lookup.resolvePending()
   assert.deepEqual([outbox.counts.lost, log.of('event_lost'), filesIn(folder, '.pending').length], [0, [], 1])
 })

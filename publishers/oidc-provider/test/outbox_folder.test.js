@@ -7,8 +7,8 @@ import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { Logger } from '../src/logger.js'
 import { Outbox } from '../src/outbox.js'
-import { Takeover, OutboxFolder, readOwnFile } from '../src/outbox_folder.js'
-import { SessionLookup } from '../src/session_lookup.js'
+import { DeadProcessTakeover, OutboxFolder, readOwnFile } from '../src/outbox_folder.js'
+import { PendingEventResolver } from '../src/pending_event_resolver.js'
 import { NOWHERE, api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
 const ISSUER = 'https://id.example.com'
@@ -42,6 +42,18 @@ async function placeOf (t, folder) {
 }
 
 const never = (name, error) => assert.fail(`${name}: ${error}`)
+
+test('a file that is missing does not make the folder lost; a folder that is missing or replaced does', async (t) => {
+  for (const replaced of [false, true]) {
+    const place = await placeOf(t, folderOf(t))
+    await assert.rejects(place.rename('1-events.pending', '1-events.json'), { code: 'ENOENT' })
+    assert.equal(place.lost, false)
+    renameSync(place.path, `${place.path}-moved`)
+    if (replaced) mkdirSync(place.path)
+    await assert.rejects(place.rename('1-events.pending', '1-events.json'), { code: 'ENOENT' })
+    assert.equal(place.lost, true)
+  }
+})
 
 test('a process that was killed with a full outbox: its events come at the next start, in their order', async (t) => {
   const folder = folderOf(t)
@@ -79,19 +91,19 @@ test('a left event whose session lives is dropped, once the store has had time t
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(log), () => {})
   let away = true
   let asked = 0
-  const sessionLookup = new SessionLookup(outbox, async (uid) => {
+  const resolver = new PendingEventResolver(outbox, async (uid) => {
     if (away) throw new Error('away')
     return uid === 'alive' || (uid === 'going' && ++asked === 1) ? {} : undefined
   }, new Logger(log))
-  t.after(() => { sessionLookup.stop(); return outbox.close() })
+  t.after(() => { resolver.stop(); return outbox.close() })
   await outbox.takeOver()
-  await sessionLookup.lookUpSessions()
+  await resolver.resolvePending()
   assert.deepEqual([filesIn(folder, '.pending').length, log.of('session_store_away').length], [4, 1])
   away = false
-  await sessionLookup.lookUpSessions()
+  await resolver.resolvePending()
   assert.deepEqual(filesIn(folder, '.pending'), ['000000000000005-alive-events.pending', '000000000000005-going-events.pending'])
   for (const entry of outbox.pending) if (entry.stem.includes('alive')) entry.aliveSince -= 5_000
-  await sessionLookup.lookUpSessions()
+  await resolver.resolvePending()
   assert.deepEqual([filesIn(folder, '.pending'), filesIn(folder, '-events.json'), filesIn(folder, '.refused')], [[], ['000000000000004-gone-events.json', '000000000000005-going-events.json'], ['000000000000009-broken-events.refused']])
   assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone', 'going']])
 })
@@ -104,12 +116,12 @@ test('a slow answer does not drop an event: it holds for the start of the lookup
   const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(keptLog()), () => {})
   let now = 1_000
   t.mock.method(performance, 'now', () => now)
-  const sessionLookup = new SessionLookup(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
-  t.after(() => { sessionLookup.stop(); return outbox.close() })
+  const resolver = new PendingEventResolver(outbox, async () => { now += 6_000; return {} }, new Logger(keptLog()))
+  t.after(() => { resolver.stop(); return outbox.close() })
   await outbox.takeOver()
   for (const [pause, left] of [[0, 1], [1_000, 1], [5_000, 0]]) {
     now += pause
-    await sessionLookup.lookUpSessions()
+    await resolver.resolvePending()
     assert.equal(filesIn(folder, '.pending').length, left)
   }
 })
@@ -120,11 +132,11 @@ test('a living process keeps its folder, also while it is stopped, and whatever 
   await living.ask('end', 'alice')
   living.child.kill('SIGSTOP')
   const place = await placeOf(t, folder)
-  assert.deepEqual(await new Takeover().takeOver(place, never), [])
+  assert.deepEqual(await new DeadProcessTakeover().takeOver(place, never), [])
   living.child.kill('SIGCONT')
   await living.ask('end', 'bob')
   await living.kill()
-  assert.equal((await new Takeover().takeOver(place, never)).length, 2)
+  assert.equal((await new DeadProcessTakeover().takeOver(place, never)).length, 2)
 })
 
 test('of several processes one takes a folder over, and each file is there once', async (t) => {
@@ -133,7 +145,7 @@ test('of several processes one takes a folder over, and each file is there once'
   await dead.ask('end', ...'abcdefghijklmnop')
   await dead.kill()
   const places = await Promise.all(Array.from({ length: 8 }, () => placeOf(t, folder)))
-  const taken = await Promise.all(places.map((place) => new Takeover().takeOver(place, never)))
+  const taken = await Promise.all(places.map((place) => new DeadProcessTakeover().takeOver(place, never)))
   assert.deepEqual(taken.map((names) => names.length).sort((one, other) => one - other), [0, 0, 0, 0, 0, 0, 0, 16])
   const files = filesIn(folder).filter((name) => /-events\.(json|pending)$/.test(name)) // pending: killed before its rename
   assert.equal(files.length, 16)
@@ -154,7 +166,7 @@ test('a process of a cluster, killed, leaves a folder that is taken over, though
   t.after(() => primary.kill('SIGKILL'))
   await new Promise((resolve) => primary.once('message', resolve)) // its worker has written an event, and was killed
   const place = await placeOf(t, folder)
-  assert.equal((await new Takeover().takeOver(place, never)).length, 1)
+  assert.equal((await new DeadProcessTakeover().takeOver(place, never)).length, 1)
 })
 
 test('an owner on another machine counts as dead once its folder was still for 90 s', async (t) => {
@@ -164,7 +176,7 @@ test('an owner on another machine counts as dead once its folder was still for 9
   const owner = join(theirs.path, 'owner')
   writeFileSync(owner, JSON.stringify({ ...JSON.parse(readFileSync(owner, 'utf8')), boot: 'another kernel' }))
   let now = 0
-  const takeover = new Takeover(() => now)
+  const takeover = new DeadProcessTakeover(() => now)
   const looked = async (at) => { now = at; return (await takeover.takeOver(ours, never)).length }
   assert.equal(await looked(0), 0)
   assert.equal(await looked(89_000), 0)
@@ -179,11 +191,11 @@ test('a folder that is being created is left alone, and an unfinished folder is 
   const place = await placeOf(t, folder)
   const fresh = join(folder, 'new-1')
   mkdirSync(fresh)
-  await new Takeover().takeOver(place, never)
+  await new DeadProcessTakeover().takeOver(place, never)
   assert.ok(existsSync(fresh))
   const long = new Date(Date.now() - 3_700_000)
   utimesSync(fresh, long, long)
-  await new Takeover().takeOver(place, never)
+  await new DeadProcessTakeover().takeOver(place, never)
   assert.ok(!existsSync(fresh))
 })
 
@@ -195,7 +207,7 @@ test('killed amid a take-over: what it had moved is found in its own folder', as
   renameSync(first.path, join(second.path, `taken-${first.name}`))
   await second.release()
   const place = await placeOf(t, folder)
-  assert.deepEqual(await new Takeover().takeOver(place, never), ['1-events.json'])
+  assert.deepEqual(await new DeadProcessTakeover().takeOver(place, never), ['1-events.json'])
 })
 
 test('a path longer than the kernel takes for sockets works as well', async (t) => {
@@ -203,9 +215,9 @@ test('a path longer than the kernel takes for sockets works as well', async (t) 
   const [one, other] = [await placeOf(t, folder), await placeOf(t, folder)]
   await one.write('1-events', '.json', '{}')
   assert.ok(statSync(join(one.path, 'owner.sock')).isSocket())
-  assert.deepEqual(await new Takeover().takeOver(other, never), [])
+  assert.deepEqual(await new DeadProcessTakeover().takeOver(other, never), [])
   await one.release()
-  assert.deepEqual(await new Takeover().takeOver(other, never), ['1-events.json'])
+  assert.deepEqual(await new DeadProcessTakeover().takeOver(other, never), ['1-events.json'])
 })
 
 test('folders that others can write to and links are not taken over, and are logged; the rest is taken over', { skip: process.getuid() !== 0 && 'only root gives files away' }, async (t) => {
@@ -259,7 +271,7 @@ test('a loose file of another user is left where it is', byRoot, async (t) => {
   for (const [mode, taken] of [[0o1777, ['ours.json']], [0o755, []]]) { // closed, it may belong to another user than a process of root's
     chmodSync(folder, mode)
     const logged = []
-    assert.deepEqual(await new Takeover().takeOver(place, (name, error) => logged.push([name, error.message])), taken)
+    assert.deepEqual(await new DeadProcessTakeover().takeOver(place, (name, error) => logged.push([name, error.message])), taken)
     assert.deepEqual(logged.map(([name]) => name), ['theirs.json'])
     assert.match(logged[0][1], /another user.*chown/)
   }
@@ -282,7 +294,7 @@ test('a folder that was being made is removed with its own two files alone, and 
   const long = new Date(Date.now() - 3_700_000)
   for (const name of names) lutimesSync(join(folder, name), long, long)
   const logged = []
-  await new Takeover().takeOver(place, (name, error) => logged.push(`${name}: ${error.message}`))
+  await new DeadProcessTakeover().takeOver(place, (name, error) => logged.push(`${name}: ${error.message}`))
   assert.deepEqual(readdirSync(folder).filter((name) => name.startsWith('new-')), ['new-foreign', 'new-full', 'new-linked'])
   assert.deepEqual([filesIn(elsewhere), filesIn(join(folder, 'new-full')), filesIn(join(folder, 'new-foreign'))], [['owner', 'owner.sock'], ['file'], ['owner', 'owner.sock']])
   assert.equal(logged.length, 3)
@@ -307,7 +319,7 @@ for (const [kind, make] of Object.entries(STRANGE)) {
     unlinkSync(join(theirs.path, 'owner'))
     make(join(theirs.path, 'owner'))
     let now = 0
-    const takeover = new Takeover(() => now)
+    const takeover = new DeadProcessTakeover(() => now)
     assert.deepEqual(await takeover.takeOver(ours, never), [])
     now = 91_000
     assert.deepEqual(await takeover.takeOver(ours, never), ['1-events.json'])

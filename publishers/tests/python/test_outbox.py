@@ -69,7 +69,7 @@ async def test_the_log_names_no_file_of_the_session_store(tmp_path: Path, caplog
         return (tmp_path / f"sess_{session}").stat().st_size > 0
 
     async with Publisher(settings(AWAY, tmp_path / "outbox", "any", drain_limit=0.01), alive=alive) as publisher:
-        (await publisher.prepare(ended("alice"), session="KEY")).look_up()
+        (await publisher.prepare(ended("alice"), session="KEY")).publish_or_discard()
         await until(lambda: "does not answer whether" in caplog.text, lambda: caplog.text)
     assert "exists (No such file or directory)" in caplog.text
     assert "KEY" not in caplog.text
@@ -113,7 +113,7 @@ async def test_a_late_answer_does_not_count_as_the_second(tmp_path: Path, queue:
 
     async with Publisher(settings(AWAY, tmp_path, queue.prefix, drain_limit=0.01), alive=slow) as publisher:
         prepared = await publisher.prepare(ended("going"), session="going")
-        prepared.look_up(patience=0.2)
+        prepared.publish_or_discard(patience=0.2)
         await until(lambda: len(asked) == 2 or not files(tmp_path))
         await until(lambda: not files(tmp_path, ".pending"))
         assert len(files(tmp_path)) == 1
@@ -301,16 +301,20 @@ async def test_former_names_still_work(tmp_path: Path) -> None:
                 assert len(files(tmp_path, ".pending")) == 1
         with pytest.warns(DeprecationWarning, match="`publish`"):
             prepared.settle()
-        for former, name in (("ask", "look_up"), ("withdraw", "discard")):
+        for former, name in (
+            ("ask", "publish_or_discard"),
+            ("look_up", "publish_or_discard"),
+            ("withdraw", "discard"),
+        ):
             other = await publisher.prepare(ended("b"), session=former)
             with pytest.warns(DeprecationWarning, match=f"`{name}`"):
                 getattr(other, former)()
         await until(lambda: not files(tmp_path, ".pending"))
-        assert len(files(tmp_path, ".json")) == 2
+        assert len(files(tmp_path, ".json")) == 3
     with BlockingPublisher(settings(AWAY, tmp_path, drain_limit=0.01)) as blocking:
         with pytest.warns(DeprecationWarning, match="`publishing`"), blocking.ending(ended("c")) as third:
             pass
-        for former in ("settle", "ask", "withdraw"):
+        for former in ("settle", "ask", "look_up", "withdraw"):
             with pytest.warns(DeprecationWarning, match=f"`{former}` is deprecated"):
                 getattr(third, former)()
 
@@ -346,7 +350,7 @@ async def test_an_unreadable_folder_is_read_again(
     monkeypatch.setattr(of_publisher, "MAINTENANCE_INTERVAL_SECONDS", 0.05)
     failures, list_events = iter(range(3)), outbox_files.list_events
 
-    def fails(folder: Path) -> list[outbox_files.FoundFile]:
+    def fails(folder: Path) -> list[outbox_files.EventFile]:
         if next(failures, None) is not None:
             raise PermissionError(13, "Permission denied")
         return list_events(folder)
@@ -470,7 +474,7 @@ async def test_an_event_that_is_published_during_a_scan_is_not_found_again(
             outbox.remove(event)
             removed.set()
 
-        def lists(folder: Path) -> list[outbox_files.FoundFile]:
+        def lists(folder: Path) -> list[outbox_files.EventFile]:
             found = list_events(folder)
             loop.call_soon_threadsafe(remove)
             assert removed.wait(20)

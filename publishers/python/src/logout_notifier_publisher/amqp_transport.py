@@ -40,7 +40,7 @@ from logout_notifier_publisher.publisher_settings import PublisherSettings, form
 
 ROUTING_KEY = "session.ended"
 HEARTBEAT_SECONDS = 10
-CLOSE_HANDSHAKE_TIMEOUT_SECONDS = 1.0  # and of the background tasks after it
+CLOSE_HANDSHAKE_TIMEOUT_SECONDS = 1.0  # likewise for the background tasks, which are awaited after it
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -70,7 +70,7 @@ class _BrokerConnection:
             path="/" if server.vhost == "/" else "/" + server.vhost.replace("/", "%2F"),
             query={"heartbeat": str(HEARTBEAT_SECONDS)},
         )
-        self.connection = aiormq.Connection(url, transport_factory=_OpenSocketFactory((reader, self.writer)))
+        self.connection = aiormq.Connection(url, transport_factory=_PreconnectedTransportFactory((reader, self.writer)))
         await self.connection.connect({"connection_name": name})
         channel = await self.connection.channel(publisher_confirms=True, on_return_raises=True)
         assert isinstance(channel, aiormq.Channel)
@@ -193,7 +193,7 @@ class AmqpTransport:
         return Confirmed() if error is None else _to_publish_failure(error, self._exchange)
 
     async def close(self) -> None:
-        """Wait up to 1 s for the AMQP close handshake, then abort the socket."""
+        """Wait up to 1 s for the AMQP close handshake, abort the socket, then wait up to 1 s for background tasks."""
         connection = self._broker.connection
         if connection is not None and not connection.is_closed:
             task = asyncio.ensure_future(connection.close())
@@ -222,8 +222,8 @@ class AmqpTransport:
         task.add_done_callback(on_done)
 
 
-class _OpenSocketFactory(TransportFactory):
-    """Pass an already open socket to aiormq, so that the transport can drop it."""
+class _PreconnectedTransportFactory(TransportFactory):
+    """Passes streams that are already open to aiormq, so that AmqpTransport can abort their socket."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams

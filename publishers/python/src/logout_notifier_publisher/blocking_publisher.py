@@ -75,35 +75,35 @@ class BlockingPublisher:
         running = self._get_or_start_thread()
         return running.run_and_wait(running.publisher.publish(ended, bulk=bulk), self._max_wait_seconds)
 
-    def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingPreparedEvent":
+    def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "ThreadSafePreparedEvent":
         """Like `Publisher.prepare`. Never raises an error of the publisher."""
         try:
             running = self._get_or_start_thread()
             future = running.submit(running.publisher.prepare(ended, session=session, bulk=bulk))
             try:
-                return BlockingPreparedEvent(running, future.result(self._max_wait_seconds))
+                return ThreadSafePreparedEvent(running, future.result(self._max_wait_seconds))
             except TimeoutError:
                 future.add_done_callback(_look_up_late)
                 log.error(
-                    "an event was not stored within %g s; it is stored later: %s",
+                    "an event is not stored after %g s, and is only stored once the thread continues: %s",
                     self._max_wait_seconds,
                     THREAD_NOT_RUNNING_TEXT,
                 )
         except Exception as error:  # noqa: BLE001  no error stops a sign-out
             why = format_error_without_user_data(error, with_file=True)
             log.error("a session end is LOST (%s): no client is notified of this sign-out", why)
-        return BlockingPreparedEvent(None, None)
+        return ThreadSafePreparedEvent(None, None)
 
     @contextmanager
     def publishing(
         self, ended: SessionEnded, *, session: object = None, bulk: bool = False
-    ) -> Iterator["BlockingPreparedEvent"]:
+    ) -> Iterator["ThreadSafePreparedEvent"]:
         """Context manager around the deletion of a session, like `Publisher.publishing`."""
         prepared = self.prepare(ended, session=session, bulk=bulk)
         try:
             yield prepared
         except BaseException as error:
-            prepared.look_up(doubt=not isinstance(error, Exception))
+            prepared.publish_or_discard(doubt=not isinstance(error, Exception))
             raise
         prepared.publish()
 
@@ -111,7 +111,10 @@ class BlockingPublisher:
 
     @property
     def state(self) -> PublisherState:
-        """Counters and pending events of this process's publisher. All zero before its first use."""
+        """Counters and pending events of this process's publisher. All zero before its first use and after `close`.
+
+        Raises TimeoutError if the publisher's thread does not run.
+        """
         running = self._running
         if running is None or self._pid != os.getpid():
             return PublisherState()
@@ -119,7 +122,7 @@ class BlockingPublisher:
 
     @property
     def _max_wait_seconds(self) -> float:
-        """Return the maximum seconds that a caller waits for the publisher's thread."""
+        """Return the maximum seconds to wait for the thread's start, and then for the result of a call."""
         return self._settings.sign_out_limit + GRACE_SECONDS
 
     def _get_or_start_thread(self) -> "_PublisherThread":
@@ -132,8 +135,8 @@ class BlockingPublisher:
             return self._running
 
 
-class BlockingPreparedEvent:
-    """Like `PreparedEvent`, for threads. No method waits or raises."""
+class ThreadSafePreparedEvent:
+    """Like `PreparedEvent`, for threads. Its methods return at once and never raise."""
 
     def __init__(self, running: "_PublisherThread | None", prepared: PreparedEvent | None) -> None:
         self.id = None if prepared is None else prepared.id
@@ -143,22 +146,23 @@ class BlockingPreparedEvent:
     def publish(self) -> None:
         """Publish the event, because the session has ended."""
         if self._running is not None and self._prepared is not None:
-            self._running.call(self._prepared.publish)
+            self._running.schedule(self._prepared.publish)
 
     def discard(self) -> None:
         """Delete the event, because the session still exists."""
         if self._running is not None and self._prepared is not None:
-            self._running.call(self._prepared.discard)
+            self._running.schedule(self._prepared.discard)
 
-    def look_up(self, *, patience: float = DELETION_TIMEOUT_SECONDS, doubt: bool = True) -> None:
-        """Look up the session, and publish or discard accordingly, see `PreparedEvent.look_up`."""
+    def publish_or_discard(self, *, patience: float = DELETION_TIMEOUT_SECONDS, doubt: bool = True) -> None:
+        """Publish the event if a lookup shows that its session has ended. See `PreparedEvent.publish_or_discard`."""
         prepared = self._prepared
         if self._running is not None and prepared is not None:
-            self._running.call(lambda: prepared.look_up(patience=patience, doubt=doubt))
+            self._running.schedule(lambda: prepared.publish_or_discard(patience=patience, doubt=doubt))
 
     settle = deprecated_name("settle", "publish")
     withdraw = deprecated_name("withdraw", "discard")
-    ask = deprecated_name("ask", "look_up")
+    look_up = deprecated_name("look_up", "publish_or_discard")
+    ask = deprecated_name("ask", "publish_or_discard")
 
 
 class _PublisherThread:
@@ -192,12 +196,15 @@ class _PublisherThread:
             log.error("no result within %g s: %s", limit, THREAD_NOT_RUNNING_TEXT)
             raise
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Call a function on the loop. If the loop has ended, log it: the next start looks up the session."""
+    def schedule(self, function: Callable[[], None]) -> None:
+        """Have the loop call a function that decides about an event. After `close`, log that it is not called."""
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:
-            log.warning("an event was published or discarded after close(); the next start looks up its session")
+            log.warning(
+                "an event was published or discarded after close(), which has no effect: the next start looks up its"
+                " session, or publishes the event if there is no `alive`"
+            )
 
     async def state(self) -> PublisherState:
         """Return the publisher's state, read on the loop's thread."""
@@ -221,7 +228,7 @@ class _PublisherThread:
 def _look_up_late(done: "Future[PreparedEvent]") -> None:
     """Look up the session, which may have been deleted before the event was stored."""
     if not done.cancelled() and done.exception() is None:
-        done.result().look_up(patience=LATE_DELETION_TIMEOUT_SECONDS)
+        done.result().publish_or_discard(patience=LATE_DELETION_TIMEOUT_SECONDS)
 
 
 def _close_at_exit(reference: "weakref.ref[_PublisherThread]") -> None:

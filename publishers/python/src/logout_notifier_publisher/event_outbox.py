@@ -15,7 +15,7 @@ from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.log_limit import LogLimit
 from logout_notifier_publisher.outbox_disk import OutboxDisk
-from logout_notifier_publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, FoundFile, StoredEvent
+from logout_notifier_publisher.outbox_files import EXPIRED, PENDING, READY, REFUSED, EventFile, StoredEvent
 from logout_notifier_publisher.pending_events import EventState, PendingEvent, PendingEvents
 from logout_notifier_publisher.publisher_metrics import PublisherCounters
 from logout_notifier_publisher.publisher_settings import PublisherSettings, format_error
@@ -53,7 +53,7 @@ class EventOutbox:
             self._removed_during_scans.remove(removed)
         return self._add_found_files(file for file in found if file.path.stem not in removed)
 
-    def _add_found_files(self, files: Iterable[FoundFile]) -> list[PendingEvent]:
+    def _add_found_files(self, files: Iterable[EventFile]) -> list[PendingEvent]:
         found = []
         for file in files:
             if file.path.stem not in self._pending.by_name and file.path.stem not in self._writing:
@@ -75,8 +75,9 @@ class EventOutbox:
     ) -> PendingEvent | None:
         """Store an event on disk, or in memory if the disk fails, is full, or takes longer than `limit` seconds.
 
-        Once an event has waited `limit` seconds, later events do not wait, until a write ends. Returns None if the
-        event is lost. Cancelling the call does not cancel the write.
+        Once an event has waited `limit` seconds, later events are only kept in memory and written in the background,
+        until a write ends. Returns None if the limit of events in memory is reached: the event is lost. Cancelling the
+        call does not cancel the write.
         """
         if not self._pending.has_room_in_memory(lane):
             self.record_loss(event_id, f"{len(self._pending)} events are pending, and memory is full")
@@ -148,10 +149,10 @@ class EventOutbox:
             )  # fmt: skip
 
     def record_loss(self, event_id: str, why: str) -> None:
-        """Count and log an event that is lost."""
+        """Count an event that is lost. Logged at most once a second."""
         self._counts.lost += 1
         if self._lost_limit.allows("lost"):
-            log.error("event %s is LOST: %s. No client is notified of this sign-out", event_id, why)
+            log.error("event %s is LOST: %s. Its clients are not notified of this sign-out", event_id, why)
 
     async def flush_memory_to_disk(self) -> None:
         """Write the events that are only in memory to disk."""
@@ -194,12 +195,12 @@ class EventOutbox:
             names.add(event.name)
 
     def set_aside(self, event: PendingEvent, suffix: str, why: str) -> None:
-        """Keep an event that cannot be published for inspection: rename its file, or write it from memory."""
+        """Stop publishing an event, and keep it for inspection: rename its file, or write it, in the background."""
         self._forget(event)
         self._counts.refused += suffix == REFUSED
         self._counts.expired += suffix == EXPIRED
         event.aside_suffix = suffix
-        when = "" if event.path is not None else " once it is written, because it was only in memory"
+        when = "" if event.path is not None else " once it is written (it is only in memory)"
         log.error("event %s is set aside as %s%s%s: %s", event.id or "?", event.name, suffix, when, why)
         if event.writing:
             return  # `_write` renames the file
@@ -209,7 +210,7 @@ class EventOutbox:
             self._disk.track(asyncio.ensure_future(self._write(event, suffix)))
 
     def expire(self) -> None:
-        """Set aside the events that are older than `outbox_max_age`: their sessions have expired at all clients."""
+        """Set aside the events that are older than `outbox_max_age`."""
         for event in list(self._pending.by_name.values()):
             self._expire_if_old(event)
 
@@ -256,8 +257,12 @@ class EventOutbox:
         self._pending.requeue(events)
         self._signal_all_lanes()
 
-    async def read(self, events: Sequence[PendingEvent]) -> list[tuple[PendingEvent, StoredEvent]]:
-        """Return the content of each event. An invalid event is set aside; an unreadable file is read again later."""
+    async def read_or_set_aside(self, events: Sequence[PendingEvent]) -> list[tuple[PendingEvent, StoredEvent]]:
+        """Return the content of the valid events.
+
+        Sets aside expired and invalid events. An event whose file is missing is lost; an unreadable file is read again
+        later. An event whose content names the other lane moves to it.
+        """
         events = [event for event in events if not self._expire_if_old(event)]
         contents = {event: event.content for event in events if event.content is not None}
         paths = {event: event.path for event in events if event.content is None and event.path is not None}

@@ -18,7 +18,7 @@ from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.lane import Lane
 from logout_notifier_publisher.lane_publisher import LanePublisher
 from logout_notifier_publisher.pending_events import EventState, PendingEvent
-from logout_notifier_publisher.prepared_events import IsAlive, PreparedEvent, PreparedEvents
+from logout_notifier_publisher.prepared_events import IsAlive, PreparedEvent, PreparedEventResolver
 from logout_notifier_publisher.publisher_metrics import PublisherCounters, PublisherState
 from logout_notifier_publisher.publisher_settings import (
     PublisherSettings,
@@ -47,7 +47,7 @@ class Publisher:
         self._counts = PublisherCounters()
         self._threads = DaemonThreads(THREAD_COUNT, "notifier-publisher")
         self._outbox = EventOutbox(settings, self._counts, self._threads)
-        self._prepared = PreparedEvents(self._outbox, alive)
+        self._resolver = PreparedEventResolver(self._outbox, alive)
         self._transports = {lane: _create_transport(settings, lane, self._threads) for lane in Lane}
         self._opening: asyncio.Task[None] | None = None
         self._opening_is_late = False
@@ -100,10 +100,10 @@ class Publisher:
         async with AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
             for transport in self._transports.values():
-                # pushed before the outbox's close, so closed after it: a hanging close loses no event
+                # pushed before the outbox's close, so closed after it: a hanging connection delays no write
                 stack.push_async_callback(_close_transport, transport)
             stack.push_async_callback(self._outbox.close, self._settings.sign_out_limit)
-            stack.push_async_callback(self._prepared.close)
+            stack.push_async_callback(self._resolver.close)
             for task in (self._opening, *self._tasks):
                 task.cancel()
             await asyncio.wait({self._opening, *self._tasks}, timeout=self._settings.drain_limit)
@@ -119,7 +119,7 @@ class Publisher:
         return 2 * self._settings.drain_limit + self._settings.sign_out_limit + close_seconds
 
     async def _take_over_events(self) -> None:
-        self._prepared.look_up(await self._outbox.claim_and_take_over())
+        self._resolver.resolve_found(await self._outbox.claim_and_take_over())
 
     async def _maintain_outbox(self) -> None:
         while True:
@@ -134,15 +134,16 @@ class Publisher:
     # ── events of the identity server ──
 
     async def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
-        """Publish the end of a session and return the event's id. The event is on disk when this returns.
+        """Store the event of an ended session, publish it in the background, and return its id.
 
-        If it cannot be written within `sign_out_limit`, it is kept in memory. If memory is full too, the event is lost,
-        which is logged and counted in `state.lost`, and its id is returned all the same. Never waits for the broker.
+        When this returns, the event is on disk, or in memory if it cannot be written within `sign_out_limit`. If the
+        limit of events in memory is reached, the event is lost: this is logged and counted in `state.lost`, and the id
+        is returned all the same. Never waits for the broker.
         Raises EventMistake (a ValueError) for an invalid event, RuntimeError if the publisher is closed.
         """
         lane = Lane.BULK if bulk else Lane.EVENTS
         found = build_events(ended, now=time.time())
-        storing = self._create_store_task(self._store(found, lane, None, EventState.READY), self._prepared.publish)
+        storing = self._create_store_task(self._store(found, lane, None, EventState.READY), self._resolver.publish)
         await asyncio.shield(storing)
         return found[0].id
 
@@ -154,14 +155,14 @@ class Publisher:
         """
         try:
             lane = Lane.BULK if bulk else Lane.EVENTS
-            found = build_events(ended, now=time.time(), session=session, looked_up=self._prepared.can_look_up)
+            found = build_events(ended, now=time.time(), session=session, looked_up=self._resolver.can_look_up)
             storing = self._create_store_task(self._store(found, lane, session, EventState.PREPARED), None)
             try:
                 events = await asyncio.shield(storing)
             except asyncio.CancelledError:  # the caller was cancelled before it deleted the session
                 storing.add_done_callback(self._discard_stored)
                 raise
-            return PreparedEvent(self._prepared, events, session, found[0].id)
+            return PreparedEvent(self._resolver, events, session, found[0].id)
         except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
             reason = (
                 f"the event is invalid: {error}"
@@ -169,7 +170,7 @@ class Publisher:
                 else format_error_without_user_data(error, with_file=True)
             )
             self._outbox.record_loss(ended.id or "?", reason)
-            return PreparedEvent(self._prepared, [], session, None)
+            return PreparedEvent(self._resolver, [], session, None)
 
     @asynccontextmanager
     async def publishing(
@@ -185,7 +186,7 @@ class Publisher:
             yield prepared
         except BaseException as error:
             # The session may have been deleted despite the cancellation.
-            prepared.look_up(doubt=not isinstance(error, Exception))
+            prepared.publish_or_discard(doubt=not isinstance(error, Exception))
             raise
         prepared.publish()
 
@@ -213,7 +214,7 @@ class Publisher:
 
     def _discard_stored(self, storing: "asyncio.Task[list[PendingEvent]]") -> None:
         if not storing.cancelled() and storing.exception() is None:
-            self._prepared.discard(storing.result())
+            self._resolver.discard(storing.result())
 
     async def _store(
         self, found: list[EventPart], lane: Lane, session: object, state: EventState

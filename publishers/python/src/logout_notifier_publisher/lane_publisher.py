@@ -83,7 +83,7 @@ class LanePublisher:
             confirmed = confirmed or isinstance(outcome, Confirmed)
 
         try:
-            read = list(_take_until_repeated_id(await self._outbox.read(taken)))
+            read = list(_take_until_repeated_id(await self._outbox.read_or_set_aside(taken)))
             if read:
                 outgoing = [OutgoingEvent(id=stored.id, body=stored.body) for _, stored in read]
                 await self._transport.publish(outgoing, on_outcome)
@@ -135,14 +135,15 @@ class LanePublisher:
     def _on_intercepted(self, event: PendingEvent, failed: PublishFailure) -> None:
         self._interceptions.on_intercepted(event.name)
         if self._interceptions.attempt_count == 1:
-            self._backoff.reset()  # so each intercepted event delays the others by at most 2 s
+            # so each intercepted event delays the others by 1.75 s and its requests, unless a longer wait is requested
+            self._backoff.reset()
         if self._interceptions.exhausted:
             if not self._outbox.list_deferred(self._lane):
                 self._interceptions.on_first_deferred()
             self._outbox.defer(event)
             log.warning(
-                "event %s is deferred after %d responses that are not notifier's: %s. It delays no other event."
-                " Every 10 to 60 s one deferred event is sent again, in rotation",
+                "event %s is deferred after %d responses that are not notifier's: %s. The other events are"
+                " published. One deferred event is sent again every 10 to 60 s, in rotation",
                 event.id, MAX_ATTEMPTS, failed.text,
             )  # fmt: skip
 
@@ -150,7 +151,7 @@ class LanePublisher:
         self._counts.failures[failed.reason] += 1
         if self._log_limit.allows(failed.reason):
             log.warning(
-                "publishing fails (lane %s, %s): %s. %d events are pending and are retried",
+                "publishing fails (lane %s, %s): %s. It is retried. %d events of both lanes are pending",
                 self._lane.value, failed.reason.value, failed.text, len(self._outbox),
             )  # fmt: skip
 

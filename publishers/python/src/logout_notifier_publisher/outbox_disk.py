@@ -13,7 +13,7 @@ from logout_notifier_publisher import outbox_files
 from logout_notifier_publisher.daemon_threads import DaemonThreads
 from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.log_limit import LogLimit
-from logout_notifier_publisher.outbox_files import PENDING, FoundFile
+from logout_notifier_publisher.outbox_files import PENDING, EventFile
 from logout_notifier_publisher.outbox_folder import OutboxFolder
 from logout_notifier_publisher.publisher_settings import format_error
 
@@ -39,7 +39,7 @@ class OutboxDisk:
         """Whether there is a folder."""
         return self._folder is not None
 
-    async def refresh(self) -> list[FoundFile]:
+    async def refresh(self) -> list[EventFile]:
         """Claim a sub-folder unless this process has one, and take over the files of dead processes.
 
         Returns all files of the folder if some are new. Never raises OSError.
@@ -53,7 +53,7 @@ class OutboxDisk:
                 self.needs_scan = True
                 log.info("outbox %s opened", self._folder.path)
             taken = await self._run(self._folder.take_over, self._log_takeover_failure)
-            found: list[FoundFile] = []
+            found: list[EventFile] = []
             if taken or self.needs_scan:
                 self.needs_scan = True  # until the listing succeeds
                 found = await self._run_in_order(outbox_files.list_events, self._folder.path)

@@ -1,4 +1,4 @@
-"""The files of the outbox, one per event. A file is durable before it is renamed to its complete name.
+"""The files of the outbox, one per event. A file's content is durable before the file is renamed from `.part`.
 
     0000001763811000123456789-7f3a91c2-events.part      being written
     …                                         .pending  complete; its session may still exist
@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 1024 * 1024  # an event has at most 128 KiB; the rest is reserv
 
 
 class UntrustedFileError(OSError):
-    """A folder or file is not used: it is a link, belongs to another user, or is writable by others."""
+    """A folder or file is not used: it is a link, not a regular file, of another user, or writable by others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def open_own(path: Path | str, flags: int, folder: int | None = None) -> int:
 
 
 def read(path: Path) -> bytes:
-    """Return the content of a file, at most one byte more than the limit. Raises UntrustedFileError and OSError."""
+    """Return at most the first `MAX_FILE_BYTES` + 1 bytes of a file. Raises UntrustedFileError and OSError."""
     with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
 
@@ -152,7 +152,7 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundFile:
+class EventFile:
     """A file of an event in the folder."""
 
     path: Path
@@ -166,14 +166,14 @@ class FoundFile:
         return self.path.suffix == PENDING
 
 
-def list_events(folder: Path) -> list[FoundFile]:
+def list_events(folder: Path) -> list[EventFile]:
     """Return the complete files of the folder, oldest first. Raises OSError."""
     found = []
     for path in folder.iterdir():
         if path.suffix in (PENDING, READY):
             with contextlib.suppress(FileNotFoundError):
                 found.append(
-                    FoundFile(
+                    EventFile(
                         path=path, size=path.lstat().st_size, stored_at=read_created_at(path), lane=parse_lane(path)
                     )
                 )

@@ -18,7 +18,7 @@ class EventState(Enum):
 
     PREPARED = auto()  # its session may still exist
     READY = auto()  # to be published
-    DEFERRED = auto()  # to be published: retried alone at intervals, because another server answers for notifier
+    DEFERRED = auto()  # to be published: sent alone in rotation, because an intermediary responded in place of notifier
     REMOVED = auto()  # published, dropped or set aside
 
 
@@ -38,7 +38,7 @@ class PendingEvent:
     content: bytes | None = None
     path: Path | None = None
     writing: bool = False
-    aside_suffix: str = ""  # of the file, once the event was set aside
+    aside_suffix: str = ""  # the new suffix of its file, if the event is set aside
 
     def __lt__(self, other: "PendingEvent") -> bool:
         """Compare by age."""
@@ -47,7 +47,7 @@ class PendingEvent:
 
 @dataclass(slots=True)
 class PendingEvents:
-    """All pending events. An event taken from a lane's queue is returned by `requeue` or removed by `remove`."""
+    """All pending events. `take` removes events from a lane's queue: pass each to `requeue`, `defer` or `remove`."""
 
     max_events: int
     max_bytes: int

@@ -1,9 +1,9 @@
 """Session ends in progress: their events are stored, and published once the sessions have ended.
 
-If there is an `alive` function, the session is looked up for the events of a process that died during a sign-out, after
-a failed deletion, and for a sign-out whose code cannot report when it is done. The lookup is repeated while the store
-fails, and for a session that still exists, because its deletion may be in progress. Without `alive`, these events are
-published.
+The session is looked up with `alive` for the events of a process that died during a sign-out, after a failed deletion,
+and for a sign-out whose code cannot report when it is done. The lookup is repeated while the store fails, and for some
+time while the session exists, because its deletion may be in progress. An event whose session cannot be looked up, as
+there is no `alive` or no `session`, is published; after a deletion that raised an Exception it is discarded.
 """
 
 import asyncio
@@ -25,43 +25,44 @@ IsAlive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
 
 MAX_CONCURRENT_LOOKUPS = 4
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.1, 60.0
-DELETION_TIMEOUT_SECONDS = 5.0  # by then a deletion in progress has finished in any store
+DELETION_TIMEOUT_SECONDS = 5.0  # a session that exists for longer is considered kept
 
 
 class PreparedEvent:
     """The stored event of one session end, or its parts. Only the first decision counts."""
 
     def __init__(
-        self, prepared: "PreparedEvents", events: Sequence[PendingEvent], session: object, ended_id: str | None
+        self, resolver: "PreparedEventResolver", events: Sequence[PendingEvent], session: object, ended_id: str | None
     ) -> None:
         self.id = ended_id
-        self._prepared = prepared
+        self._resolver = resolver
         self._events = events
         self._session = session
 
     def publish(self) -> None:
         """Publish the event, because the session has ended."""
-        self._prepared.publish(self._events)
+        self._resolver.publish(self._events)
 
     def discard(self) -> None:
         """Delete the event, because the session still exists."""
-        self._prepared.discard(self._events)
+        self._resolver.discard(self._events)
 
-    def look_up(self, *, patience: float = DELETION_TIMEOUT_SECONDS, doubt: bool = True) -> None:
-        """Look up the session in the background, and publish or discard the event accordingly.
+    def publish_or_discard(self, *, patience: float = DELETION_TIMEOUT_SECONDS, doubt: bool = True) -> None:
+        """Look up the session in the background. Publish the event if the session has ended, otherwise discard it.
 
         Repeats the lookup for `patience` seconds while the session exists. `doubt`: whether to publish if the session
         cannot be looked up.
         """
-        self._prepared.decide(self._events, self._session, patience=patience, doubt=doubt)
+        self._resolver.resolve(self._events, self._session, patience=patience, doubt=doubt)
 
     settle = deprecated_name("settle", "publish")
     withdraw = deprecated_name("withdraw", "discard")
-    ask = deprecated_name("ask", "look_up")
+    look_up = deprecated_name("look_up", "publish_or_discard")
+    ask = deprecated_name("ask", "publish_or_discard")
 
 
-class PreparedEvents:
-    """All session ends in progress. Not thread-safe: use it from one event loop."""
+class PreparedEventResolver:
+    """Publishes or discards prepared events, if necessary by lookups. Not thread-safe: use it from one event loop."""
 
     def __init__(self, outbox: EventOutbox, alive: IsAlive | None) -> None:
         self._outbox = outbox
@@ -81,37 +82,37 @@ class PreparedEvents:
             self._outbox.mark_ready(event)
 
     def discard(self, events: Sequence[PendingEvent]) -> None:
-        """Delete the events that are not published yet."""
+        """Delete those events that are still prepared. Published and discarded events stay as they are."""
         self._outbox.remove(*(event for event in events if event.state is EventState.PREPARED))
 
-    def decide(self, events: Sequence[PendingEvent], session: object, *, patience: float, doubt: bool = True) -> None:
-        """Look up the session in the background, see `PreparedEvent.look_up`."""
+    def resolve(self, events: Sequence[PendingEvent], session: object, *, patience: float, doubt: bool = True) -> None:
+        """Publish or discard the events of a session, see `PreparedEvent.publish_or_discard`."""
         if self._alive is None or session is None:
             self.publish(events) if doubt else self.discard(events)
             return
-        self._start(self._decide(events, session, patience))
+        self._start(self._resolve(events, session, patience))
 
-    def look_up(self, found: Sequence[PendingEvent]) -> None:
-        """Look up the sessions of events that a dead process left, in the background."""
+    def resolve_found(self, found: Sequence[PendingEvent]) -> None:
+        """Publish or discard the events that a dead process left, by lookups in the background."""
         if self._alive is None:
             self.publish(found)
         elif found:
-            self._start(self._look_up(found))
+            self._start(self._resolve_found(found))
 
-    async def _look_up(self, undecided: Sequence[PendingEvent]) -> None:
+    async def _resolve_found(self, undecided: Sequence[PendingEvent]) -> None:
         next_lookup_at: dict[PendingEvent, float] = {}  # when an existing session is looked up again
         backoff = Backoff(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         while undecided:
             for at in range(0, len(undecided), MAX_CONCURRENT_LOOKUPS):
                 batch = undecided[at : at + MAX_CONCURRENT_LOOKUPS]
-                await asyncio.gather(*(self._decide_found(event, next_lookup_at) for event in batch))
+                await asyncio.gather(*(self._look_up_and_resolve(event, next_lookup_at) for event in batch))
             undecided = [event for event in undecided if event.state is EventState.PREPARED]
             await asyncio.sleep(backoff.next_delay())
 
-    async def _decide_found(self, event: PendingEvent, next_lookup_at: dict[PendingEvent, float]) -> None:
+    async def _look_up_and_resolve(self, event: PendingEvent, next_lookup_at: dict[PendingEvent, float]) -> None:
         if time.monotonic() < next_lookup_at.get(event, 0.0):
             return
-        for _, stored in await self._outbox.read([event]):
+        for _, stored in await self._outbox.read_or_set_aside([event]):
             exists = False if stored.session is None else await self._is_alive(stored.session, event.id)
             if exists is True and event in next_lookup_at:
                 log.info("event %s is dropped: its session still exists", event.id)
@@ -121,10 +122,10 @@ class PreparedEvents:
             elif exists is False:
                 self.publish([event])
 
-    async def _decide(self, events: Sequence[PendingEvent], session: object, patience: float) -> None:
+    async def _resolve(self, events: Sequence[PendingEvent], session: object, patience: float) -> None:
         give_up, backoff = time.monotonic() + patience, Backoff(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         while any(event.state is EventState.PREPARED for event in events):
-            started_at = time.monotonic()  # a slow result describes the start of the lookup
+            started_at = time.monotonic()  # a slow store may return a session that was deleted during the lookup
             exists = await self._is_alive(session, events[0].id)
             if exists is False:
                 self.publish(events)

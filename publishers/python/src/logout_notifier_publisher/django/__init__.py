@@ -17,9 +17,9 @@ def session_sid(request: object) -> str:
 
     It is never the session's key, which is a secret. An event has a `sid` only if this was called for its session.
     """
-    from logout_notifier_publisher.django.sign_outs import session_sid as sid_of  # noqa: PLC0415  needs Django's settings
+    from logout_notifier_publisher.django.sign_outs import get_or_create_sid  # noqa: PLC0415  needs Django's settings
 
-    return sid_of(request)
+    return get_or_create_sid(request)
 
 
 def user_ended(user: object, *, reason: str = "terminated", request: object = None) -> None:

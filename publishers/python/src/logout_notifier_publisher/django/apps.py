@@ -13,7 +13,7 @@ from django.core.signals import request_started
 
 from logout_notifier_publisher.blocking_publisher import BlockingPublisher
 from logout_notifier_publisher.django import django_settings
-from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES, DjangoSettings
+from logout_notifier_publisher.django.django_settings import SIGNED_COOKIES, DjangoPublisherSettings
 from logout_notifier_publisher.publisher_settings import SettingsError
 
 MANAGEMENT_COMMANDS = frozenset({"manage.py", "django-admin", "django-admin.exe", "__main__.py"})
@@ -29,7 +29,7 @@ class NotifierPublisherConfig(AppConfig):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._lock = threading.Lock()
-        self._settings: DjangoSettings | None = None
+        self._settings: DjangoPublisherSettings | None = None
         self._publisher: BlockingPublisher | None = None
 
     def ready(self) -> None:
@@ -48,7 +48,7 @@ class NotifierPublisherConfig(AppConfig):
                 raise ImproperlyConfigured(f"NOTIFIER cannot be used:{listed}") from None
         request_started.connect(self._on_first_request, dispatch_uid="notifier.publisher")
 
-    def read_settings(self) -> DjangoSettings:
+    def read_settings(self) -> DjangoPublisherSettings:
         """Return the settings. Raises SettingsError."""
         if self._settings is None:
             self._settings = django_settings.read()

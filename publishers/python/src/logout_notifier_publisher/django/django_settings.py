@@ -1,4 +1,4 @@
-"""`NOTIFIER` of Django's settings: the publisher's settings, and those of the Django project."""
+"""Read `NOTIFIER` of Django's settings: the publisher's settings, and the functions that supply the data of events."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from django.utils.module_loading import import_string
 from logout_notifier_publisher.publisher_settings import PublisherSettings, SettingsError
 
 SID = "notifier_sid"  # the key in the session
+_OTHER_FORMS = {"ISSUER": "a URL, ", "CLIENTS": '"*", a list of clients, '}  # of a setting that may be a function
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DjangoSettings:
-    """The settings in `NOTIFIER`.
+class DjangoPublisherSettings:
+    """The content of `NOTIFIER` in Django's settings.
 
     `issuer` and `clients` are called with request (or None) and user, `sub` with the user, `sid` with the request.
     """
@@ -27,7 +28,7 @@ class DjangoSettings:
     sid: Callable[[Any], str | None]
 
 
-def read() -> DjangoSettings:
+def read() -> DjangoPublisherSettings:
     """Read `NOTIFIER`. Raises SettingsError, which lists all mistakes."""
     given = getattr(settings, "NOTIFIER", None)
     if not isinstance(given, Mapping):
@@ -45,7 +46,7 @@ def read() -> DjangoSettings:
     sid = _load_function("SID", own.get("SID", _default_sid), mistakes)
     if mistakes or publisher is None:
         raise SettingsError(mistakes)
-    return DjangoSettings(publisher=publisher, issuer=issuer, clients=clients, sub=sub, sid=sid)
+    return DjangoPublisherSettings(publisher=publisher, issuer=issuer, clients=clients, sub=sub, sid=sid)
 
 
 def _read_issuer(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], str]:
@@ -71,7 +72,7 @@ def _load_function(name: str, value: object, mistakes: list[tuple[str, str]]) ->
         return _invalid
     if callable(found):
         return cast("Callable[..., Any]", found)
-    mistakes.append((name, "must be a function, or the path of one: myproject.clients.of_user"))
+    mistakes.append((name, f"must be {_OTHER_FORMS.get(name, '')}a function, or its dotted path"))
     return _invalid
 
 

@@ -13,7 +13,8 @@ from logout_notifier_publisher.guarded_log import log
 from logout_notifier_publisher.publisher_settings import format_error_without_user_data
 from logout_notifier_publisher.session_ended import SessionEnded
 
-LOOKUP_SECONDS = 300.0  # the session is looked up for this long, until the view's transaction has ended
+# How long the lookup is repeated while the session exists: the view's transaction may still be open.
+LOOKUP_SECONDS = 300.0
 
 
 def on_user_logged_out(sender: object, request: Any, user: Any, **more: object) -> None:
@@ -33,7 +34,9 @@ def on_user_logged_out(sender: object, request: Any, user: Any, **more: object) 
             clients=settings.clients(request, user),
             reason="user_logout",
         )
-        get_publisher().prepare(ended, session=encrypt_session_key(session_key)).look_up(patience=LOOKUP_SECONDS)
+        get_publisher().prepare(ended, session=encrypt_session_key(session_key)).publish_or_discard(
+            patience=LOOKUP_SECONDS
+        )
     except Exception as error:  # noqa: BLE001  an error must not stop a sign-out
         _log_loss(error)
 
@@ -60,8 +63,8 @@ def user_ended(user: Any, *, reason: str, request: Any) -> None:
         _log_loss(error)
 
 
-def session_sid(request: Any) -> str:
-    """Return the `sid` of the request's session, see the package."""
+def get_or_create_sid(request: Any) -> str:
+    """Return the `sid` in the request's session. Creates it if the session has none."""
     found = request.session.get(SID)
     if found is None:
         found = request.session[SID] = secrets.token_urlsafe(16)
@@ -77,6 +80,6 @@ def get_publisher() -> BlockingPublisher:
 def _log_loss(error: Exception) -> None:
     """Log the cause without the error's text, which may contain user data."""
     log.error(
-        "a sign-out could not be published (%s): no client is notified. Check NOTIFIER and run `manage.py check`",
+        "a sign-out could not be stored (%s): no client is notified. `manage.py check` lists mistakes in NOTIFIER",
         format_error_without_user_data(error),
     )

@@ -4,7 +4,7 @@ import java.util.concurrent.ThreadFactory;
 
 /**
  * Creates daemon threads, which do not keep the process from ending. They have the context class loader of the thread that
- * creates the factory, because Keycloak's database access depends on it.
+ * creates the factory, on which a server's database access may depend, such as Keycloak's.
  */
 public final class DaemonThreadFactory implements ThreadFactory {
     private final String name;

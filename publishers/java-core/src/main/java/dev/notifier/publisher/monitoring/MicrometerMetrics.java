@@ -32,7 +32,7 @@ public final class MicrometerMetrics implements PublisherMetrics {
         lost = counter("lost", "Events lost: no client is notified");
         refused = counter("refused", "Events set aside, since they can never be published");
         expired = counter("expired", "Events set aside, since they were too old");
-        internalErrors = counter("errors", "Errors of the plug-in itself, see the log");
+        internalErrors = counter("errors", "Errors of the publisher itself, see the log");
         for (FailureReason reason : FailureReason.values()) {
             failures.put(reason, counter("failures", "Tries to publish that failed", "reason", reason.label()));
         }
@@ -46,8 +46,8 @@ public final class MicrometerMetrics implements PublisherMetrics {
 
     @Override
     public void observe(PendingEvents pending) {
-        meters.add(Gauge.builder(PREFIX + "waiting", pending, PendingEvents::pendingCount).description("Events that wait").register(registry));
-        meters.add(Gauge.builder(PREFIX + "waiting.in.memory", pending, PendingEvents::pendingInMemoryCount).description("Events that are in memory alone")
+        meters.add(Gauge.builder(PREFIX + "waiting", pending, PendingEvents::pendingCount).description("Pending events").register(registry));
+        meters.add(Gauge.builder(PREFIX + "waiting.in.memory", pending, PendingEvents::pendingInMemoryCount).description("Events that are only in memory")
                 .register(registry));
         meters.add(Gauge.builder(PREFIX + "oldest.age", pending, PendingEvents::oldestAgeSeconds).baseUnit("seconds").description("Age of the oldest event")
                 .register(registry));

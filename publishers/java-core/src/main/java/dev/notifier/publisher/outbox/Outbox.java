@@ -61,7 +61,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         for (Lane lane : Lane.values()) {
             lanes.put(lane, new LaneQueue());
         }
-        this.existing = folder.listWaiting(); // before anything is written: these files are an earlier process's
+        this.existing = folder.listWaiting(); // read before this process writes: an earlier process has left these files
         this.worker = new OutboxWorker(this, folder);
     }
 
@@ -74,19 +74,19 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         return new Outbox(limits, metrics, OutboxFolder.claim(limits.folder()));
     }
 
-    /** Takes over the events of ended processes, now and every minute. */
+    /** Takes over the events of ended processes, now and every minute. Writes events that are only in memory to disk, every 30 s. */
     public void start(SessionLookup lookup) {
         worker.start(lookup, existing);
     }
 
     /**
-     * Writes events of one lane before their sessions are deleted. Returns within the limit.
+     * Stores events of one lane before their sessions are deleted: on disk, or in memory if that fails. Returns within the limit.
      *
      * @return the entry; null if the events are lost, because neither the disk nor the memory has space
      */
     public OutboxEntry prepare(List<OutgoingEvent> events) {
         OutboxEntry entry = OutboxEntry.create(events, System.currentTimeMillis(), processId, entryNumber.getAndIncrement());
-        String error = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
+        String error = "the outbox is full: repair the broker, or raise outbox-max-events and outbox-max-bytes";
         boolean fits = disk.tryReserve(entry);
         if (fits) {
             error = writer.write(entry, OutboxFolder.PENDING);
@@ -105,7 +105,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         return null;
     }
 
-    /** Publishes the events of an entry: their sessions have ended. */
+    /** Queues the events of an entry: their sessions have ended. */
     public void commit(OutboxEntry entry) {
         worker.execute(() -> enqueue(entry));
     }
@@ -116,7 +116,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
     }
 
     /**
-     * Looks up in a separate transaction which sessions have ended, and publishes their events.
+     * Looks up in a separate transaction which sessions have ended, and queues their events.
      *
      * @param isFinal whether the transaction has ended in the database. Otherwise living sessions are looked up once more.
      */
@@ -163,23 +163,32 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         remove(entry);
     }
 
-    /** Sets an entry aside: renames its file with this suffix, and never publishes it. */
+    /** Sets an entry aside and never publishes it: its file gets this suffix, or is written now if the entry is only in memory. */
     public void setAside(OutboxEntry entry, String suffix) {
         lanes.get(entry.lane()).remove(entry);
-        Path file = entry.finish();
-        release(entry);
+        Path file = entry.finishAside(suffix);
+        if (file == null) {
+            writer.setAside(entry, () -> memory.release(entry)); // until then it counts, so that a hanging disk fills no memory
+            return;
+        }
+        disk.release(entry);
         try {
-            if (file != null) {
-                folder.rename(file, entry.name(), suffix);
-            }
+            folder.rename(file, entry.name(), suffix);
         } catch (IOException failure) {
             LOG.error("notifier: {} cannot be renamed to {}: {}", entry.name(), suffix, failure.toString());
         }
     }
 
-    /** Publishes other entries first and retries this one in a minute, because it cannot be read now. */
-    public void retryLater(OutboxEntry entry) {
+    /** An entry cannot be read. If its file was removed, its events are lost. Otherwise it is retried in a minute, after other entries. */
+    public void onUnreadable(OutboxEntry entry, IOException failure) {
         lanes.get(entry.lane()).remove(entry);
+        if (OutboxFolder.isRemoved(entry.file(), failure)) {
+            onFileRemoved(entry);
+            return;
+        }
+        if (throttle.tryAcquire("read")) {
+            LOG.error("notifier: {} cannot be read, and is tried again in a minute: {}", entry.name(), failure.toString());
+        }
         worker.retryLater(() -> lanes.get(entry.lane()).add(entry));
     }
 
@@ -204,7 +213,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         return oldest == 0 ? 0 : Math.max(0, System.currentTimeMillis() - oldest) / 1000.0;
     }
 
-    /** Finishes the background work, so that all committed events are in their queues. Call it before the lanes stop. */
+    /** Finishes the background work within a second, so that committed events are in their queues. Call it before the lanes stop. */
     public void stopWorker() {
         worker.close();
     }
@@ -217,6 +226,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         stopped = true;
         worker.close();
         saveMemory();
+        writer.finishSettingAside();
         long lost = memory.eventCount();
         if (lost > 0) {
             metrics.onLost((int) lost);
@@ -269,6 +279,17 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         (entry.file() == null ? memory : disk).release(entry);
     }
 
+    /** Forgets an entry whose file another program has removed. */
+    void onFileRemoved(OutboxEntry entry) {
+        entry.finish();
+        release(entry);
+        int lostCount = entry.eventCount() - entry.published().cardinality();
+        metrics.onLost(lostCount);
+        if (lossThrottle.tryAcquire("removed")) {
+            LOG.error("notifier: {} is LOST, with {} events; no client is notified: its file was removed from the outbox", entry.name(), lostCount);
+        }
+    }
+
     /** Counts the entry of an ended process, even beyond the limits. */
     void onAdopted(OutboxEntry entry) {
         disk.reserve(entry);
@@ -294,15 +315,17 @@ public final class Outbox implements PendingEvents, AutoCloseable {
             return;
         }
         for (OutboxEntry entry : unsaved) {
+            if (!entry.tryResumeFile()) {
+                continue;
+            }
             if (!disk.tryReserve(entry)) {
                 continue; // a sign-out may fit where a mass logout does not
             }
-            entry.resumeFile();
             if (writer.write(entry, OutboxFolder.READY) != null) {
                 disk.release(entry);
                 return;
             }
-            if (entry.file() == null) { // published meanwhile
+            if (entry.file() == null) { // published or set aside meanwhile
                 disk.release(entry);
                 continue;
             }

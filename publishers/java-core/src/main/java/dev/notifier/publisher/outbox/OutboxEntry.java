@@ -21,8 +21,11 @@ public final class OutboxEntry {
     private final BitSet deferred = new BitSet();
     private Path file;
     private List<OutgoingEvent> inMemory;
-    private boolean abandoned;
-    private boolean finished;
+    private String asideSuffix;
+    private boolean isWriting;
+    private boolean isAbandoned;
+    private boolean isFinished;
+    private boolean isSetAside;
     private boolean hasRefusedEvent;
 
     private OutboxEntry(String name, Lane lane, int eventCount, long byteCount) {
@@ -87,9 +90,20 @@ public final class OutboxEntry {
         return inMemory;
     }
 
-    /** The file has been written. Returns false, and ignores the file, if the entry was abandoned or finished meanwhile. */
+    /** Starts a write of the file. Returns false if another write is running, or if the file is not needed. */
+    synchronized boolean tryStartWrite() {
+        if (isWriting || file != null || isFinished && (asideSuffix == null || isSetAside)) {
+            return false;
+        }
+        isWriting = true;
+        return true;
+    }
+
+    /** Ends the write: the file exists. Returns false, and ignores the file, if the entry was abandoned or finished meanwhile. */
     synchronized boolean onWritten(Path written) {
-        if (abandoned || finished) {
+        isWriting = false;
+        isSetAside = asideSuffix != null;
+        if (isAbandoned || isFinished) {
             return false;
         }
         file = written;
@@ -97,24 +111,45 @@ public final class OutboxEntry {
         return true;
     }
 
+    /** Ends the write: it has failed. */
+    synchronized void onWriteFailed() {
+        isWriting = false;
+    }
+
+    /** Returns the suffix under which the entry is set aside; null if it is not. */
+    synchronized String asideSuffix() {
+        return asideSuffix;
+    }
+
     synchronized void onRenamed(Path renamed) {
         file = renamed;
     }
 
-    /** Keeps the entry in memory, because writing its file failed or took too long. Returns false if it was written meanwhile. */
-    synchronized boolean abandonFile() {
-        abandoned = file == null;
-        return abandoned;
+    /** Keeps the entry in memory, because its write failed or takes too long. Returns false if the file exists meanwhile. */
+    synchronized boolean tryAbandonFile() {
+        isAbandoned = file == null;
+        return isAbandoned;
     }
 
-    /** Permits another attempt to write the file. */
-    synchronized void resumeFile() {
-        abandoned = false;
+    /** Permits another write. Returns false if the previous one is still running. */
+    synchronized boolean tryResumeFile() {
+        if (isWriting) {
+            return false;
+        }
+        isAbandoned = false;
+        return true;
     }
 
-    /** Prevents any further write. Returns the file; null if the entry is only in memory. */
+    /** Prevents any further write, because the entry is removed. Returns the file; null if the entry is only in memory. */
     synchronized Path finish() {
-        finished = true;
+        isFinished = true;
+        return file;
+    }
+
+    /** Prevents any further write but the one under this suffix. Returns the file; null if the entry is only in memory. */
+    synchronized Path finishAside(String suffix) {
+        isFinished = true;
+        asideSuffix = suffix;
         return file;
     }
 

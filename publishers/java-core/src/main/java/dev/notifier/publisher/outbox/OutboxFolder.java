@@ -92,7 +92,7 @@ final class OutboxFolder implements AutoCloseable {
                     return claimed;
                 }
             } catch (UntrustedFileException | AccessDeniedException refused) {
-                LOG.error("notifier: a folder of the outbox is not used, but the next: {}", refused.toString());
+                LOG.error("notifier: a folder of the outbox is skipped: {}", refused.toString());
             }
         }
         throw new IOException("all " + MAX_FOLDERS + " folders below " + base + " are in use or untrusted");
@@ -108,8 +108,8 @@ final class OutboxFolder implements AutoCloseable {
                     if (claimed != null) {
                         orphans.add(claimed);
                     }
-                } catch (IOException failure) { // logged once a minute, since the worker tries so often
-                    LOG.error("notifier: what a process left is not taken over: {}", failure.toString());
+                } catch (IOException failure) { // the worker tries, and so logs, once a minute
+                    LOG.error("notifier: the folder of an ended process is not taken over: {}", failure.toString());
                 }
             }
         }
@@ -241,7 +241,8 @@ final class OutboxFolder implements AutoCloseable {
     /** Writes events durably to a file with this suffix. */
     Path write(String name, String suffix, Collection<OutgoingEvent> events) throws IOException {
         Path part = folder.resolve(name + PART);
-        try (FileChannel file = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), PRIVATE_FILE)) {
+        FileChannel created = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), PRIVATE_FILE);
+        try (FileChannel file = created) {
             ByteArrayOutputStream lines = new ByteArrayOutputStream();
             for (OutgoingEvent each : events) {
                 lines.writeBytes(each.toLine());
@@ -286,6 +287,11 @@ final class OutboxFolder implements AutoCloseable {
         }
         waiting.sort(null);
         return waiting;
+    }
+
+    /** Returns whether a file that could not be read was removed. If its folder is missing too, such as an unmounted volume, the file may return. */
+    static boolean isRemoved(Path file, IOException failure) {
+        return failure instanceof NoSuchFileException && Files.isDirectory(file.getParent());
     }
 
     /** Returns the size in bytes of a file, or of a link itself. */

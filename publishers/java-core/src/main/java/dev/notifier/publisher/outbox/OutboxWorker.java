@@ -6,8 +6,6 @@ import dev.notifier.publisher.event.SessionKey;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
 import dev.notifier.publisher.monitoring.LogThrottle;
 import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -24,7 +22,7 @@ import java.util.concurrent.TimeUnit;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** Does the outbox's background work: renames files, looks up sessions, and takes over the files of ended processes. */
+/** Does the outbox's background work: queues and removes entries, looks up sessions, and takes over the files of ended processes. */
 final class OutboxWorker implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Keeper");
     private static final long SAVE_INTERVAL_SECONDS = 30;
@@ -67,7 +65,11 @@ final class OutboxWorker implements AutoCloseable {
 
     /** Runs a task on the worker's thread after a minute. */
     void retryLater(Task task) {
-        fileThread.schedule(() -> runGuarded(task), READ_RETRY_SECONDS, TimeUnit.SECONDS);
+        try {
+            fileThread.schedule(() -> runGuarded(task), READ_RETRY_SECONDS, TimeUnit.SECONDS);
+        } catch (RejectedExecutionException closed) {
+            LOG.debug("notifier: a file of the outbox is read again after the next start");
+        }
     }
 
     /**
@@ -96,7 +98,7 @@ final class OutboxWorker implements AutoCloseable {
         }
     }
 
-    /** Queues files of this process's folder, or of an ended process's. */
+    /** Queues files that an ended process left in this folder, or in its own. */
     private void adopt(OutboxFolder from, List<Path> files) throws IOException {
         int eventCount = 0;
         List<Path> unreadable = new ArrayList<>();
@@ -104,12 +106,18 @@ final class OutboxWorker implements AutoCloseable {
             String fileName = file.getFileName().toString();
             boolean isPending = fileName.endsWith(OutboxFolder.PENDING);
             String name = fileName.substring(0, fileName.length() - (isPending ? OutboxFolder.PENDING : OutboxFolder.READY).length());
-            Path adopted = from == folder ? file : from.move(file, folder, fileName);
+            Path adopted;
+            try {
+                adopted = from == folder ? file : from.move(file, folder, fileName);
+            } catch (IOException failure) { // it stays in its folder, which is taken over again in a minute
+                report(failure);
+                continue;
+            }
             OutboxEntry entry;
             try {
                 entry = createEntry(adopted, name);
             } catch (IOException failure) { // such as a volume that is unmounted for a moment: the others go first
-                if (!isDeleted(adopted, failure)) {
+                if (!OutboxFolder.isRemoved(adopted, failure)) {
                     unreadable.add(adopted);
                 }
                 report(failure);
@@ -128,7 +136,7 @@ final class OutboxWorker implements AutoCloseable {
         }
         if (eventCount > 0) {
             folder.sync();
-            LOG.info("notifier: {} events that an earlier process left are taken up", eventCount);
+            LOG.info("notifier: {} events of an ended process are taken over", eventCount);
         }
     }
 
@@ -149,8 +157,9 @@ final class OutboxWorker implements AutoCloseable {
         try {
             events = outbox.read(entry);
         } catch (IOException failure) { // such as a volume that is unmounted for a moment
-            if (isDeleted(entry.file(), failure)) {
-                throw failure;
+            if (OutboxFolder.isRemoved(entry.file(), failure)) {
+                outbox.onFileRemoved(entry);
+                return;
             }
             scheduleLookup(LOOKUP_RETRY_SECONDS, entry, isFinal);
             report(failure);
@@ -163,7 +172,7 @@ final class OutboxWorker implements AutoCloseable {
             living = sessions.isEmpty() ? Set.of() : lookup.findLiving(sessions);
         } catch (Exception failure) {
             if (throttle.tryAcquire("look-up")) {
-                LOG.warn("notifier: whether sessions are gone cannot be looked up now, it is tried again: {}",
+                LOG.warn("notifier: sessions cannot be looked up now, which is repeated every 10 s: {}",
                         failure.getClass().getName()); // its message may contain the database's URL with a password
             }
             scheduleLookup(LOOKUP_RETRY_SECONDS, entry, isFinal);
@@ -181,11 +190,6 @@ final class OutboxWorker implements AutoCloseable {
         } else {
             split(entry, ended.stream().filter(Objects::nonNull).toList());
         }
-    }
-
-    /** Returns whether the file itself was deleted, rather than its folder. */
-    private static boolean isDeleted(Path file, IOException failure) {
-        return failure instanceof NoSuchFileException && Files.isDirectory(file.getParent());
     }
 
     /** Replaces an entry by one with the events of ended sessions. */
@@ -218,7 +222,7 @@ final class OutboxWorker implements AutoCloseable {
         }
     }
 
-    /** Finishes the started tasks. */
+    /** Cancels look-ups. Finishes the other tasks, but waits for them at most a second. */
     @Override
     public void close() {
         lookupThreads.values().forEach(ScheduledExecutorService::shutdownNow);

@@ -141,7 +141,7 @@ public final class AmqpTransport implements Transport {
                     + ": start a worker of notifier on this broker and virtual host, or notifier topology declare");
         }
         if (batch.hasRejected()) {
-            throw new PublishException(FailureReason.REJECTED, "the broker's queue refuses events: see its limits and its log");
+            throw new PublishException(FailureReason.REJECTED, "the broker's queue rejects events: check its limits and the broker's log");
         }
     }
 
@@ -158,12 +158,12 @@ public final class AmqpTransport implements Transport {
     private PublishException toException(Exception failure, FailureReason defaultReason) {
         Throwable cause = failure.getCause() instanceof ShutdownSignalException shutdown ? shutdown : failure;
         if (cause instanceof PossibleAuthenticationFailureException || cause instanceof AuthenticationFailureException) {
-            return new PublishException(FailureReason.DENIED, broker + " does not let user " + broker.user()
-                    + " in: see the user, its password and the virtual host " + broker.virtualHost());
+            return new PublishException(FailureReason.DENIED, broker + " refuses user " + broker.user()
+                    + ": check the user, its password and the virtual host " + broker.virtualHost());
         }
         if (cause instanceof SSLException) {
             return new PublishException(FailureReason.DENIED, "TLS with " + broker + " fails: " + cause.getMessage()
-                    + "; see tls-ca-file and the certificate's names");
+                    + "; check tls-ca-file and the certificate's names");
         }
         if (cause instanceof TimeoutException) {
             return new PublishException(FailureReason.TIMED_OUT, broker + " did not answer within " + limitMillis + " ms");
@@ -181,7 +181,7 @@ public final class AmqpTransport implements Transport {
             case AMQP.NOT_FOUND -> new PublishException(FailureReason.UNROUTABLE, "there is no exchange " + exchange + " in virtual host "
                     + broker.virtualHost() + ": start a worker of notifier there, or notifier topology declare");
             case AMQP.ACCESS_REFUSED, AMQP.NOT_ALLOWED -> new PublishException(FailureReason.DENIED, "user " + broker.user()
-                    + " may not do that: it needs the virtual host " + broker.virtualHost() + " and write on " + exchange);
+                    + " lacks a permission: it needs access to the virtual host " + broker.virtualHost() + " and write on " + exchange);
             default -> new PublishException(defaultReason, broker + " closed the connection" + (code == 0 ? "" : " (" + code + ")"));
         };
     }

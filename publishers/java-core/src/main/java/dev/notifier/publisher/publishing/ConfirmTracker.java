@@ -27,7 +27,7 @@ final class ConfirmTracker {
         channel.confirmSelect();
     }
 
-    /** Starts a batch. All confirms of the previous batch have arrived. */
+    /** Starts a batch. The caller has awaited the previous one. */
     synchronized void startBatch(Transport.ResultListener listener, long firstTag) {
         unsettled.clear();
         indexById.clear();

@@ -132,7 +132,7 @@ public final class HttpTransport implements Transport {
             return timeout();
         }
         if (failure instanceof SSLException) {
-            return new PublishException(FailureReason.DENIED, "TLS with " + server + " fails: " + failure.getMessage() + "; see tls-ca-file and the certificate's names");
+            return new PublishException(FailureReason.DENIED, "TLS with " + server + " fails: " + failure.getMessage() + "; check tls-ca-file and the certificate's names");
         }
         if (failure instanceof ConnectException) {
             return new PublishException(FailureReason.UNREACHABLE, server + " cannot be reached");
@@ -148,7 +148,7 @@ public final class HttpTransport implements Transport {
 
     @Override
     public void drop() {
-        client = null; // closes its connections
+        client = null; // its idle connections close once it is garbage-collected
     }
 
     @Override

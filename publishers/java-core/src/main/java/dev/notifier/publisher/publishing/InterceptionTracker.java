@@ -15,12 +15,12 @@ import java.util.function.Predicate;
  */
 final class InterceptionTracker<T extends Comparable<T>> {
     static final int MAX_ATTEMPTS = 3;
-    static final long FIRST_PROBE_MILLIS = 10_000;
-    static final long LONGEST_PROBE_MILLIS = 60_000;
+    static final long FIRST_PROBE_INTERVAL_MILLIS = 10_000;
+    static final long MAX_PROBE_INTERVAL_MILLIS = 60_000;
 
     private final LongSupplier clock;
     private final NavigableSet<T> deferred = new TreeSet<>();
-    private final Backoff backoff = new Backoff(FIRST_PROBE_MILLIS, LONGEST_PROBE_MILLIS);
+    private final Backoff backoff = new Backoff(FIRST_PROBE_INTERVAL_MILLIS, MAX_PROBE_INTERVAL_MILLIS);
     private T counted; // one counter suffices: a lane retries its oldest event until it is confirmed or deferred
     private int attempts;
     private long probeAt;

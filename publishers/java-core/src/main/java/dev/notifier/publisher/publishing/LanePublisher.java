@@ -9,7 +9,6 @@ import dev.notifier.publisher.outbox.LaneQueue;
 import dev.notifier.publisher.outbox.Outbox;
 import dev.notifier.publisher.outbox.OutboxEntry;
 import java.io.IOException;
-import java.nio.file.NoSuchFileException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -22,7 +21,7 @@ import org.slf4j.LoggerFactory;
 public final class LanePublisher implements Runnable {
     private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.publishing.LanePublisher");
 
-    /** By lane. After a kill, at most so many events are published twice. */
+    /** The maximum number of events without a result, by lane. After a kill, so many may be published twice. */
     private static final Map<Lane, Integer> MAX_IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
     private static final long IDLE_WAIT_MILLIS = 1_000;
 
@@ -104,7 +103,7 @@ public final class LanePublisher implements Runnable {
         String reason = failure.reason().label();
         metrics.onAttemptFailed(failure.reason());
         if (throttle.tryAcquire(reason)) {
-            LOG.error("notifier: publishing on lane {} fails ({}), events wait: {}", lane.label(), reason, failure.getMessage());
+            LOG.error("notifier: publishing on lane {} fails ({}), and is repeated: {}", lane.label(), reason, failure.getMessage());
         }
     }
 
@@ -155,7 +154,7 @@ public final class LanePublisher implements Runnable {
         return positions;
     }
 
-    /** Returns the events of an entry; null if none can be published now. */
+    /** Returns the events of an entry. Returns null if it has expired, and sets it aside, or if it cannot be read. */
     private List<OutgoingEvent> open(OutboxEntry entry) {
         if (outbox.isExpired(entry)) { // checked at each attempt: it may have expired since it was opened
             opened.remove(entry);
@@ -171,13 +170,8 @@ public final class LanePublisher implements Runnable {
         }
         try {
             events = outbox.read(entry);
-        } catch (NoSuchFileException deleted) {
-            LOG.error("notifier: {} was taken away from the outbox", entry.name());
-            outbox.removePublished(entry);
-            return null;
         } catch (IOException failure) {
-            LOG.error("notifier: {} cannot be read, and is tried again in a minute: {}", entry.name(), failure.toString());
-            outbox.retryLater(entry);
+            outbox.onUnreadable(entry, failure);
             return null;
         }
         for (int line = 0; line < events.size(); line++) {
@@ -193,7 +187,7 @@ public final class LanePublisher implements Runnable {
         entry.published().set(line);
         entry.markRefused();
         metrics.onRefused(1);
-        LOG.error("notifier: event {} in {} can never be published, the file is set aside as .refused: {}", line + 1, entry.name(), why);
+        LOG.error("notifier: event {} in {} can never be published, and is set aside as .refused with its entry: {}", line + 1, entry.name(), why);
     }
 
     private void removeIfDone(OutboxEntry entry) {
@@ -255,7 +249,7 @@ public final class LanePublisher implements Runnable {
         }
     }
 
-    /** An action that may fail for now. */
+    /** An action whose failure is reported and followed by a pause. */
     private interface Attempt {
         void run() throws PublishException, InterruptedException;
     }

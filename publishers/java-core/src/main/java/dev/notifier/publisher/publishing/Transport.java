@@ -3,10 +3,10 @@ package dev.notifier.publisher.publishing;
 import dev.notifier.publisher.event.OutgoingEvent;
 import java.util.List;
 
-/** Sends the events of one lane to the broker or to notifier's API. Only the lane's thread uses it. */
+/** Sends the events of one lane to the broker or to notifier's API. Only the lane's thread calls it. */
 public interface Transport extends AutoCloseable {
     /**
-     * Sends events in this order, and waits for their results.
+     * Sends events in this order. Returns when the results of all are known.
      *
      * @param results receives the result of each event by its index in the list
      * @throws PublishException if the result of an event is unknown; such events are sent again

@@ -7,6 +7,6 @@ public final class InvalidSettingsException extends RuntimeException {
     private static final long serialVersionUID = 1L;
 
     public InvalidSettingsException(List<String> mistakes) {
-        super("notifier's plug-in cannot start:" + String.join("", mistakes.stream().map(each -> "\n  - " + each).toList()));
+        super("notifier's publisher cannot start:" + String.join("", mistakes.stream().map(each -> "\n  - " + each).toList()));
     }
 }

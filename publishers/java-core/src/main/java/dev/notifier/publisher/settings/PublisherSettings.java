@@ -67,7 +67,7 @@ public record PublisherSettings(Endpoint endpoint, String clientName, Secret sec
     public record OutboxLimits(Path folder, int maxEvents, long maxBytes, Duration maxAge, Duration signOutLimit) {
     }
 
-    /** PEM files. Each may be null. */
+    /** PEM files: the authorities to trust, and the client certificate with its key. Each is null if it is not set. */
     public record Tls(Path caFile, Path certificateFile, Path keyFile) {
     }
 }

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.notifier.publisher.event.Lane;
@@ -14,17 +15,23 @@ import dev.notifier.publisher.monitoring.PendingEvents;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
 import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.time.Duration;
+import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
+import java.util.Iterator;
 import java.util.List;
+import java.util.RandomAccess;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
 import java.util.function.BooleanSupplier;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
@@ -40,9 +47,10 @@ class OutboxTest {
     private final Counts counts = new Counts();
     private final List<Outbox> open = new ArrayList<>();
     private int maxEvents = 100;
+    private Duration signOutLimit = Duration.ofSeconds(2);
 
     private Outbox outbox() throws IOException {
-        Outbox made = Outbox.open(new OutboxLimits(base, maxEvents, 1 << 20, Duration.ofDays(30), Duration.ofSeconds(2)), counts);
+        Outbox made = Outbox.open(new OutboxLimits(base, maxEvents, 1 << 20, Duration.ofDays(30), signOutLimit), counts);
         open.add(made);
         return made;
     }
@@ -418,6 +426,120 @@ class OutboxTest {
     }
 
     @Test
+    void anEventInMemoryIsWrittenWhenItIsSetAside() throws Exception {
+        maxEvents = 1;
+        Outbox outbox = outbox();
+        OutboxEntry onDisk = outbox.prepare(events(Lane.EVENTS, "a"));
+        OutboxEntry inMemory = outbox.prepare(events(Lane.EVENTS, "b"));
+        outbox.commit(onDisk);
+        outbox.commit(inMemory);
+        until(() -> waitingQuietly(outbox).size() == 2);
+        outbox.setAside(inMemory, ".refused");
+        until(() -> outbox.pendingInMemoryCount() == 0);
+        assertEquals(List.of(onDisk.name() + ".json", inMemory.name() + ".refused"), files());
+        assertEquals("b", OutgoingEvent.parse(Files.readString(base.resolve("0").resolve(inMemory.name() + ".refused"))).id());
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+    }
+
+    @Test
+    void aWriteThatRunsRenamesTheFileOfAnEventThatIsSetAside() throws Exception {
+        signOutLimit = Duration.ofMillis(100);
+        Outbox outbox = outbox();
+        HangingEvents hanging = new HangingEvents(event("a", Lane.EVENTS));
+        OutboxEntry entry = outbox.prepare(hanging);
+        assertNull(entry.file());
+        outbox.commit(entry);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        outbox.setAside(entry, ".expired");
+        until(() -> outbox.pendingInMemoryCount() == 0);
+        assertEquals(List.of(entry.name() + ".part"), files());
+        hanging.end.countDown();
+        until(() -> filesQuietly().equals(List.of(entry.name() + ".expired")));
+    }
+
+    @Test
+    void aWriteThatRunsIsNotStartedAgain() throws Exception {
+        signOutLimit = Duration.ofMillis(100);
+        Outbox outbox = outbox();
+        HangingEvents hanging = new HangingEvents(event("a", Lane.EVENTS));
+        OutboxEntry entry = outbox.prepare(hanging);
+        outbox.commit(entry);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        outbox.saveMemory();
+        assertEquals(List.of(entry.name() + ".part"), files());
+        hanging.end.countDown();
+        until(() -> filesQuietly().isEmpty()); // the late file is removed, since the event is counted in memory
+        outbox.saveMemory();
+        assertEquals(List.of(entry.name() + ".json"), files());
+        outbox.removePublished(entry);
+        assertEquals(0, outbox.pendingCount());
+        assertEquals(0, outbox.pendingInMemoryCount());
+    }
+
+    @Test
+    void anEventThatCannotBeSetAsideDelaysNoOther() throws Exception {
+        Outbox outbox = outbox();
+        Path place = base.resolve("0");
+        Files.move(place, base.resolve("away"));
+        List<OutboxEntry> entries = List.of(outbox.prepare(events(Lane.EVENTS, "a")), outbox.prepare(events(Lane.EVENTS, "b")));
+        entries.forEach(outbox::commit);
+        until(() -> waitingQuietly(outbox).size() == 2);
+        outbox.setAside(entries.get(0), ".refused");
+        until(() -> outbox.pendingInMemoryCount() == 1);
+        assertEquals(List.of(), files());
+        assertEquals(List.of("ERROR notifier: " + entries.get(0).name() + " cannot be set aside as .refused, and is no longer kept"),
+                CapturedLog.lines().stream().filter(each -> each.contains(entries.get(0).name() + " cannot")).map(each -> each.substring(0, each.indexOf(": the "))).toList());
+        Files.move(base.resolve("away"), place);
+        outbox.setAside(entries.get(1), ".refused");
+        until(() -> outbox.pendingInMemoryCount() == 0);
+        assertEquals(List.of(entries.get(1).name() + ".refused"), files());
+    }
+
+    @Test
+    void anEventWithoutItsFileIsLost() throws Exception {
+        Outbox outbox = outbox();
+        outbox.start(living());
+        OutboxEntry pending = outbox.prepare(events(Lane.EVENTS, "a"));
+        Files.delete(pending.file());
+        outbox.lookUp(pending, true);
+        until(() -> counts.lost == 1);
+        OutboxEntry ready = outbox.prepare(events(Lane.BULK, "b", "c"));
+        outbox.commit(ready);
+        until(() -> !outbox.lane(Lane.BULK).isEmpty());
+        Files.delete(ready.file());
+        outbox.onUnreadable(ready, assertThrows(NoSuchFileException.class, () -> outbox.read(ready)));
+        assertEquals(3, counts.lost);
+        assertEquals(0, outbox.pendingCount());
+        assertTrue(outbox.lane(Lane.BULK).isEmpty());
+        assertTrue(CapturedLog.lines().stream().anyMatch(each -> each.contains(pending.name() + " is LOST, with 1 events")));
+    }
+
+    @Test
+    void eventsOfAFolderThatIsMissingAreReadAgain() throws Exception {
+        Outbox outbox = outbox();
+        OutboxEntry entry = outbox.prepare(events(Lane.EVENTS, "a"));
+        outbox.commit(entry);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        Files.move(base.resolve("0"), base.resolve("away"));
+        outbox.onUnreadable(entry, assertThrows(NoSuchFileException.class, () -> outbox.read(entry)));
+        assertEquals(0, counts.lost);
+        assertEquals(1, outbox.pendingCount());
+    }
+
+    @Test
+    void aFileThatCannotBeMovedStopsNoOther() throws Exception {
+        String name = "1600000000000-0a0b0c0d-0000000%d-events-1.json";
+        Path ended = folder("1", "rwx------");
+        Files.write(ended.resolve(String.format(name, 0)), event("a", Lane.EVENTS).toLine());
+        Files.write(ended.resolve(String.format(name, 1)), event("b", Lane.EVENTS).toLine());
+        Outbox outbox = outbox();
+        Files.createDirectories(base.resolve("0").resolve(String.format(name, 0)).resolve("full")); // nothing replaces it
+        outbox.start(living());
+        until(() -> waitingQuietly(outbox).equals(List.of("b")));
+        assertTrue(Files.exists(ended.resolve(String.format(name, 0))));
+    }
+
+    @Test
     void theAgeIsReadFromTheName() throws Exception {
         Files.write(folder("0", "rwx------").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), event("a", Lane.BULK).toLine());
         Outbox outbox = outbox();
@@ -425,6 +547,44 @@ class OutboxTest {
         until(() -> !outbox.lane(Lane.BULK).isEmpty());
         assertTrue(outbox.isExpired(outbox.lane(Lane.BULK).oldest(1, 0).get(0)));
         assertTrue(outbox.oldestAgeSeconds() > 1e6);
+    }
+
+    private List<String> filesQuietly() {
+        try {
+            return files();
+        } catch (IOException | UncheckedIOException moving) {
+            return List.of("moving");
+        }
+    }
+
+    /** One event whose write hangs until the latch is released. */
+    private static final class HangingEvents extends AbstractList<OutgoingEvent> implements RandomAccess {
+        private final CountDownLatch end = new CountDownLatch(1);
+        private final OutgoingEvent event;
+
+        private HangingEvents(OutgoingEvent event) {
+            this.event = event;
+        }
+
+        @Override
+        public OutgoingEvent get(int index) {
+            return event;
+        }
+
+        @Override
+        public int size() {
+            return 1;
+        }
+
+        @Override
+        public Iterator<OutgoingEvent> iterator() {
+            try {
+                end.await();
+            } catch (InterruptedException stopped) {
+                throw new IllegalStateException(stopped);
+            }
+            return List.of(event).iterator();
+        }
     }
 
     /** Counts written and lost events. */

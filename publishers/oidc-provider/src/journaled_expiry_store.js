@@ -19,7 +19,7 @@ const APPEND_FLAGS = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOL
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
 
 /** @implements {ExpiryStore} */
-export class MemoryExpiryStore {
+export class JournaledExpiryStore {
   /** @param {number} maxSessions @param {() => string | undefined} folder The sub-folder, once it is claimed. @param {import('./logger.js').Logger} log */
   constructor (maxSessions, folder, log) {
     this.maxSessions = maxSessions
