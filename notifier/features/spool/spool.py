@@ -20,7 +20,7 @@ from notifier.delivery.facts import Observer
 from notifier.features.spool.spool_entries import load_entry, make_entry, to_dead_letter, to_outgoing
 from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
 from notifier.features.spool.spool_folder import LocksMissingError, SpoolFolder
-from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState
+from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState, rest_seconds
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable, describe_error
 from notifier.model.message import Lane, MessageDraft, QueueStatus
@@ -36,11 +36,9 @@ CONFIRM_SECONDS = 1.0  # for which a sender waits for the queue before its entry
 WRITE_SECONDS = 1.0  # of a sender's deadline, left for the file
 LOOK_SECONDS = 60.0  # between looks for files that ended workers left
 OPEN_SECONDS = 5.0  # for the folder at the start
-MAX_PER_SECOND = 500  # published from the files
 MAX_BATCH = 16  # published together while the queue takes them: so many may come twice if a connection is lost
 END_PAUSE_SECONDS = 0.2  # between looks whether all is published, while the worker stops
 STALL_SECONDS = 5.0  # for which a worker that stops waits for a queue that takes nothing
-MAX_REST_SECONDS = 2.0  # after a batch
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0  # while the queue takes nothing
 _RESULTS = ("written", "full", "failed", "published", "late_confirm", "expired", "refused")
 
@@ -188,7 +186,7 @@ class Spool:
         return status.connected and not status.blocked
 
     async def _drain(self) -> None:
-        """Publish entries until cancelled. Rest as long as each batch took: a slow worker has time for fresh events."""
+        """Publish entries until cancelled."""
         look_at, size, pause = float("-inf"), 1, 0.0
         while True:
             began_at = time.monotonic()
@@ -212,8 +210,7 @@ class Spool:
             except Exception as error:  # noqa: BLE001  whatever one entry or the disk does, the drain goes on
                 self._files.on_fault(describe_error(error))
                 pause = CONFIRM_SECONDS
-            took = time.monotonic() - began_at
-            await asyncio.sleep(max(pause, min(took, MAX_REST_SECONDS), size / MAX_PER_SECOND - took))
+            await asyncio.sleep(max(pause, rest_seconds(size, time.monotonic() - began_at)))
 
     async def _is_available(self) -> bool:
         """Wait for the queue, until the next look at the latest."""

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from notifier.features.spool import spool as spool_module
 from notifier.features.spool.spool import MAX_BATCH, Spool
-from notifier.features.spool.spool_state import MAX_REFUSALS
+from notifier.features.spool.spool_state import MAX_REFUSALS, rest_seconds
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, QueueUnavailable
 from notifier.model.message import DEAD, Lane, MessageDraft, QueueStatus
@@ -516,6 +516,8 @@ async def test_a_worker_does_not_start_on_a_file_system_without_locks(
             pass
 
 
-def test_the_rate_of_publishing_is_bounded() -> None:
-    """500 a second beside fresh events; a batch is smaller than the window of one queue."""
-    assert (spool_module.MAX_PER_SECOND, spool_module.MAX_BATCH < 32) == (500, True)
+@pytest.mark.parametrize(("took", "rest"), [(0.0, 0.032), (0.02, 0.012), (0.1, 0.0)])
+def test_the_rate_of_publishing_is_bounded(took: float, rest: float) -> None:
+    """500 a second, and a slow confirm is not followed by a rest. A batch is smaller than the window of one queue."""
+    assert rest_seconds(MAX_BATCH, took) == pytest.approx(rest)
+    assert MAX_BATCH < 32
