@@ -12,14 +12,17 @@ import pytest
 from notifier.model.errors import OneQueueUnavailable, QueueUnavailable
 from notifier.model.message import DEAD, PolicyKey
 from notifier.queues.queue_port import Queue
-from notifier.queues.rabbitmq import queue_window
+from notifier.queues.rabbitmq import queue_window, register
 from notifier.queues.rabbitmq.broker_trials import TRIAL_QUEUE_ARGUMENTS, try_policies
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.examination import examine_broker
+from notifier.queues.rabbitmq.register import RabbitRegister
 from tests.contract.broker import OpenWorker, emptied
 from tests.contract.queues import PATIENCE, Inbox, delay_until_durable, outgoing
+from tests.contract.test_register import pause, paused
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode, rabbitmq_node
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.full  # a policy is tried for some seconds; tests/system has the way of one
 
@@ -186,3 +189,27 @@ async def _refusal(queue: Queue, bucket: str) -> QueueUnavailable:
                 await _park(queue, bucket)
             except QueueUnavailable as refused:
                 return refused
+
+
+@pytest.mark.parametrize("definition", [{"max-length": 0}])
+async def test_pauses_survive_a_policy_that_drops_them(
+    amqp_url: str, prefix: str, policy: Policy, definition: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has read them keeps them in force meanwhile, and writes them back for others afterwards."""
+    monkeypatch.setattr(register, "HELD_SECONDS", 1.0)
+
+    async def read_by_another() -> set[str]:
+        other = RabbitRegister(rabbit_options(amqp_url, prefix), lambda: None)
+        read = paused(await other.read())
+        await other.close()
+        return read
+
+    worker = RabbitRegister(rabbit_options(amqp_url, prefix), lambda: None)
+    await pause(worker, "shop")
+    async with policy(definition, pattern=r"\.pauses$"):
+        await until(read_by_another, lambda read: not read)
+        await pause(worker, "crm")
+        assert paused(await worker.read()) == {"shop", "crm"}
+    assert paused(await worker.read()) == {"shop", "crm"}
+    assert await read_by_another() == {"shop", "crm"}
+    await worker.close()
