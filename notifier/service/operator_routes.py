@@ -51,7 +51,7 @@ def operator_routes(
     yield from routes_of(LogLevelRoutes(log_level), authorization)
     yield from routes_of(ReloadRoutes(partial(reload_all, queue)), authorization)
     yield from routes_of(StatusRoutes(status, time.monotonic), authorization)
-    yield from routes_of(PauseRoutes(queue, pauses, live.registry), authorization)
+    yield from routes_of(PauseRoutes(queue, pauses, lambda: live.current), authorization)
     dependencies = RouteDependencies(
         queue=queue,
         rules=partial(_replay_rules, live),

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.configuration.loading import LoadedConfiguration
-from notifier.configuration.provenance import sources_of, values_of, values_with_file
+from notifier.configuration.provenance import values_in_force
 from notifier.feature import WorkerView
 from notifier.features.console.all_workers import AllWorkers, collect_rows
 from notifier.features.console.console_routes import STATES
@@ -44,8 +44,7 @@ NAMES_CACHE_SECONDS = 120.0  # after the last use; the sorted names keep an old 
 
 def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[str, Any]]:
     """Return the values of a client that are in force: member, value and origin. Takes 1 s with 100,000 clients."""
-    has_rows = any(layer.rows for layer in loaded.layers)
-    values = values_of(loaded, key, sources_of(loaded).get(key, ())) if has_rows else values_with_file(loaded, key)
+    values = values_in_force(loaded, key)
     return [{"member": value.member, "value": value.value, "from": value.origin} for value in values]
 
 

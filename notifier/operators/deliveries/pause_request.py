@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from notifier.model.client import Client, ClientKey
+from notifier.model.client import ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import EventDocument
 from notifier.model.durations import format_duration, parse_duration
@@ -190,8 +190,6 @@ async def count_expiring(
     return counts
 
 
-def describe_source(client: Client | None) -> str | None:
-    """Return that the registry pauses the client too, so that a resume does not let it be called; None if not."""
-    if client is None or not client.paused:
-        return None
-    return "the registry has paused: true for it, so it is still paused; `notifier clients show` names the source"
+def describe_pausing_source(source: str | None) -> str:
+    """Return that a registry source pauses the client too, so that it is not called after a resume."""
+    return f"{source or 'the registry'} has paused: true for it, so it is still paused"

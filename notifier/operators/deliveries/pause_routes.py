@@ -3,16 +3,20 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.configuration.loading import LoadedConfiguration
+from notifier.configuration.provenance import find_pausing_source
 from notifier.model.client import Client, ClientKey
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import InputIssue, NotifierError
 from notifier.model.ids import new_id
 from notifier.model.nearest import suggest_client
+from notifier.model.own_thread import run_in_thread
 from notifier.model.pauses import Pause, expire, in_force
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
@@ -24,7 +28,7 @@ from notifier.operators.deliveries.pause_request import (
     ask_workers,
     check_reason,
     count_expiring,
-    describe_source,
+    describe_pausing_source,
     list_followers,
     pause_document,
     read_end,
@@ -79,8 +83,8 @@ class PausesQuery(TypedDict, total=False):
 class PauseRoutes:
     """The routes. `watch` is this worker's: it logs the changes of this API with the proven name of the caller."""
 
-    def __init__(self, queue: Queue, watch: PauseWatch, registry: Callable[[], Registry]) -> None:
-        self._queue, self._watch, self._registry = queue, watch, registry
+    def __init__(self, queue: Queue, watch: PauseWatch, loaded: Callable[[], LoadedConfiguration]) -> None:
+        self._queue, self._watch, self._loaded = queue, watch, loaded
 
     @ApiOperation(
         route="POST /v1/pause",
@@ -91,7 +95,7 @@ class PauseRoutes:
         problems=_PROBLEMS,
     )
     async def _pause(self, request: ApiRequest) -> Document:
-        registry, members, now = self._registry(), request.members, time.time()
+        registry, members, now = self._loaded().registry, request.members, time.time()
         key, _ = self._find_client(request, registry)
         end = read_end(members, now, max_paused_of(registry, key))
         mistakes = [each for each in (end, check_reason(members["reason"])) if isinstance(each, InputIssue)]
@@ -123,14 +127,18 @@ class PauseRoutes:
         problems=_PROBLEMS,
     )
     async def _resume(self, request: ApiRequest) -> Document:
-        registry = self._registry()
+        registry = self._loaded().registry
         key, client = self._find_client(request, registry, may_be_paused=True)
         followers = list_followers(registry, key) if request.members.get("followers", False) else ()
         keys = [key, *((key[0], each) for each in followers)]
         with _answering():
             result = await request_resume(self._queue, keys, request.who, time.time, self._watch.own_changes.add)
         members = result.document()
-        return {name: members[name] for name in _WORKERS} | {"note": describe_source(client)}
+        note = None
+        if client is not None and client.paused:
+            find = partial(find_pausing_source, self._loaded(), client.key)
+            note = describe_pausing_source(await run_in_thread(find, "registration of a paused client"))
+        return {name: members[name] for name in _WORKERS} | {"note": note}
 
     @ApiOperation(
         route="GET /v1/pauses",
@@ -153,7 +161,7 @@ class PauseRoutes:
         rows: list[dict[str, Any]] = [pause_document(pause) for pause in shown]
         if request.members.get("expiring", False):
             ends = {pause.key: pause.until for pause in in_force(document, now).values() if pause in shown}
-            counts = await count_expiring(self._queue, ends, self._registry()) if ends else None
+            counts = await count_expiring(self._queue, ends, self._loaded().registry) if ends else None
             for row, pause in zip(rows, shown, strict=True):
                 row["expiring"] = None if counts is None or pause.ended_at is not None else counts[pause.key]
         return {"pauses": rows, "workers": asked.document()["workers"]}

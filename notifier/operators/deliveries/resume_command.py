@@ -1,12 +1,24 @@
 """The command `notifier resume`: ends the pause of a client."""
 
+import os
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from notifier.configuration.clients.source_reading import DirectReader
+from notifier.configuration.loading import load
+from notifier.configuration.provenance import find_pausing_source
+from notifier.model.client import ClientKey
+from notifier.model.errors import ConfigurationError
 from notifier.operators.deliveries.pause_command import ClientOption, IssuerOption, end_with_result, find_client
-from notifier.operators.deliveries.pause_request import PauseResult, describe_source, list_followers, request_resume
+from notifier.operators.deliveries.pause_request import (
+    PauseResult,
+    describe_pausing_source,
+    list_followers,
+    request_resume,
+)
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.queue_access import run_on_queue
 from notifier.queues.passes import RepairOptions
@@ -41,10 +53,18 @@ def resume(
         return await request_resume(queue, keys, who, time.time)
 
     result = run_on_queue(part.settings.queue, act, progress_text="read", opening=False)
-    note = describe_source(client)
+    note = None if client is None or not client.paused else describe_pausing_source(_find_source(context, config, key))
     if not result.applied:
         for each in result.former:
             write_audit("client_resumed", who=who, iss=each.iss, client_id=each.client_id, pause=each.id)
     lines = [f"{each.client_id}: resumed; it was {each.text}" for each in result.former]
     lines = lines or [f"{key[1]} was not paused by an operator"]
     end_with_result(result, lines if note is None else [*lines, note], as_json=as_json, note=note)
+
+
+def _find_source(context: typer.Context, config: Path | None, key: ClientKey) -> str | None:
+    try:
+        loaded = load(config, os.environ, context.obj, answer_of=DirectReader(None), keep_rows=True)
+    except ConfigurationError:  # `notifier check` reports it
+        return None
+    return find_pausing_source(loaded, key)
