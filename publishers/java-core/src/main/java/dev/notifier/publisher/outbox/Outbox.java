@@ -179,6 +179,13 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         }
     }
 
+    /** Sets an entry aside whose valid events need not be published from it, because of its invalid lines. */
+    void setAsideInvalid(OutboxEntry entry, int invalidCount) {
+        metrics.onRefused(invalidCount);
+        LOG.error("notifier: {} invalid lines in {} can never be published, and are set aside as .refused", invalidCount, entry.name());
+        setAside(entry, ".refused");
+    }
+
     /** An entry cannot be read. If its file was removed, its events are lost. Otherwise it is retried in a minute, after other entries. */
     public void onUnreadable(OutboxEntry entry, IOException failure) {
         lanes.get(entry.lane()).remove(entry);

@@ -188,12 +188,13 @@ final class OutboxWorker implements AutoCloseable {
         } else if (ended.isEmpty()) {
             execute(() -> outbox.remove(entry));
         } else {
-            split(entry, ended.stream().filter(Objects::nonNull).toList());
+            split(entry, ended);
         }
     }
 
-    /** Replaces an entry by one with the events of ended sessions. */
-    private void split(OutboxEntry entry, List<OutgoingEvent> ended) {
+    /** Replaces an entry by one with the events of ended sessions. Sets the entry aside if it has invalid lines, which are null. */
+    private void split(OutboxEntry entry, List<OutgoingEvent> endedOrInvalid) {
+        List<OutgoingEvent> ended = endedOrInvalid.stream().filter(Objects::nonNull).toList();
         OutboxEntry part = ended.isEmpty() ? null : outbox.createPart(entry, ended);
         if (part == null && !ended.isEmpty()) {
             scheduleLookup(LOOKUP_RETRY_SECONDS, entry, true);
@@ -203,7 +204,12 @@ final class OutboxWorker implements AutoCloseable {
             if (part != null) {
                 outbox.enqueue(part);
             }
-            outbox.remove(entry);
+            int invalidCount = endedOrInvalid.size() - ended.size();
+            if (invalidCount > 0) {
+                outbox.setAsideInvalid(entry, invalidCount);
+            } else {
+                outbox.remove(entry);
+            }
         });
     }
 

@@ -60,6 +60,7 @@ public final class AmqpTransport implements Transport {
             return;
         }
         drop();
+        blockedReason = null; // kept by a drop, so that the failure after it can be explained
         ConnectionFactory factory = createFactory();
         List<Address> addresses = broker.hosts().stream().map(each -> new Address(each.name(), each.port())).toList();
         ScheduledFuture<?> timeout = scheduleDrop((long) limitMillis * addresses.size());
@@ -202,7 +203,6 @@ public final class AmqpTransport implements Transport {
             }
         }
         socket = null;
-        blockedReason = null;
     }
 
     /** The library's own log lines are only for debugging, since each failure to publish is logged by the lane. */

@@ -35,6 +35,7 @@ public final class LanePublisher implements Runnable {
     private final InterceptionTracker<Position> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
     private final Map<OutboxEntry, List<OutgoingEvent>> opened = new HashMap<>();
     private volatile long stopAt = Long.MAX_VALUE;
+    private volatile boolean hasPublished;
     private boolean isFailing;
 
     public LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics) {
@@ -75,9 +76,10 @@ public final class LanePublisher implements Runnable {
     }
 
     private void attempt(Attempt attempt) throws InterruptedException {
+        hasPublished = false;
         try {
             attempt.run();
-            if (isFailing) {
+            if (isFailing && hasPublished) { // an attempt may send nothing, such as expired events
                 isFailing = false;
                 LOG.info("notifier: lane {} is published again", lane.label());
             }
@@ -227,6 +229,7 @@ public final class LanePublisher implements Runnable {
             Position position = positions.get(index);
             position.entry.published().set(position.line);
             metrics.onPublished(1);
+            hasPublished = true;
             if (interceptions.onConfirmed(position)) {
                 queue.restoreDeferred();
             }
