@@ -27,7 +27,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** Reads public keys: a JWK Set, a JWK, or a public key or certificate in PEM. Private keys are refused. */
+/** Reads public RSA, EC, Ed25519 and Ed448 keys from a JWK Set, a JWK, or one public key or certificate in PEM. Refuses private and symmetric keys. */
 public final class PublicKeyReader {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final Set<String> PRIVATE_MEMBERS = Set.of("d", "p", "q", "dp", "dq", "qi", "oth", "k");
@@ -55,7 +55,7 @@ public final class PublicKeyReader {
         } catch (JsonProcessingException invalid) {
             throw new InvalidKeysException("It is not JSON. Paste the output of `notifier keys jwks`.");
         } catch (GeneralSecurityException | RuntimeException invalid) {
-            throw new InvalidKeysException("A key cannot be read. Paste what `notifier keys jwks` prints.");
+            throw new InvalidKeysException("A key cannot be read. Paste the output of `notifier keys jwks`.");
         }
     }
 
@@ -65,13 +65,13 @@ public final class PublicKeyReader {
         for (JsonNode each : document.has("keys") ? document.get("keys") : List.of(document)) {
             for (String member : PRIVATE_MEMBERS) {
                 if (each.has(member)) {
-                    throw new InvalidKeysException("It holds a private key. Paste the public half alone: what `notifier keys jwks` prints.");
+                    throw new InvalidKeysException("It contains a private or symmetric key. Paste only public keys: the output of `notifier keys jwks`.");
                 }
             }
             keys.add(toJwk(fromJwk(each), each.path("kid").asText(kid), each.path("alg").asText(algorithm)));
         }
         if (keys.isEmpty()) {
-            throw new InvalidKeysException("It holds no key. Paste what `notifier keys jwks` prints.");
+            throw new InvalidKeysException("It does not contain a key. Paste the output of `notifier keys jwks`.");
         }
         return keys;
     }
@@ -104,7 +104,7 @@ public final class PublicKeyReader {
 
     private static PublicJwk fromPem(String text, String kid, String algorithm) throws GeneralSecurityException, InvalidKeysException {
         if (text.contains("PRIVATE KEY")) {
-            throw new InvalidKeysException("It is a private key. Paste the public half alone: what `notifier keys jwks` prints.");
+            throw new InvalidKeysException("It is a private key. Paste only the public key: the output of `notifier keys jwks`.");
         }
         if (text.contains("BEGIN CERTIFICATE")) {
             byte[] bytes = text.getBytes(StandardCharsets.US_ASCII);
@@ -118,7 +118,7 @@ public final class PublicKeyReader {
                 // try the next one
             }
         }
-        throw new InvalidKeysException("It is not a public key in PEM. Paste the output of `notifier keys jwks`.");
+        throw new InvalidKeysException("It is not a public RSA, EC, Ed25519 or Ed448 key in PEM. Paste the output of `notifier keys jwks`.");
     }
 
     private static PublicJwk toJwk(PublicKey key, String kid, String algorithm) throws InvalidKeysException {
