@@ -70,12 +70,15 @@ public final class SessionEndedPublisher implements AutoCloseable {
         thread.start();
     }
 
-    /** Takes over the events of ended processes. Call it once sessions can be looked up. */
+    /** Starts the outbox's background tasks, such as taking over the events of ended processes. Call it once, when sessions can be looked up. */
     public void startTakeover(SessionLookup lookup) {
         outbox.start(lookup);
     }
 
-    /** Publishes the end of a session that has ended already. Returns when the event is on disk, or after the limit. */
+    /**
+     * Queues the events of a session that has ended. Returns when they are on disk, or in memory if the disk is full, failing or slower
+     * than the sign-out limit. If the memory is full too, they are lost, which is logged.
+     */
     public void publishSessionEnded(SessionEnded sessionEnded, Lane lane) {
         List<OutgoingEvent> events = sessionEnded.toEvents(lane);
         OutboxEntry entry = outbox.prepare(events);
@@ -92,7 +95,7 @@ public final class SessionEndedPublisher implements AutoCloseable {
         return outbox;
     }
 
-    /** Runs a task of the publisher within the server's work. An error is logged and does not reach the server. */
+    /** Runs a task on a thread of the server. Logs runtime exceptions, linkage errors and stack overflows instead of throwing them. */
     public void runGuarded(String description, Runnable task) {
         try {
             task.run();
@@ -104,10 +107,13 @@ public final class SessionEndedPublisher implements AutoCloseable {
         }
     }
 
-    /** Continues to publish for `drain-limit`, then stops. The next process publishes the remaining events. */
+    /**
+     * Stops when all due events are published, or after `drain-limit`, and a few more seconds until its threads end. The next process
+     * publishes the remaining events on disk; those in memory are lost if the disk still refuses them.
+     */
     @Override
     public void close() {
-        outbox.stopWorker();
+        outbox.stopBackgroundTasks();
         long deadline = System.currentTimeMillis() + settings.drainLimit().toMillis();
         lanes.forEach(each -> each.stopBy(deadline));
         for (Thread thread : threads) {

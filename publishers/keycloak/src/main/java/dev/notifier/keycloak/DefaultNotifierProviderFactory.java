@@ -48,7 +48,7 @@ public class DefaultNotifierProviderFactory implements NotifierProviderFactory, 
         factory.register(event -> {
             KeycloakPublisher current = publisher;
             if (current != null && event instanceof PostMigrationEvent) {
-                current.publisher().startTakeover(sessions -> SessionTable.findLiving(factory, sessions));
+                current.publisher().startTakeover(sessions -> SessionReader.findLiving(factory, sessions));
             } else if (current != null && event instanceof ClientModel.ClientRemovedEvent removed) {
                 current.runGuarded("the removal of a client", () -> ClientEntryCache.remember(removed.getKeycloakSession(), removed.getClient()));
             }

@@ -14,7 +14,7 @@ import org.keycloak.models.KeycloakSessionFactory;
 import org.keycloak.models.RealmModel;
 import org.keycloak.models.UserModel;
 
-/** Notifies the clients of a user whom an administrator disables. Keycloak keeps the sessions. The listener must be enabled in the realm. */
+/** Notifies the clients of a user whom an administrator disables, or updates while disabled. Keycloak keeps the sessions. The listener must be enabled in the realm. */
 public class DisabledUserListenerFactory implements EventListenerProviderFactory {
     private static final Pattern USER = Pattern.compile("users/([^/]+)");
 
@@ -31,7 +31,7 @@ public class DisabledUserListenerFactory implements EventListenerProviderFactory
                 KeycloakPublisher publisher = KeycloakPublisher.of(session);
                 if (publisher != null && event.getError() == null && event.getOperationType() == OperationType.UPDATE
                         && event.getResourceType() == ResourceType.USER) {
-                    publisher.runGuarded("disabling a user", () -> onUserUpdated(session, publisher, event));
+                    publisher.runGuarded("publishing a disabled user", () -> onUserUpdated(session, publisher, event));
                 }
             }
 
@@ -50,7 +50,7 @@ public class DisabledUserListenerFactory implements EventListenerProviderFactory
         }
         UserModel user = session.users().getUserById(realm, path.group(1));
         if (user != null && !user.isEnabled()) {
-            SessionEndSynchronization.register(session, publisher).onUserDisabled(SessionCriteria.ofUser(realm, user));
+            SessionEndSynchronization.register(session, publisher).onDisabledUserUpdate(SessionCriteria.ofUser(realm, user));
         }
     }
 

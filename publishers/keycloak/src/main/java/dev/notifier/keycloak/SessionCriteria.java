@@ -56,7 +56,7 @@ record SessionCriteria(RealmModel realm, List<Boolean> kinds, List<String> condi
         int rememberedLifespan = Math.max(lifespan, realm.getSsoSessionMaxLifespanRememberMe());
         Map<String, Object> parameters = new LinkedHashMap<>();
         String online;
-        if (SessionTable.hasRememberMeColumn()) {
+        if (SessionReader.hasRememberMeColumn()) {
             online = "((s.rememberMe is null or s.rememberMe = false) and (s.lastSessionRefresh < :idle or s.createdOn < :life)"
                     + " or s.rememberMe = true" + (realm.isRememberMe() ? " and (s.lastSessionRefresh < :rememberedIdle or s.createdOn < :rememberedLife))" : ")");
             parameters.put("life", now - lifespan);
@@ -71,7 +71,7 @@ record SessionCriteria(RealmModel realm, List<Boolean> kinds, List<String> condi
         parameters.put("idle", now - idle);
         String offline = "(s.lastSessionRefresh < :offlineIdle or s.createdOn < :offlineLife)";
         parameters.put("offlineIdle", now - positiveOr(realm.getOfflineSessionIdleTimeout(), Constants.DEFAULT_OFFLINE_SESSION_IDLE_TIMEOUT));
-        parameters.put("offlineLife", SessionTable.hasRememberMeColumn() && realm.isOfflineSessionMaxLifespanEnabled()
+        parameters.put("offlineLife", SessionReader.hasRememberMeColumn() && realm.isOfflineSessionMaxLifespanEnabled()
                 ? now - positiveOr(realm.getOfflineSessionMaxLifespan(), Constants.DEFAULT_OFFLINE_SESSION_MAX_LIFESPAN) : 0);
         return new SessionCriteria(realm, List.of(false, true), List.of(online, offline), parameters);
     }

@@ -1,6 +1,6 @@
 package dev.notifier.keycloak;
 
-import dev.notifier.keycloak.SessionTable.SessionRow;
+import dev.notifier.keycloak.SessionReader.SessionRow;
 import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.outbox.OutboxEntry;
@@ -19,7 +19,7 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.transaction.JtaTransactionManagerLookup;
 
 /**
- * Collects the session ends of one database transaction. Their events are on disk before the commit and published after it.
+ * Collects the session ends of one database transaction. Stores their events in the outbox before the commit, and queues them after it.
  *
  * The transaction is JTA's rather than Keycloak's: some versions delete sessions while Keycloak's own transactions are being
  * committed, when no further one can be enlisted.
@@ -31,7 +31,7 @@ final class SessionEndSynchronization implements Synchronization {
     private final KeycloakPublisher publisher;
     private final Transaction transaction;
     private final SessionEventFactory eventFactory;
-    private final BulkSessionDeletion bulkDeletion;
+    private final BulkDeletionPublisher bulkDeletions;
     private final Map<SessionId, List<OutgoingEvent>> sessionEvents = new LinkedHashMap<>();
     private final Map<SessionId, List<OutgoingEvent>> clientEvents = new LinkedHashMap<>();
     private final Set<String> movedOffline = new HashSet<>();
@@ -44,7 +44,7 @@ final class SessionEndSynchronization implements Synchronization {
         this.publisher = publisher;
         this.transaction = transaction;
         this.eventFactory = new SessionEventFactory(session, publisher);
-        this.bulkDeletion = new BulkSessionDeletion(session, publisher);
+        this.bulkDeletions = new BulkDeletionPublisher(session, publisher);
     }
 
     /** Registers a synchronization with the current transaction of this session. */
@@ -75,44 +75,47 @@ final class SessionEndSynchronization implements Synchronization {
         }
     }
 
-    /** A session is about to be deleted. */
+    /** Collects a session that is about to be deleted. */
     void onSessionDeletion(String id, boolean offline) {
-        SessionRow row = SessionTable.find(session, id, offline);
+        SessionRow row = SessionReader.find(session, id, offline);
         if (row != null) {
             sessionEvents.put(new SessionId(id, offline), eventFactory.create(row, Lane.EVENTS, null));
         }
     }
 
-    /** Keycloak is signing one client out of a session that continues. */
+    /** Collects the sign-out of one client. The session continues, unless this transaction deletes it too: then its own event suffices. */
     void onClientSignOut(String id, String client, boolean offline) {
-        SessionRow row = SessionTable.find(session, id, offline);
+        SessionRow row = SessionReader.find(session, id, offline);
         if (row != null) {
             clientEvents.computeIfAbsent(new SessionId(id, offline), key -> new ArrayList<>()).addAll(eventFactory.createForClient(row, client));
         }
     }
 
     /**
-     * A session becomes an offline session of the same id, at the first sign-in with `offline_access`. Its deletion is not a
-     * session end.
+     * Excludes a session that is replaced by an offline session with the same id, at the first sign-in with `offline_access`. The
+     * deletion of its row is not a session end.
      */
     void onMovedOffline(String id) {
         movedOffline.add(id);
     }
 
-    /** Many sessions may be about to be deleted. */
+    /** Prepares the events of sessions that may be about to be deleted. */
     void onBulkDeletion(SessionCriteria criteria, Lane lane, String reason) {
-        bulkDeletion.prepare(eventFactory, criteria, lane, reason);
+        bulkDeletions.prepare(eventFactory, criteria, lane, reason);
     }
 
-    /** All sessions of a realm have been deleted in this transaction. */
+    /** Prepares the events of sessions that started while the sessions of a realm were being deleted. */
     void onAllDeleted() {
-        bulkDeletion.prepareLateSessions();
+        bulkDeletions.prepareLateSessions();
     }
 
-    /** A user has been disabled. The sessions continue in Keycloak, but the clients are notified. */
-    void onUserDisabled(SessionCriteria criteria) {
+    /**
+     * Collects the sessions of a disabled user whom an administrator has updated. They continue in Keycloak, so each further update
+     * notifies their clients again: neither the admin event nor the user contains the former state.
+     */
+    void onDisabledUserUpdate(SessionCriteria criteria) {
         for (int kind = 0; kind < criteria.kinds().size(); kind++) {
-            SessionTable.forEachPage(session, criteria, kind, PAGE_SIZE, page -> page.forEach(row -> disabledUserEvents.addAll(
+            SessionReader.forEachPage(session, criteria, kind, PAGE_SIZE, page -> page.forEach(row -> disabledUserEvents.addAll(
                     eventFactory.createForDisabledUser(row).stream().map(OutgoingEvent::withoutLookup).toList())));
         }
     }
@@ -138,7 +141,7 @@ final class SessionEndSynchronization implements Synchronization {
     public void afterCompletion(int status) {
         publisher.runGuarded("handing events over", () -> {
             boolean committed = status == Status.STATUS_COMMITTED;
-            bulkDeletion.complete(committed);
+            bulkDeletions.complete(committed);
             if (deletionEntry != null && committed) {
                 publisher.outbox().commit(deletionEntry);
             } else if (deletionEntry != null) {

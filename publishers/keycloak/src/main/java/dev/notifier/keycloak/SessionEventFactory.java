@@ -1,8 +1,8 @@
 package dev.notifier.keycloak;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.notifier.keycloak.SessionTable.ClientRow;
-import dev.notifier.keycloak.SessionTable.SessionRow;
+import dev.notifier.keycloak.SessionReader.ClientRow;
+import dev.notifier.keycloak.SessionReader.SessionRow;
 import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.SessionEnded;

@@ -12,6 +12,7 @@ import java.security.KeyFactory;
 import java.security.PublicKey;
 import java.security.cert.CertificateFactory;
 import java.security.interfaces.ECPublicKey;
+import java.security.interfaces.EdECPublicKey;
 import java.security.spec.ECGenParameterSpec;
 import java.security.spec.ECParameterSpec;
 import java.security.spec.ECPoint;
@@ -26,7 +27,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** Reads public keys: a JWK Set, a JWK, or a public key or certificate in PEM. Private keys are refused. */
+/** Reads public RSA, EC, Ed25519 and Ed448 keys from a JWK Set, a JWK, or one public key or certificate in PEM. Refuses private and symmetric keys. */
 public final class PublicKeyReader {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final Set<String> PRIVATE_MEMBERS = Set.of("d", "p", "q", "dp", "dq", "qi", "oth", "k");
@@ -54,7 +55,7 @@ public final class PublicKeyReader {
         } catch (JsonProcessingException invalid) {
             throw new InvalidKeysException("It is not JSON. Paste the output of `notifier keys jwks`.");
         } catch (GeneralSecurityException | RuntimeException invalid) {
-            throw new InvalidKeysException("A key cannot be read. Paste what `notifier keys jwks` prints.");
+            throw new InvalidKeysException("A key cannot be read. Paste the output of `notifier keys jwks`.");
         }
     }
 
@@ -64,13 +65,13 @@ public final class PublicKeyReader {
         for (JsonNode each : document.has("keys") ? document.get("keys") : List.of(document)) {
             for (String member : PRIVATE_MEMBERS) {
                 if (each.has(member)) {
-                    throw new InvalidKeysException("It holds a private key. Paste the public half alone: what `notifier keys jwks` prints.");
+                    throw new InvalidKeysException("It contains a private or symmetric key. Paste only public keys: the output of `notifier keys jwks`.");
                 }
             }
-            keys.add(toJwk(fromJwk(each), each.path("kid").asText(kid), each.path("alg").asText(algorithm), each.path("crv").textValue()));
+            keys.add(toJwk(fromJwk(each), each.path("kid").asText(kid), each.path("alg").asText(algorithm)));
         }
         if (keys.isEmpty()) {
-            throw new InvalidKeysException("It holds no key. Paste what `notifier keys jwks` prints.");
+            throw new InvalidKeysException("It does not contain a key. Paste the output of `notifier keys jwks`.");
         }
         return keys;
     }
@@ -103,30 +104,41 @@ public final class PublicKeyReader {
 
     private static PublicJwk fromPem(String text, String kid, String algorithm) throws GeneralSecurityException, InvalidKeysException {
         if (text.contains("PRIVATE KEY")) {
-            throw new InvalidKeysException("It is a private key. Paste the public half alone: what `notifier keys jwks` prints.");
+            throw new InvalidKeysException("It is a private key. Paste only the public key: the output of `notifier keys jwks`.");
         }
         if (text.contains("BEGIN CERTIFICATE")) {
             byte[] bytes = text.getBytes(StandardCharsets.US_ASCII);
-            return toJwk(CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(bytes)).getPublicKey(), kid, algorithm, null);
+            return toJwk(CertificateFactory.getInstance("X.509").generateCertificate(new ByteArrayInputStream(bytes)).getPublicKey(), kid, algorithm);
         }
         byte[] der = Base64.getMimeDecoder().decode(text.replaceAll("-----[^-]+-----", ""));
-        for (String type : List.of("RSA", "EC", "Ed25519")) {
+        for (String type : List.of("RSA", "EC", "EdDSA")) {
             try {
-                return toJwk(KeyFactory.getInstance(type).generatePublic(new X509EncodedKeySpec(der)), kid, algorithm, type);
+                return toJwk(KeyFactory.getInstance(type).generatePublic(new X509EncodedKeySpec(der)), kid, algorithm);
             } catch (InvalidKeySpecException otherType) {
                 // try the next one
             }
         }
-        throw new InvalidKeysException("It is not a public key in PEM. Paste the output of `notifier keys jwks`.");
+        throw new InvalidKeysException("It is not a public RSA, EC, Ed25519 or Ed448 key in PEM. Paste the output of `notifier keys jwks`.");
     }
 
-    private static PublicJwk toJwk(PublicKey key, String kid, String algorithm, String curve) throws InvalidKeysException {
+    private static PublicJwk toJwk(PublicKey key, String kid, String algorithm) throws InvalidKeysException {
         if (kid == null || kid.isBlank()) {
             throw new InvalidKeysException("A key has no kid. Give the kid that notifier signs with: `notifier keys jwks` prints it.");
         }
-        String type = key.getAlgorithm().equals("RSA") ? "RSA" : key instanceof ECPublicKey ? "EC" : "OKP";
-        String keyCurve = key instanceof ECPublicKey elliptic ? CURVES.get(elliptic.getParams().getOrder().bitLength()) : type.equals("OKP") ? curve : null;
-        String defaultAlgorithm = ALGORITHMS.get(type.equals("EC") ? keyCurve : type);
-        return new PublicJwk(kid.strip(), type, algorithm == null || algorithm.isBlank() ? defaultAlgorithm : algorithm.strip(), keyCurve, key);
+        String type;
+        String curve = null;
+        if (key.getAlgorithm().equals("RSA")) {
+            type = "RSA";
+        } else if (key instanceof ECPublicKey elliptic) {
+            type = "EC";
+            curve = CURVES.get(elliptic.getParams().getOrder().bitLength());
+        } else if (key instanceof EdECPublicKey edwards) {
+            type = "OKP";
+            curve = edwards.getParams().getName();
+        } else {
+            throw new InvalidKeysException("A key is of type " + key.getAlgorithm() + ", which is not supported. Paste the output of `notifier keys jwks`.");
+        }
+        String defaultAlgorithm = ALGORITHMS.get(type.equals("EC") ? curve : type);
+        return new PublicJwk(kid.strip(), type, algorithm == null || algorithm.isBlank() ? defaultAlgorithm : algorithm.strip(), curve, key);
     }
 }

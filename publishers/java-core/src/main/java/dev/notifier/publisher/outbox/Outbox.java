@@ -25,9 +25,9 @@ import org.slf4j.LoggerFactory;
 /**
  * Stores events until they are published: on disk, or in memory while the disk is full or failing.
  *
- * An event is written by {@link #prepare} before the server deletes the session. Afterwards the server calls
- * {@link #commit} if the session has ended, {@link #rollBack} if it lives, or {@link #lookUp} if that is unknown. After a
- * kill, the next process looks up the sessions of prepared events.
+ * {@link #prepare} writes events before their sessions end. Afterwards the server calls {@link #commit} if the sessions have
+ * ended, {@link #rollBack} if they live, or {@link #lookUp} if that is unknown. After a kill, the next process looks up the
+ * sessions of events that were prepared, but neither committed nor rolled back.
  */
 public final class Outbox implements PendingEvents, AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Outbox");
@@ -40,7 +40,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
     private final Capacity disk;
     private final Capacity memory = Capacity.inMemory(MAX_EVENTS_IN_MEMORY);
     private final OutboxWriter writer;
-    private final OutboxWorker worker;
+    private final OutboxScheduler scheduler;
     private final Map<Lane, LaneQueue> lanes = new EnumMap<>(Lane.class);
     private final String processId;
     private final AtomicLong entryNumber = new AtomicLong();
@@ -62,7 +62,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
             lanes.put(lane, new LaneQueue());
         }
         this.existing = folder.listWaiting(); // read before this process writes: an earlier process has left these files
-        this.worker = new OutboxWorker(this, folder);
+        this.scheduler = new OutboxScheduler(this, folder);
     }
 
     /**
@@ -74,19 +74,19 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         return new Outbox(limits, metrics, OutboxFolder.claim(limits.folder()));
     }
 
-    /** Takes over the events of ended processes, now and every minute. Writes events that are only in memory to disk, every 30 s. */
+    /** Starts to take over the events of ended processes, now and every minute, and to write queued events from memory to disk, every 30 s. */
     public void start(SessionLookup lookup) {
-        worker.start(lookup, existing);
+        scheduler.start(lookup, existing);
     }
 
     /**
-     * Stores events of one lane before their sessions are deleted: on disk, or in memory if that fails. Returns within the limit.
+     * Stores events of one lane on disk, or in memory if the disk is full, failing or slower than the sign-out limit.
      *
-     * @return the entry; null if the events are lost, because neither the disk nor the memory has space
+     * @return the entry; null if the events are lost, because the memory is full too, or the outbox is stopped
      */
     public OutboxEntry prepare(List<OutgoingEvent> events) {
         OutboxEntry entry = OutboxEntry.create(events, System.currentTimeMillis(), processId, entryNumber.getAndIncrement());
-        String error = "the outbox is full: repair the broker, or raise outbox-max-events and outbox-max-bytes";
+        String error = "the outbox is full: correct the error with which publishing fails, or raise outbox-max-events and outbox-max-bytes";
         boolean fits = disk.tryReserve(entry);
         if (fits) {
             error = writer.write(entry, OutboxFolder.PENDING);
@@ -97,7 +97,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         }
         if (!stopped && memory.tryReserve(entry)) {
             if (throttle.tryAcquire(fits ? "disk" : "full")) {
-                LOG.error("notifier: events are kept in memory alone, and are lost if this process ends: {}", error);
+                LOG.error("notifier: events are kept in memory alone, and are lost if this process ends before the disk accepts them: {}", error);
             }
             return entry;
         }
@@ -107,21 +107,21 @@ public final class Outbox implements PendingEvents, AutoCloseable {
 
     /** Queues the events of an entry: their sessions have ended. */
     public void commit(OutboxEntry entry) {
-        worker.execute(() -> enqueue(entry));
+        scheduler.execute(() -> enqueue(entry));
     }
 
     /** Removes an entry: its sessions live. */
     public void rollBack(OutboxEntry entry) {
-        worker.execute(() -> remove(entry));
+        scheduler.execute(() -> remove(entry));
     }
 
     /**
-     * Looks up in a separate transaction which sessions have ended, and queues their events.
+     * Looks up in a separate transaction which sessions have ended, queues their events, and removes the others.
      *
-     * @param isFinal whether the transaction has ended in the database. Otherwise living sessions are looked up once more.
+     * @param isFinal whether the transaction has certainly ended in the database. If not, and sessions live, they are looked up again after 5 s.
      */
     public void lookUp(OutboxEntry entry, boolean isFinal) {
-        worker.lookUp(entry, isFinal);
+        scheduler.lookUp(entry, isFinal);
     }
 
     /** Returns the queue of a lane. */
@@ -130,7 +130,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
     }
 
     /**
-     * Returns the events of an entry, with null in place of each invalid line.
+     * Returns the events of an entry, with null in place of each invalid line; a single null for a file that is not trusted.
      *
      * @throws IOException if the file cannot be read now
      */
@@ -142,7 +142,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         byte[] content;
         try {
             content = Files.readAllBytes(OutboxFolder.requireTrusted(entry.file()));
-        } catch (OutboxFolder.UntrustedFileException untrusted) {
+        } catch (OutboxFolder.UntrustedPathException untrusted) {
             LOG.error("notifier: {}", untrusted.toString());
             return Collections.singletonList(null);
         }
@@ -157,18 +157,21 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         return events;
     }
 
-    /** Removes an entry: all its events are published. */
+    /** Removes an entry whose events are all published. */
     public void removePublished(OutboxEntry entry) {
         lanes.get(entry.lane()).remove(entry);
         remove(entry);
     }
 
-    /** Sets an entry aside and never publishes it: its file gets this suffix, or is written now if the entry is only in memory. */
+    /**
+     * Sets an entry aside for inspection: renames its file to this suffix, or writes it on another thread if the entry is only in memory.
+     * Failures are logged. A file that cannot be renamed is queued again by the next process.
+     */
     public void setAside(OutboxEntry entry, String suffix) {
         lanes.get(entry.lane()).remove(entry);
         Path file = entry.finishAside(suffix);
         if (file == null) {
-            writer.setAside(entry, () -> memory.release(entry)); // until then it counts, so that a hanging disk fills no memory
+            writer.setAside(entry, () -> memory.release(entry)); // it counts until its write has ended, so that a hanging disk cannot fill the memory
             return;
         }
         disk.release(entry);
@@ -179,7 +182,14 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         }
     }
 
-    /** An entry cannot be read. If its file was removed, its events are lost. Otherwise it is retried in a minute, after other entries. */
+    /** Sets an entry aside whose valid events need not be published from it, because of its invalid lines. */
+    void setAsideInvalid(OutboxEntry entry, int invalidCount) {
+        metrics.onRefused(invalidCount);
+        LOG.error("notifier: {} invalid lines in {} can never be published, and are set aside as .refused", invalidCount, entry.name());
+        setAside(entry, ".refused");
+    }
+
+    /** Handles an unreadable entry. If its file was removed, its events are lost. Otherwise it is queued again after a minute. */
     public void onUnreadable(OutboxEntry entry, IOException failure) {
         lanes.get(entry.lane()).remove(entry);
         if (OutboxFolder.isRemoved(entry.file(), failure)) {
@@ -189,7 +199,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         if (throttle.tryAcquire("read")) {
             LOG.error("notifier: {} cannot be read, and is tried again in a minute: {}", entry.name(), failure.toString());
         }
-        worker.retryLater(() -> lanes.get(entry.lane()).add(entry));
+        scheduler.retryLater(() -> lanes.get(entry.lane()).add(entry));
     }
 
     /** Returns whether an entry is older than the setting permits. */
@@ -213,18 +223,18 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         return oldest == 0 ? 0 : Math.max(0, System.currentTimeMillis() - oldest) / 1000.0;
     }
 
-    /** Finishes the background work within a second, so that committed events are in their queues. Call it before the lanes stop. */
-    public void stopWorker() {
-        worker.close();
+    /** Stops the background tasks. Waits up to a second until committed events are in their queues, so call it before the lanes stop. */
+    public void stopBackgroundTasks() {
+        scheduler.close();
     }
 
     /**
-     * Stops the outbox after its lanes. Writes the events that are only in memory, if the disk accepts them now. The folder stays
-     * claimed until the process ends: a sign-out that is in progress still writes its event, and the next process publishes it.
+     * Stops the outbox; its lanes must have stopped. Writes queued events from memory to disk, if the disk accepts them now. Keeps the
+     * folder until the process ends, so that a sign-out in progress can still write its event, which the next process publishes.
      */
     public void stop() {
         stopped = true;
-        worker.close();
+        scheduler.close();
         saveMemory();
         writer.finishSettingAside();
         long lost = memory.eventCount();
@@ -279,11 +289,11 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         (entry.file() == null ? memory : disk).release(entry);
     }
 
-    /** Forgets an entry whose file another program has removed. */
+    /** Forgets an entry whose file another program has removed, and counts its unpublished events as lost. */
     void onFileRemoved(OutboxEntry entry) {
         entry.finish();
         release(entry);
-        int lostCount = entry.eventCount() - entry.published().cardinality();
+        int lostCount = entry.eventCount() - entry.completed().cardinality();
         metrics.onLost(lostCount);
         if (lossThrottle.tryAcquire("removed")) {
             LOG.error("notifier: {} is LOST, with {} events; no client is notified: its file was removed from the outbox", entry.name(), lostCount);
@@ -295,7 +305,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
         disk.reserve(entry);
     }
 
-    /** Creates an entry with some of the events of another, and with its time. Returns null if it cannot be written now. */
+    /** Creates an entry with some of the events of another, and with its time and place: on disk or in memory. Returns null if its file cannot be written now. */
     OutboxEntry createPart(OutboxEntry whole, List<OutgoingEvent> events) {
         OutboxEntry part = OutboxEntry.create(events, whole.writtenAt(), processId, entryNumber.getAndIncrement());
         if (whole.file() == null) {
@@ -319,7 +329,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
                 continue;
             }
             if (!disk.tryReserve(entry)) {
-                continue; // a sign-out may fit where a mass logout does not
+                continue; // a smaller entry may fit, or one of the other lane
             }
             if (writer.write(entry, OutboxFolder.READY) != null) {
                 disk.release(entry);
@@ -336,7 +346,7 @@ public final class Outbox implements PendingEvents, AutoCloseable {
     private void reportLoss(List<OutgoingEvent> events, String error) {
         metrics.onLost(events.size());
         if (lossThrottle.tryAcquire("lost")) {
-            LOG.error("notifier: event {} is LOST, {} in all; no client is notified: {}", events.get(0).id(), events.size(), error);
+            LOG.error("notifier: event {} is LOST, with {} other events; their clients are not notified: {}", events.get(0).id(), events.size() - 1, error);
         }
     }
 }

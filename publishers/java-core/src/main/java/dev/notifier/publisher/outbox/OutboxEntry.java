@@ -17,7 +17,7 @@ public final class OutboxEntry {
     private final Lane lane;
     private final int eventCount;
     private final long byteCount;
-    private final BitSet published = new BitSet();
+    private final BitSet completed = new BitSet();
     private final BitSet deferred = new BitSet();
     private Path file;
     private List<OutgoingEvent> inMemory;
@@ -163,8 +163,8 @@ public final class OutboxEntry {
     }
 
     /** Returns the lines whose events are published or refused. They change only during an attempt of the lane. */
-    public BitSet published() {
-        return published;
+    public BitSet completed() {
+        return completed;
     }
 
     /** Returns the lines whose events are deferred, because another server answers to them in place of notifier. */
@@ -174,6 +174,6 @@ public final class OutboxEntry {
 
     /** Returns the number of events that are neither published nor deferred. */
     int dueCount() {
-        return eventCount - published.cardinality() - deferred.cardinality();
+        return eventCount - completed.cardinality() - deferred.cardinality();
     }
 }

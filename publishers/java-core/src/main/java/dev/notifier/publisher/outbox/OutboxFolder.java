@@ -41,8 +41,9 @@ import org.slf4j.LoggerFactory;
  * The folder of one process: a numbered sub-folder of the configured folder, locked while the process lives.
  *
  * The suffix of a file is its state: `.part` is being written, `.pending` is complete and its sessions may live, `.json` is
- * ready to be published. The files are published in the identity server's name. Therefore a link, another user's folder, and a
- * folder that others can write to are refused. Groups of this process may write. The configured folder itself may be open.
+ * ready to be published. The events are published in the identity server's name. Therefore a sub-folder is refused if it is a
+ * link, belongs to another user, or is writable for all or for a group that this process is not in. The configured folder itself
+ * may be writable for all.
  */
 final class OutboxFolder implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.OutboxFolder");
@@ -91,7 +92,7 @@ final class OutboxFolder implements AutoCloseable {
                     claimed.sync();
                     return claimed;
                 }
-            } catch (UntrustedFileException | AccessDeniedException refused) {
+            } catch (UntrustedPathException | AccessDeniedException refused) {
                 LOG.error("notifier: a folder of the outbox is skipped: {}", refused.toString());
             }
         }
@@ -108,8 +109,8 @@ final class OutboxFolder implements AutoCloseable {
                     if (claimed != null) {
                         orphans.add(claimed);
                     }
-                } catch (IOException failure) { // the worker tries, and so logs, once a minute
-                    LOG.error("notifier: the folder of an ended process is not taken over: {}", failure.toString());
+                } catch (IOException failure) { // logged once a minute, with each attempt
+                    LOG.error("notifier: a folder of the outbox is not taken over: {}", failure.toString());
                 }
             }
         }
@@ -120,20 +121,20 @@ final class OutboxFolder implements AutoCloseable {
     private static Object requireTrustedFolder(Path place) throws IOException {
         Map<String, Object> attributes = Files.readAttributes(place, "unix:uid,gid,mode,fileKey,isDirectory,isSymbolicLink", LinkOption.NOFOLLOW_LINKS);
         if (attributes.get("isSymbolicLink").equals(true)) {
-            throw new UntrustedFileException(place, "it is a link, but must be a real folder: remove the link");
+            throw new UntrustedPathException(place, "it is a link, but must be a real folder: remove the link");
         }
         if (attributes.get("isDirectory").equals(false)) {
-            throw new UntrustedFileException(place, "it is not a folder: remove it");
+            throw new UntrustedPathException(place, "it is not a folder: remove it");
         }
         ProcessIdentity process = ProcessIdentity.read();
         if (!process.isUser(attributes.get("uid"))) {
-            throw new UntrustedFileException(place, "it belongs to another user (" + attributes.get("uid") + "), who may have put its events there:"
-                    + " look through them, then chown it, or move it away");
+            throw new UntrustedPathException(place, "it belongs to another user (" + attributes.get("uid") + "): if a process of that user uses it,"
+                    + " give that process another outbox folder; otherwise inspect its events, then chown it, or move it away");
         }
         int mode = (int) attributes.get("mode");
         if ((mode & OTHERS_WRITE) != 0 || (mode & GROUP_WRITES) != 0 && !process.groups().contains(attributes.get("gid"))) {
-            throw new UntrustedFileException(place, "others may write to it (mode " + Integer.toOctalString(mode & 07777)
-                    + ", group " + attributes.get("gid") + "), so anybody may have put its events there: look through them, then chmod 700 it, or move it away");
+            throw new UntrustedPathException(place, "others may write to it (mode " + Integer.toOctalString(mode & 07777)
+                    + ", group " + attributes.get("gid") + "), and its events may be theirs: inspect them, then chmod 700 it, or move it away");
         }
         return attributes.get("fileKey");
     }
@@ -147,15 +148,15 @@ final class OutboxFolder implements AutoCloseable {
                 return opened;
             }
             opened.close();
-            throw new UntrustedFileException(place, "another folder has taken its name");
+            throw new UntrustedPathException(place, "another folder has taken its name");
         }
     }
 
     /** A folder or file is a link, belongs to another user, or is writable for others. */
-    static final class UntrustedFileException extends FileSystemException {
+    static final class UntrustedPathException extends FileSystemException {
         private static final long serialVersionUID = 1;
 
-        UntrustedFileException(Path path, String why) {
+        UntrustedPathException(Path path, String why) {
             super(path.toString(), null, why);
         }
     }
@@ -163,20 +164,21 @@ final class OutboxFolder implements AutoCloseable {
     /**
      * Returns the file if it is a regular file of this user or root. Opening a FIFO would block, and a device might never end.
      *
-     * @throws UntrustedFileException if it is not
+     * @throws UntrustedPathException if it is not
+     * @throws NoSuchFileException if it does not exist
      */
     static Path requireTrusted(Path file) throws IOException {
         if (!Files.isRegularFile(file, LinkOption.NOFOLLOW_LINKS) && Files.exists(file, LinkOption.NOFOLLOW_LINKS)) {
-            throw new UntrustedFileException(file, "it is not a regular file: remove it");
+            throw new UntrustedPathException(file, "it is not a regular file: remove it");
         }
         Object owner = Files.getAttribute(file, "unix:uid", LinkOption.NOFOLLOW_LINKS);
         if (!owner.equals(0) && !ProcessIdentity.read().isUser(owner)) {
-            throw new UntrustedFileException(file, "it belongs to another user (" + owner + "): look into it, then chown it, or remove it");
+            throw new UntrustedPathException(file, "it belongs to another user (" + owner + "): inspect it, then chown it, or remove it");
         }
         return file;
     }
 
-    /** The user and groups of this process, such as a pod's `fsGroup`. Any user and no group if the kernel does not report them. */
+    /** The effective user and the groups of this process, such as a pod's `fsGroup`. Without /proc, each user is accepted, and no group. */
     private record ProcessIdentity(Set<Object> users, Set<Object> groups) {
         private static final Path STATUS = Path.of("/proc/self/status");
 
@@ -231,7 +233,7 @@ final class OutboxFolder implements AutoCloseable {
             PosixFileAttributes attributes = inside.getFileAttributeView(LOCK, PosixFileAttributeView.class, LinkOption.NOFOLLOW_LINKS).readAttributes();
             boolean foreign = !attributes.owner().equals(inside.getFileAttributeView(PosixFileAttributeView.class).readAttributes().owner());
             if (foreign || !attributes.isRegularFile()) {
-                throw new UntrustedFileException(place.resolve(LOCK), (foreign ? "it belongs to another user" : "it is not a regular file") + ": remove it");
+                throw new UntrustedPathException(place.resolve(LOCK), (foreign ? "it belongs to another user" : "it is not a regular file") + ": remove it");
             }
         } catch (NoSuchFileException absent) {
             // it will be created
@@ -272,7 +274,7 @@ final class OutboxFolder implements AutoCloseable {
         return to.folder.resolve(name);
     }
 
-    /** Returns the complete files, oldest first. Removes incomplete ones. */
+    /** Returns the pending and ready files in the order of their names, which start with their time. Removes incomplete files. */
     List<Path> listWaiting() throws IOException {
         List<Path> waiting = new ArrayList<>();
         try (DirectoryStream<Path> files = inside.newDirectoryStream(Path.of("."), LinkOption.NOFOLLOW_LINKS)) {

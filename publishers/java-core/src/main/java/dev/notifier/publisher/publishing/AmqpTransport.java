@@ -60,6 +60,7 @@ public final class AmqpTransport implements Transport {
             return;
         }
         drop();
+        blockedReason = null; // kept by a drop, so that the failure after it can be explained
         ConnectionFactory factory = createFactory();
         List<Address> addresses = broker.hosts().stream().map(each -> new Address(each.name(), each.port())).toList();
         ScheduledFuture<?> timeout = scheduleDrop((long) limitMillis * addresses.size());
@@ -69,7 +70,7 @@ public final class AmqpTransport implements Transport {
             channel = connection.createChannel();
             confirms = new ConfirmTracker(channel);
         } catch (IOException | TimeoutException | ShutdownSignalException failure) {
-            discardChannel();
+            dropConnection();
             throw toException(failure, FailureReason.UNREACHABLE);
         } finally {
             timeout.cancel(false);
@@ -120,25 +121,25 @@ public final class AmqpTransport implements Transport {
             }
             timeout.cancel(false);
             if (!batch.await(limitMillis)) {
-                discardChannel();
+                dropConnection();
                 throw noConfirm();
             }
         } catch (IOException | AlreadyClosedException failure) {
             ShutdownSignalException cause = current.getCloseReason();
             boolean timedOut = timeout.isDone();
-            discardChannel();
+            dropConnection();
             throw timedOut ? noConfirm() : toException(cause == null ? failure : cause, FailureReason.DISCONNECTED);
         } finally {
             timeout.cancel(false);
         }
         ShutdownSignalException shutdown = batch.shutdownCause();
         if (shutdown != null) {
-            discardChannel();
+            dropConnection();
             throw timeout.isCancelled() ? toException(shutdown, FailureReason.DISCONNECTED) : noConfirm();
         }
         if (batch.hasReturned()) {
             throw new PublishException(FailureReason.UNROUTABLE, "no queue is bound to the exchange " + exchange
-                    + ": start a worker of notifier on this broker and virtual host, or notifier topology declare");
+                    + ": start a worker of notifier on this broker and virtual host, or run `notifier topology declare`");
         }
         if (batch.hasRejected()) {
             throw new PublishException(FailureReason.REJECTED, "the broker's queue rejects events: check its limits and the broker's log");
@@ -179,10 +180,13 @@ public final class AmqpTransport implements Transport {
                 : shutdown.getReason() instanceof AMQP.Connection.Close connectionClose ? connectionClose.getReplyCode() : 0;
         return switch (code) {
             case AMQP.NOT_FOUND -> new PublishException(FailureReason.UNROUTABLE, "there is no exchange " + exchange + " in virtual host "
-                    + broker.virtualHost() + ": start a worker of notifier there, or notifier topology declare");
-            case AMQP.ACCESS_REFUSED, AMQP.NOT_ALLOWED -> new PublishException(FailureReason.DENIED, "user " + broker.user()
-                    + " lacks a permission: it needs access to the virtual host " + broker.virtualHost() + " and write on " + exchange);
-            default -> new PublishException(defaultReason, broker + " closed the connection" + (code == 0 ? "" : " (" + code + ")"));
+                    + broker.virtualHost() + ": start a worker of notifier there, or run `notifier topology declare`");
+            case AMQP.ACCESS_REFUSED -> new PublishException(FailureReason.DENIED, "user " + broker.user()
+                    + " lacks a permission: it needs write on exchange " + exchange + " in virtual host " + broker.virtualHost());
+            case AMQP.NOT_ALLOWED -> new PublishException(FailureReason.DENIED, broker + " does not allow user " + broker.user()
+                    + " to use virtual host " + broker.virtualHost() + ": it is missing, the user has no access to it, or a limit of connections is reached");
+            case 0 -> new PublishException(defaultReason, "the connection to " + broker + " is lost");
+            default -> new PublishException(defaultReason, broker + " closed the connection or the channel (" + code + ")");
         };
     }
 
@@ -202,7 +206,6 @@ public final class AmqpTransport implements Transport {
             }
         }
         socket = null;
-        blockedReason = null;
     }
 
     /** The library's own log lines are only for debugging, since each failure to publish is logged by the lane. */
@@ -214,7 +217,7 @@ public final class AmqpTransport implements Transport {
     }
 
     /** Drops the connection. The next call opens another. */
-    private void discardChannel() {
+    private void dropConnection() {
         drop();
         channel = null;
     }

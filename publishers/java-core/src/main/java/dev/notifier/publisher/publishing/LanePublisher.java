@@ -21,7 +21,7 @@ import org.slf4j.LoggerFactory;
 public final class LanePublisher implements Runnable {
     private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.publishing.LanePublisher");
 
-    /** The maximum number of events without a result, by lane. After a kill, so many may be published twice. */
+    /** The maximum number of events in flight, by lane. After a kill, the next process publishes all events of an unfinished file again, such as 2,000 sessions. */
     private static final Map<Lane, Integer> MAX_IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
     private static final long IDLE_WAIT_MILLIS = 1_000;
 
@@ -35,6 +35,7 @@ public final class LanePublisher implements Runnable {
     private final InterceptionTracker<Position> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
     private final Map<OutboxEntry, List<OutgoingEvent>> opened = new HashMap<>();
     private volatile long stopAt = Long.MAX_VALUE;
+    private volatile boolean hasPublished;
     private boolean isFailing;
 
     public LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics) {
@@ -45,7 +46,11 @@ public final class LanePublisher implements Runnable {
         this.metrics = metrics;
     }
 
-    /** Stops when all due events are published, or at this time at the latest. */
+    /**
+     * Requests the thread to end when all due events are published, or at the deadline. An attempt that is running continues.
+     *
+     * @param deadlineMillis in milliseconds since 1970
+     */
     public void stopBy(long deadlineMillis) {
         stopAt = deadlineMillis;
     }
@@ -54,9 +59,9 @@ public final class LanePublisher implements Runnable {
     public void run() {
         try {
             if (lane == Lane.EVENTS) {
-                attempt(transport::connect); // reports wrong settings at the start; the other lane is rarely used
+                attempt(transport::connect); // reports wrong settings at the start; lane bulk connects when it has events
             }
-            while (System.currentTimeMillis() < stopAt && !(stopAt < Long.MAX_VALUE && !queue.hasDue())) {
+            while (System.currentTimeMillis() < stopAt && (stopAt == Long.MAX_VALUE || queue.hasDue())) {
                 Position probe = interceptions.selectProbe(each -> queue.contains(each.entry));
                 if (probe != null) {
                     attempt(() -> publishProbe(probe));
@@ -64,7 +69,10 @@ public final class LanePublisher implements Runnable {
                 }
                 List<OutboxEntry> oldest = queue.oldest(MAX_IN_FLIGHT.get(lane), IDLE_WAIT_MILLIS);
                 if (!oldest.isEmpty()) {
-                    attempt(() -> publish(oldest, selectPositions(oldest)));
+                    attempt(() -> {
+                        oldest.forEach(this::readOrSetAside);
+                        publish(oldest, duePositions(oldest));
+                    });
                 }
             }
         } catch (InterruptedException stopped) {
@@ -75,9 +83,10 @@ public final class LanePublisher implements Runnable {
     }
 
     private void attempt(Attempt attempt) throws InterruptedException {
+        hasPublished = false;
         try {
             attempt.run();
-            if (isFailing) {
+            if (isFailing && hasPublished) { // an attempt may send nothing, such as expired events
                 isFailing = false;
                 LOG.info("notifier: lane {} is published again", lane.label());
             }
@@ -86,7 +95,7 @@ public final class LanePublisher implements Runnable {
             report(failure);
             isFailing = true;
             if (failure.reason() == FailureReason.INTERCEPTED && interceptions.isFirstAttempt()) {
-                backoff.reset(); // each intercepted event delays the others by 2 s at most, however many there are
+                backoff.reset(); // each intercepted event delays the others by pauses of 1.75 s in all, however many there are
             }
             pause(Math.max(backoff.nextPause(), failure.retryAfter().toMillis()));
         } catch (RuntimeException internalError) { // the thread must continue
@@ -116,7 +125,8 @@ public final class LanePublisher implements Runnable {
 
     /** Publishes a deferred event. If it is intercepted again, the lane continues without a pause. */
     private void publishProbe(Position probe) throws PublishException, InterruptedException {
-        if (open(probe.entry) == null) {
+        readOrSetAside(probe.entry);
+        if (!opened.containsKey(probe.entry)) {
             return;
         }
         try {
@@ -140,13 +150,13 @@ public final class LanePublisher implements Runnable {
         }
     }
 
-    /** Returns the due events of these entries, in order, up to the limit in flight. */
-    private List<Position> selectPositions(List<OutboxEntry> entries) {
+    /** Returns the due events of these entries, in order, up to the limit in flight. Skips entries that are not opened. */
+    private List<Position> duePositions(List<OutboxEntry> entries) {
         List<Position> positions = new ArrayList<>();
         for (OutboxEntry entry : entries) {
-            List<OutgoingEvent> events = open(entry);
+            List<OutgoingEvent> events = opened.get(entry);
             for (int line = 0; events != null && line < events.size() && positions.size() < MAX_IN_FLIGHT.get(lane); line++) {
-                if (!entry.published().get(line) && !entry.deferred().get(line)) {
+                if (!entry.completed().get(line) && !entry.deferred().get(line)) {
                     positions.add(new Position(entry, line));
                 }
             }
@@ -154,25 +164,25 @@ public final class LanePublisher implements Runnable {
         return positions;
     }
 
-    /** Returns the events of an entry. Returns null if it has expired, and sets it aside, or if it cannot be read. */
-    private List<OutgoingEvent> open(OutboxEntry entry) {
+    /** Reads the events of an entry into `opened`. Sets the entry aside instead if it has expired, and postpones it if it cannot be read. */
+    private void readOrSetAside(OutboxEntry entry) {
         if (outbox.isExpired(entry)) { // checked at each attempt: it may have expired since it was opened
             opened.remove(entry);
-            int remaining = entry.eventCount() - entry.published().cardinality();
+            int remaining = entry.eventCount() - entry.completed().cardinality();
             metrics.onExpired(remaining);
             LOG.error("notifier: {} events in {} are too old to be published, and are set aside as .expired", remaining, entry.name());
             outbox.setAside(entry, ".expired");
-            return null;
+            return;
         }
-        List<OutgoingEvent> events = opened.get(entry);
-        if (events != null) {
-            return events;
+        if (opened.containsKey(entry)) {
+            return;
         }
+        List<OutgoingEvent> events;
         try {
             events = outbox.read(entry);
         } catch (IOException failure) {
             outbox.onUnreadable(entry, failure);
-            return null;
+            return;
         }
         for (int line = 0; line < events.size(); line++) {
             if (events.get(line) == null) {
@@ -180,11 +190,10 @@ public final class LanePublisher implements Runnable {
             }
         }
         opened.put(entry, events);
-        return events;
     }
 
     private void refuse(OutboxEntry entry, int line, String why) {
-        entry.published().set(line);
+        entry.completed().set(line);
         entry.markRefused();
         metrics.onRefused(1);
         LOG.error("notifier: event {} in {} can never be published, and is set aside as .refused with its entry: {}", line + 1, entry.name(), why);
@@ -192,7 +201,7 @@ public final class LanePublisher implements Runnable {
 
     private void removeIfDone(OutboxEntry entry) {
         List<OutgoingEvent> events = opened.get(entry);
-        if (events == null || entry.published().cardinality() < events.size()) {
+        if (events == null || entry.completed().cardinality() < events.size()) {
             return;
         }
         opened.remove(entry);
@@ -225,8 +234,9 @@ public final class LanePublisher implements Runnable {
         @Override
         public void onConfirmed(int index) {
             Position position = positions.get(index);
-            position.entry.published().set(position.line);
+            position.entry.completed().set(position.line);
             metrics.onPublished(1);
+            hasPublished = true;
             if (interceptions.onConfirmed(position)) {
                 queue.restoreDeferred();
             }
@@ -237,7 +247,7 @@ public final class LanePublisher implements Runnable {
             Position position = positions.get(index);
             if (interceptions.onIntercepted(position)) {
                 position.entry.deferred().set(position.line);
-                LOG.warn("notifier: event {} is deferred after {} answers that are not notifier's; it is sent again every 10 to 60 s, and delays no other event: {}",
+                LOG.warn("notifier: event {} is deferred after {} responses that are not notifier's, and delays no other event; every 10 to 60 s one deferred event is sent again, in rotation: {}",
                         events.get(index).id(), InterceptionTracker.MAX_ATTEMPTS, why);
             }
         }

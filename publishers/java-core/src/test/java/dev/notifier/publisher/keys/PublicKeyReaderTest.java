@@ -5,15 +5,21 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.nio.file.Path;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
+import java.security.KeyStore;
 import java.security.interfaces.RSAPublicKey;
 import java.security.spec.ECGenParameterSpec;
 import java.util.Base64;
 import java.util.List;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 class PublicKeyReaderTest {
+    @TempDir
+    Path folder;
+
     private static final String EC = "{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"e1\",\"alg\":\"ES256\",\"use\":\"sig\","
             + "\"x\":\"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU\",\"y\":\"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0\"}";
 
@@ -73,6 +79,32 @@ class PublicKeyReaderTest {
         KeyPair edwards = KeyPairGenerator.getInstance("Ed25519").generateKeyPair();
         PublicJwk ed = PublicKeyReader.read(pem(edwards), "o", null).get(0);
         assertEquals(List.of("EdDSA", "OKP", "Ed25519"), List.of(ed.algorithm(), ed.keyType(), ed.curve()));
+    }
+
+    @Test
+    void theCurveOfACertificateIsReadFromItsKey() throws Exception {
+        for (String curve : List.of("Ed25519", "Ed448")) {
+            PublicJwk key = PublicKeyReader.read(certificate(curve), "o", null).get(0);
+            assertEquals(List.of("EdDSA", "OKP", curve), List.of(key.algorithm(), key.keyType(), String.valueOf(key.curve())));
+            assertEquals(curve, PublicKeyReader.read(pem(KeyPairGenerator.getInstance(curve).generateKeyPair()), "o", null).get(0).curve());
+        }
+    }
+
+    @Test
+    void aKeyOfAnotherTypeIsRefused() throws Exception {
+        String certificate = certificate("DSA");
+        String message = assertThrows(InvalidKeysException.class, () -> PublicKeyReader.read(certificate, "d", null)).getMessage();
+        assertTrue(message.contains("DSA"), message);
+    }
+
+    private String certificate(String algorithm) throws Exception {
+        Path file = folder.resolve(algorithm + ".p12");
+        Process keytool = new ProcessBuilder(Path.of(System.getProperty("java.home"), "bin", "keytool").toString(), "-genkeypair", "-alias", "key",
+                "-keyalg", algorithm, "-dname", "CN=key", "-storetype", "PKCS12", "-keystore", file.toString(), "-storepass", "password")
+                .redirectErrorStream(true).start();
+        assertEquals(0, keytool.waitFor(), () -> "keytool failed");
+        byte[] der = KeyStore.getInstance(file.toFile(), "password".toCharArray()).getCertificate("key").getEncoded();
+        return "-----BEGIN CERTIFICATE-----\n" + Base64.getMimeEncoder().encodeToString(der) + "\n-----END CERTIFICATE-----\n";
     }
 
     @Test

@@ -13,7 +13,7 @@ import org.slf4j.helpers.MessageFormatter;
 import org.slf4j.spi.MDCAdapter;
 import org.slf4j.spi.SLF4JServiceProvider;
 
-/** Keeps the errors that all tests of this module log. SLF4J finds it by META-INF/services. */
+/** Keeps the lines that all tests of this module log, except debug lines. SLF4J finds it by META-INF/services. */
 public final class CapturedLog implements SLF4JServiceProvider {
     private static final List<String> LINES = new CopyOnWriteArrayList<>();
 
@@ -24,7 +24,7 @@ public final class CapturedLog implements SLF4JServiceProvider {
 
     @Override
     public ILoggerFactory getLoggerFactory() {
-        return ErrorLogger::new;
+        return CapturingLogger::new;
     }
 
     @Override
@@ -47,10 +47,10 @@ public final class CapturedLog implements SLF4JServiceProvider {
         // nothing to prepare
     }
 
-    private static final class ErrorLogger extends LegacyAbstractLogger {
+    private static final class CapturingLogger extends LegacyAbstractLogger {
         private static final long serialVersionUID = 1;
 
-        private ErrorLogger(String name) {
+        private CapturingLogger(String name) {
             this.name = name;
         }
 
@@ -71,12 +71,12 @@ public final class CapturedLog implements SLF4JServiceProvider {
 
         @Override
         public boolean isWarnEnabled() {
-            return false;
+            return true;
         }
 
         @Override
         public boolean isInfoEnabled() {
-            return false;
+            return true;
         }
 
         @Override

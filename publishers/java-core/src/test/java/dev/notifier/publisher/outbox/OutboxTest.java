@@ -426,6 +426,22 @@ class OutboxTest {
     }
 
     @Test
+    void anInvalidLineBesideLivingSessionsIsSetAside() throws Exception {
+        String name = "1600000000000-0a0b0c0d-00000000-bulk-";
+        Path place = folder("0", "rwx------");
+        Files.writeString(place.resolve(name + "2.pending"), new String(event("alive", Lane.BULK).toLine(), StandardCharsets.UTF_8) + "hello\n");
+        String ended = new String(event("ended", Lane.BULK).toLine(), StandardCharsets.UTF_8);
+        Files.writeString(place.resolve(name + "3.pending"), new String(event("alive", Lane.BULK).toLine(), StandardCharsets.UTF_8) + ended + "hello\n");
+        Outbox outbox = outbox();
+        outbox.start(living("alive"));
+        until(() -> filesQuietly().containsAll(List.of(name + "2.refused", name + "3.refused")));
+        until(() -> !outbox.lane(Lane.BULK).isEmpty());
+        assertEquals(List.of("ended"), waiting(outbox, Lane.BULK));
+        assertEquals(2, counts.refused);
+        assertEquals(1, outbox.pendingCount());
+    }
+
+    @Test
     void anEventInMemoryIsWrittenWhenItIsSetAside() throws Exception {
         maxEvents = 1;
         Outbox outbox = outbox();
@@ -587,10 +603,11 @@ class OutboxTest {
         }
     }
 
-    /** Counts written and lost events. */
+    /** Counts written, lost and refused events. */
     private static final class Counts implements PublisherMetrics {
         private volatile int written;
         private volatile int lost;
+        private volatile int refused;
 
         @Override
         public synchronized void onWritten(int events, boolean onDisk) {
@@ -613,8 +630,8 @@ class OutboxTest {
         }
 
         @Override
-        public void onRefused(int events) {
-            // not tested here
+        public synchronized void onRefused(int events) {
+            refused += events;
         }
 
         @Override

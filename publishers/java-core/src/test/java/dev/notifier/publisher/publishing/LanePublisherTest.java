@@ -8,6 +8,7 @@ import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.monitoring.FailureReason;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
+import dev.notifier.publisher.outbox.CapturedLog;
 import dev.notifier.publisher.outbox.Outbox;
 import dev.notifier.publisher.settings.PublisherSettings.OutboxLimits;
 import java.io.IOException;
@@ -37,6 +38,7 @@ class LanePublisherTest {
     private final List<String> taken = Collections.synchronizedList(new ArrayList<>());
     private final List<Thread> threads = new ArrayList<>();
     private final List<LanePublisher> publishers = new ArrayList<>();
+    private final int firstLogLine = CapturedLog.lines().size();
     private volatile Script script = (events, results) -> {
         for (int place = 0; place < events.size(); place++) {
             taken.add(events.get(place).id());
@@ -59,11 +61,22 @@ class LanePublisherTest {
     @AfterEach
     void close() throws Exception {
         publishers.forEach(each -> each.stopBy(0));
+        threads.forEach(Thread::interrupt);
+        stop();
+        outbox.close();
+    }
+
+    /** Ends the lanes' threads, so that their log is complete. */
+    private void stop() throws InterruptedException {
+        publishers.forEach(each -> each.stopBy(0));
         for (Thread thread : threads) {
-            thread.interrupt();
             thread.join(5_000);
         }
-        outbox.close();
+    }
+
+    private long recoveryLines() {
+        List<String> lines = CapturedLog.lines();
+        return lines.subList(firstLogLine, lines.size()).stream().filter(each -> each.equals("INFO notifier: lane events is published again")).count();
     }
 
     private void publish(Lane lane) {
@@ -122,6 +135,8 @@ class LanePublisherTest {
         until(() -> outbox.pendingCount() == 0);
         assertEquals(List.of("a", "b", "c"), taken);
         assertEquals(1, count("onAttemptFailed"));
+        stop();
+        assertEquals(1, recoveryLines());
     }
 
     @Test
@@ -241,6 +256,8 @@ class LanePublisherTest {
         assertTrue(attempts.get() > 0);
         assertEquals(1, count("onExpired"));
         until(() -> files().stream().anyMatch(each -> each.endsWith(".expired"))); // renamed after it is counted out
+        stop();
+        assertEquals(0, recoveryLines());
     }
 
     @Test

@@ -31,7 +31,7 @@ import org.keycloak.util.JsonSerialization;
  * Reads Keycloak's tables of sessions and their clients, also expired ones. Queries select columns rather than entities, because
  * only the columns are the same in all supported versions.
  */
-final class SessionTable {
+final class SessionReader {
     private static final String ALL_CLIENTS = "select c.userSessionId, c.clientId, c.clientStorageProvider, c.externalClientId, c.timestamp, c.data from PersistentClientSessionEntity c";
     private static final String CLIENTS = ALL_CLIENTS + " where c.offline = :offline and c.userSessionId ";
     private static final String CLIENTS_OF_SESSIONS = ALL_CLIENTS + ", PersistentUserSessionEntity s where s.offline = :offline and c.offline = s.offline"
@@ -44,7 +44,7 @@ final class SessionTable {
     private static final JsonFactory JSON = JsonSerialization.mapper.getFactory();
     private static final boolean HAS_REMEMBER_ME_COLUMN = Arrays.stream(PersistentUserSessionEntity.class.getDeclaredFields()).anyMatch(each -> each.getName().equals("rememberMe"));
 
-    private SessionTable() {
+    private SessionReader() {
     }
 
     /**
@@ -58,8 +58,9 @@ final class SessionTable {
     /**
      * A client of a session.
      *
-     * @param client Keycloak's internal id
-     * @param issuer the issuer in the client's ID token; null without an ID token
+     * @param client Keycloak's internal id, or the storage id of an external client
+     * @param timestamp the client's last sign-in or refresh, in seconds since 1970
+     * @param issuer the issuer of the client's ID token; null if it is not stored
      */
     record ClientRow(String client, int timestamp, String issuer) {
     }
@@ -90,7 +91,7 @@ final class SessionTable {
         } while (page.size() == pageSize);
     }
 
-    /** Both queries have the same text for each page: Hibernate parses a query with 500 ids longer than the database runs it. */
+    /** Both queries have the same text for each page: Hibernate takes longer to parse a list of 500 ids than the database to run the query. */
     private static List<SessionRow> readPage(KeycloakSession session, SessionCriteria criteria, int kind, String afterId, int pageSize) {
         EntityManager entities = entities(session);
         String condition = "s.realmId = :realm and s.userSessionId > :after and " + criteria.conditions().get(kind);

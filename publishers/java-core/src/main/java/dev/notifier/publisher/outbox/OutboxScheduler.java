@@ -22,8 +22,8 @@ import java.util.concurrent.TimeUnit;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** Does the outbox's background work: queues and removes entries, looks up sessions, and takes over the files of ended processes. */
-final class OutboxWorker implements AutoCloseable {
+/** Runs the outbox's background tasks: queues and removes entries, looks up sessions, and takes over the files of ended processes. */
+final class OutboxScheduler implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger("dev.notifier.publisher.outbox.Keeper");
     private static final long SAVE_INTERVAL_SECONDS = 30;
     private static final long TAKEOVER_INTERVAL_SECONDS = 60;
@@ -38,7 +38,7 @@ final class OutboxWorker implements AutoCloseable {
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
     private volatile SessionLookup lookup;
 
-    OutboxWorker(Outbox outbox, OutboxFolder folder) {
+    OutboxScheduler(Outbox outbox, OutboxFolder folder) {
         this.outbox = outbox;
         this.folder = folder;
         for (Lane lane : Lane.values()) { // a thread for each lane, so that no sign-out waits for a mass logout
@@ -54,16 +54,16 @@ final class OutboxWorker implements AutoCloseable {
         fileThread.scheduleWithFixedDelay(() -> runGuarded(outbox::saveMemory), SAVE_INTERVAL_SECONDS, SAVE_INTERVAL_SECONDS, TimeUnit.SECONDS);
     }
 
-    /** Runs a task on the worker's thread. Tasks run in order. */
+    /** Runs a task on the file thread, after those before it; on the caller's thread after {@link #close}. */
     void execute(Task task) {
         try {
             fileThread.execute(() -> runGuarded(task));
         } catch (RejectedExecutionException closed) {
-            runGuarded(task); // the process is stopping: no other thread runs it
+            runGuarded(task);
         }
     }
 
-    /** Runs a task on the worker's thread after a minute. */
+    /** Runs a task on the file thread after a minute. */
     void retryLater(Task task) {
         try {
             fileThread.schedule(() -> runGuarded(task), READ_RETRY_SECONDS, TimeUnit.SECONDS);
@@ -73,9 +73,9 @@ final class OutboxWorker implements AutoCloseable {
     }
 
     /**
-     * Looks up the sessions of an entry. Publishes the events of ended sessions and removes the others.
+     * Looks up the sessions of an entry. Queues the events of ended sessions and removes the others.
      *
-     * @param isFinal whether the transaction has ended in the database. Otherwise living sessions are looked up once more.
+     * @param isFinal whether the transaction has certainly ended in the database. If not, and sessions live, they are looked up again after 5 s.
      */
     void lookUp(OutboxEntry entry, boolean isFinal) {
         scheduleLookup(0, entry, isFinal);
@@ -98,7 +98,7 @@ final class OutboxWorker implements AutoCloseable {
         }
     }
 
-    /** Queues files that an ended process left in this folder, or in its own. */
+    /** Moves files of an ended process into this folder if they are in another. Queues them, or looks up their sessions first. */
     private void adopt(OutboxFolder from, List<Path> files) throws IOException {
         int eventCount = 0;
         List<Path> unreadable = new ArrayList<>();
@@ -116,7 +116,7 @@ final class OutboxWorker implements AutoCloseable {
             OutboxEntry entry;
             try {
                 entry = createEntry(adopted, name);
-            } catch (IOException failure) { // such as a volume that is unmounted for a moment: the others go first
+            } catch (IOException failure) { // such as a volume that is unmounted for a moment: tried again after a minute
                 if (!OutboxFolder.isRemoved(adopted, failure)) {
                     unreadable.add(adopted);
                 }
@@ -172,7 +172,7 @@ final class OutboxWorker implements AutoCloseable {
             living = sessions.isEmpty() ? Set.of() : lookup.findLiving(sessions);
         } catch (Exception failure) {
             if (throttle.tryAcquire("look-up")) {
-                LOG.warn("notifier: sessions cannot be looked up now, which is repeated every 10 s: {}",
+                LOG.warn("notifier: sessions cannot be looked up, and their events wait; the look-up is repeated every 10 s: {}",
                         failure.getClass().getName()); // its message may contain the database's URL with a password
             }
             scheduleLookup(LOOKUP_RETRY_SECONDS, entry, isFinal);
@@ -188,12 +188,13 @@ final class OutboxWorker implements AutoCloseable {
         } else if (ended.isEmpty()) {
             execute(() -> outbox.remove(entry));
         } else {
-            split(entry, ended.stream().filter(Objects::nonNull).toList());
+            split(entry, ended);
         }
     }
 
-    /** Replaces an entry by one with the events of ended sessions. */
-    private void split(OutboxEntry entry, List<OutgoingEvent> ended) {
+    /** Replaces an entry by one with the events of ended sessions. Sets the entry aside if it has invalid lines, which are null. */
+    private void split(OutboxEntry entry, List<OutgoingEvent> endedOrInvalid) {
+        List<OutgoingEvent> ended = endedOrInvalid.stream().filter(Objects::nonNull).toList();
         OutboxEntry part = ended.isEmpty() ? null : outbox.createPart(entry, ended);
         if (part == null && !ended.isEmpty()) {
             scheduleLookup(LOOKUP_RETRY_SECONDS, entry, true);
@@ -203,11 +204,16 @@ final class OutboxWorker implements AutoCloseable {
             if (part != null) {
                 outbox.enqueue(part);
             }
-            outbox.remove(entry);
+            int invalidCount = endedOrInvalid.size() - ended.size();
+            if (invalidCount > 0) {
+                outbox.setAsideInvalid(entry, invalidCount);
+            } else {
+                outbox.remove(entry);
+            }
         });
     }
 
-    /** A failed task must not end the thread. */
+    /** Logs the failure of a task. If a repeated task throws, its executor does not run it again. */
     private void runGuarded(Task task) {
         try {
             task.run();
@@ -222,7 +228,7 @@ final class OutboxWorker implements AutoCloseable {
         }
     }
 
-    /** Cancels look-ups. Finishes the other tasks, but waits for them at most a second. */
+    /** Cancels look-ups and repeated tasks. Waits up to a second for tasks that are queued. */
     @Override
     public void close() {
         lookupThreads.values().forEach(ScheduledExecutorService::shutdownNow);

@@ -1,6 +1,6 @@
 package dev.notifier.keycloak;
 
-import dev.notifier.keycloak.SessionTable.SessionRow;
+import dev.notifier.keycloak.SessionReader.SessionRow;
 import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
@@ -18,15 +18,16 @@ import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.utils.KeycloakModelUtils;
 
 /**
- * Publishes the deletion of many sessions in one transaction: all sessions of a realm or a user, or expired ones.
+ * Publishes the ends of many sessions that one transaction deletes: all sessions of a realm or a user, or expired ones.
  *
- * Before the deletion, all candidates are read in pages. Each page becomes one file, which is written while the next page is
- * read, so that at most two pages are in memory. After the commit, the outbox looks up which of the sessions are gone.
+ * Before the deletion, the sessions that it may delete are read in pages. The events of a page are one file of the outbox, which
+ * is written while the next page is read, so that the events of at most two pages are in memory. After the transaction, the
+ * outbox looks up which sessions are deleted.
  */
-final class BulkSessionDeletion {
+final class BulkDeletionPublisher {
     private static final Logger LOG = Logger.getLogger("dev.notifier.keycloak.MassEndings");
 
-    /** Sessions. Smaller pages take longer: on a busy machine each page waits several times for the CPU. */
+    /** In sessions. Smaller pages take longer in total: on a busy machine, each page waits several times for the CPU. */
     private static final int PAGE_SIZE = 2_000;
 
     private static final int MAX_CLOCK_DIFFERENCE_SECONDS = 60; // between two nodes
@@ -39,7 +40,7 @@ final class BulkSessionDeletion {
     private volatile boolean committed;
     private volatile boolean completed;
 
-    BulkSessionDeletion(KeycloakSession session, KeycloakPublisher publisher) {
+    BulkDeletionPublisher(KeycloakSession session, KeycloakPublisher publisher) {
         this.session = session;
         this.publisher = publisher;
     }
@@ -54,9 +55,9 @@ final class BulkSessionDeletion {
     }
 
     /**
-     * Reads the sessions that have started since `prepare`, and have been deleted too. Another transaction still finds them until
-     * this one commits. It has its own thread and a limit: in some databases it waits for rows that are being deleted, and the
-     * connection pool may be exhausted.
+     * Prepares the events of sessions that started during `prepare` and may be deleted as well. Reads them in a separate
+     * transaction, which finds them until this one commits, on another thread and within sign-out-limit: some databases let it
+     * wait for the deleted rows, and the connection pool may be exhausted.
      */
     void prepareLateSessions() {
         Runnable task = lateRead;
@@ -73,7 +74,7 @@ final class BulkSessionDeletion {
         }
         lateReadTimedOut = thread.isAlive();
         if (lateReadTimedOut) {
-            LOG.warn("notifier: sessions that began while all sessions were being ended may not be published, because the database does not answer within sign-out-limit");
+            LOG.warn("notifier: the ends of sessions that started during a mass logout may not be published: the database did not respond within sign-out-limit");
         }
     }
 
@@ -81,7 +82,7 @@ final class BulkSessionDeletion {
         PageWriter writer = new PageWriter();
         try {
             for (int kind = 0; kind < criteria.kinds().size(); kind++) {
-                SessionTable.forEachPage(eventFactory.session(), criteria, kind, PAGE_SIZE, page -> writer.write(page.stream().filter(filter)
+                SessionReader.forEachPage(eventFactory.session(), criteria, kind, PAGE_SIZE, page -> writer.write(page.stream().filter(filter)
                         .flatMap(row -> eventFactory.create(row, criteria.realm(), lane, reason).stream()).toList()));
             }
         } finally {
@@ -113,7 +114,7 @@ final class BulkSessionDeletion {
         }
     }
 
-    /** The transaction has ended. */
+    /** Looks up the prepared sessions, because the transaction has ended. */
     void complete(boolean isCommitted) {
         committed = isCommitted;
         completed = true;
