@@ -26,7 +26,7 @@ async def test_missing_or_forbidden_exchange_is_bound_later(
         await asyncio.to_thread(own_node.ctl, *words)
 
     await ctl("add_user", "worker", "only-a-test")
-    own = rf"^({queues}\.(events|bulk|retries|dead|delay|parked|source|doctor|worker|outcomes)|amq\.default$)"
+    own = rf"^({queues}\.(events|bulk|retries|dead|delay|parked|source|doctor|worker|outcomes|pauses)|amq\.default$)"
     await ctl("set_permissions", "-p", "/", "worker", own, own, own)
     site = Site(tmp_path, str(URL(own_node.url).with_user("worker").with_password("only-a-test")), queues)
     words = {"sub": "user", "sid": "sid", "clients": "clients"}
