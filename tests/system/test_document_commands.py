@@ -3,6 +3,7 @@
 `test_tutorial.py` walks through README.md and docs/tutorial.md, whose commands rest on each other.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -134,6 +135,9 @@ async def test_every_command_runs(document: str, shell: Shell) -> None:
             await shell.run(f"echo '{EVENT}' | notifier publish -c {file}")
             await shell.until_output(nth, "dead_letter")
         await shell.run("until sqlite3 notifier.db .tables | grep outcomes; do sleep 0.1; done")
+    if any("notifier pause" in command for command in wanted):
+        client = {"client_id": "shop", "backchannel_logout_uri": "https://shop.example.com/logout"}
+        (shell.folder / "clients.yaml").write_text(json.dumps([client]))
     for command in wanted:
         await shell.run(command)
 
