@@ -76,7 +76,7 @@ async def request_slowly(listener: Listener, began: asyncio.Event) -> asyncio.St
     return writer
 
 
-@pytest.mark.parametrize("part", ["header", "body"])
+@pytest.mark.parametrize("part", ["request", "header", "body"])
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_closed_connection_is_no_error(caplog: pytest.LogCaptureFixture, part: str, *, reset: bool) -> None:
     """Of a caller that leaves while its request is handled, as after a suspension: nothing is logged or counted."""
@@ -90,20 +90,43 @@ async def test_a_closed_connection_is_no_error(caplog: pytest.LogCaptureFixture,
                 await response.prepare(request)
             await closed.wait()
             await until(lambda: asyncio.sleep(0, request.transport), lambda transport: transport is None)
+            if part == "request":
+                raise RuntimeError("Connection closed.")  # noqa: TRY301  as aiohttp if a handler reads the body now
             await response.prepare(request)
             await response.write(b"late")
-        except OSError as error:
-            ended.append(type(error).__name__)
+        except (OSError, RuntimeError) as error:
+            ended.append(type(error))
             raise
         return response
 
+    expected = RuntimeError if part == "request" else aiohttp.ClientConnectionResetError
     async with serving(slow_app(handler, counts)) as listener:
         writer = await request_slowly(listener, began)
         writer.transport.abort() if reset else writer.close()
         closed.set()
-        await until(lambda: asyncio.sleep(0, ended), lambda names: names == ["ClientConnectionResetError"])
+        await until(lambda: asyncio.sleep(0, ended), lambda errors: errors == [expected])
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert sum(counts.by_labels().values()) == 0
+
+
+async def test_a_connection_is_closed_while_a_refused_body_arrives(caplog: pytest.LogCaptureFixture) -> None:
+    """Its last bytes arrive in the moment in which the connection ends."""
+    requests = list[web.Request]()
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        requests.append(request)
+        return web.Response(status=413)
+
+    async with serving(slow_app(refuse, RequestCounts(lambda: None, time.time))) as listener:
+        reader, writer = await asyncio.open_connection(listener.host, listener.port)
+        writer.write(b"GET /v1/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert b"413" in await reader.readline()
+        await asyncio.sleep(0.1)  # the rest of the body is waited for
+        requests[0].content.feed_data(b"x")
+        requests[0].protocol.connection_lost(None)
+        await asyncio.sleep(0.1)
+        writer.close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_an_error_of_a_handler_is_logged(caplog: pytest.LogCaptureFixture) -> None:
