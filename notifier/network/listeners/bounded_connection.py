@@ -130,7 +130,8 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._budget.hold(self, 0)
         if self._unread_timer is not None:
             self._unread_timer.cancel()
-        self.handler.connection_lost(exc)
+        # Later: aiohttp fails if a connection ends after bytes were passed on, and before it has taken them.
+        asyncio.get_running_loop().call_soon(self.handler.connection_lost, exc)
         self._connections.pop(self.handler, None)
 
     def eof_received(self) -> None:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web, web_response
+from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget, Turns
-from notifier.network.listeners.problem import is_loggable, is_of_closed_connection
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
@@ -77,7 +77,7 @@ async def listen(  # noqa: PLR0913  each has its default
     Raises ConfigurationError with the reason if the address is unusable.
     """
     logger = logging.getLogger("notifier.server")
-    logger.addFilter(is_loggable)  # only once, however often this runs
+    logger.addFilter(_is_loggable)  # only once, however often this runs
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -144,7 +144,7 @@ class _Acceptor:
             connection.on_request(request)
         try:
             return await self._answer(request)
-        except (ConnectionError, RuntimeError) as error:
+        except ConnectionError as error:
             if not is_of_closed_connection(error, request):
                 raise
             return web.Response()  # aiohttp drops it, and logs no error
@@ -281,6 +281,19 @@ _EXPLANATIONS: Mapping[int, str] = {
 }
 
 
+def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
+    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response.
+
+    Other errors of the system, such as a full disk, are errors of the handler although the caller has left.
+    """
+    return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
+
+
 async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
     """Remove the header with the versions of libraries."""
     response.headers.popall("Server", None)
+
+
+def _is_loggable(record: logging.LogRecord) -> bool:
+    """Drop aiohttp's log of a request that it cannot parse: the quoted line may contain the token."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))

@@ -1,13 +1,11 @@
 """Reads JSON bodies, and creates error responses for people and programs: `application/problem+json` (RFC 9457)."""
 
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from notifier.model.errors import InputIssue
@@ -74,23 +72,3 @@ async def read_json_object(request: web.Request) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
-    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response.
-
-    Other errors of the system, such as a full disk, are errors of the handler although the caller has left.
-    """
-    closed = request.transport is None or request.transport.is_closing()
-    return closed and (isinstance(error, ConnectionError) or _is_late_read(error))
-
-
-def is_loggable(record: logging.LogRecord) -> bool:
-    """Drop aiohttp's logs of late reads, and of requests that it cannot parse: a quoted line may contain the token."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, HttpProcessingError | web.RequestPayloadError) or _is_late_read(error))
-
-
-def _is_late_read(error: BaseException | None) -> bool:
-    """Return True if aiohttp has read a body after its connection was closed."""
-    return isinstance(error, RuntimeError) and str(error) == "Connection closed."
