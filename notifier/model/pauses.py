@@ -97,7 +97,7 @@ def read_pauses(text: bytes) -> PauseDocument:
     return PauseDocument(version=document["version"], pauses=tuple(document["pauses"]))
 
 
-_REMEDY = "purge its queue, and a worker writes it again"
+_REMEDY = "NotifierPausesUnread in the runbook has the remedy"
 
 
 def write_pauses(document: PauseDocument) -> bytes:

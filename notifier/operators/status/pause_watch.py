@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import structlog
 from pydantic import TypeAdapter
@@ -144,17 +145,15 @@ class PauseWatch:
         replaced = {pause.key for pause in document.pauses if pause.ended_at is None and pause.id not in before}
         for pause in reversed(document.pauses):
             known = before.get(pause.id)
-            members = {"iss": pause.iss, "client_id": pause.client_id, "pause": pause.id}
             if known is None and pause.ended_at is None:
-                details = {"reason": pause.reason, "until": format_moment(pause.until)}
-                write_audit("client_paused", who=self._name(pause, pause.who), **members, **details)
+                write_pause_audit("client_paused", pause, self._name(pause, pause.who))
             elif (
                 known is not None
                 and known.ended_at is None
                 and pause.ended_by is not None
                 and pause.key not in replaced
             ):
-                write_audit("client_resumed", who=self._name(pause, pause.ended_by), **members)
+                write_pause_audit("client_resumed", pause, self._name(pause, pause.ended_by))
         self.own_changes.clear()
 
     def _name(self, pause: Pause, who: str) -> str:
@@ -209,3 +208,10 @@ class PauseWatch:
             await wait_for_event(self._read_soon, READ_INTERVAL_SECONDS if is_read else RETRY_INTERVAL_SECONDS)
             self._read_soon.clear()
             is_read = await self._try_read()
+
+
+def write_pause_audit(action: Literal["client_paused", "client_resumed"], pause: Pause, who: str) -> None:
+    """Log that `who` has paused or resumed a client. All lines about one change have the same `action_id`."""
+    members = {"iss": pause.iss, "client_id": pause.client_id, "pause": pause.id, "reason": pause.reason}
+    members |= {"since": format_moment(pause.since), "until": format_moment(pause.until)}
+    write_audit(action, who=who, action_id=pause.id, **members)
