@@ -25,7 +25,7 @@ from notifier.operators.deliveries.pause_request import (
     request_pause,
 )
 from notifier.operators.deliveries.retry_command import find_issuer
-from notifier.operators.status.pause_watch import max_paused_of
+from notifier.operators.status.pause_watch import max_paused_of, write_pause_audit
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.known_registry import end_if_unknown, load_known_registry
 from notifier.operators.terminal.output import say, say_json
@@ -33,7 +33,7 @@ from notifier.operators.terminal.queue_access import load_queue_part, run_on_que
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
 from notifier.settings.config_file import PartialSettings
-from notifier.telemetry.audit import operating_user, write_audit
+from notifier.telemetry.audit import operating_user
 
 ClientOption = Annotated[str, typer.Option("--client-id", help="The client, or an alias of it.")]
 IssuerOption = Annotated[str | None, typer.Option("--iss", help="Its issuer. Needed if there are several.")]
@@ -91,7 +91,7 @@ def pause(
     result = run_on_queue(part.settings.queue, act, progress_text="read", opening=False)
     if not result.applied:  # otherwise each worker logs it
         for each in pauses:
-            write_audit("client_paused", who=who, iss=each.iss, client_id=each.client_id, reason=reason, pause=each.id)
+            write_pause_audit("client_paused", each, who)
     lines = [f"{', '.join(ids)}: paused until {format_moment_for_people(end)}"]
     lines += [f"this replaces: {each.client_id} {each.text}" for each in result.former]
     if result.followers:

@@ -5,6 +5,7 @@ the register had, the register's message was lost; the worker has restored it, a
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,14 +18,14 @@ from notifier.model.durations import format_duration, parse_duration
 from notifier.model.errors import InputIssue, QueueError
 from notifier.model.moment import Clock, format_moment, format_optional_moment, parse_moment
 from notifier.model.outcome import Cause
-from notifier.model.pauses import MAX_REASON_LENGTH, Pause, PauseDocument, in_force, pause_clients, resume_client
+from notifier.model.pauses import MAX_REASON_LENGTH, Pause, PauseDocument, in_force, pause_clients, resume_clients
 from notifier.model.record import copy_record, record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.lifetime import Lifetime, lifetime_of
 from notifier.operators.status.pause_watch import READ_PAUSES
-from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, WorkerRequest, send_to_workers
+from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
 
 MAX_TRIES = 3  # of a change, after a worker has restored the document
@@ -62,7 +63,12 @@ class PauseResult:
         return {
             "paused": [pause_document(each) for each in self.made],
             "former": [pause_document(each) for each in self.former],
-            "workers": {"seen": self.seen, "applied": list(self.applied), "late": late},
+            "workers": {
+                "seen": self.seen,
+                "applied": list(self.applied),
+                "late": late,
+                "clock_difference": round(self.clock_difference, 1),
+            },
             "expiring": self.expiring,
             "followers": list(self.followers),
         }
@@ -107,13 +113,9 @@ def list_followers(registry: Registry, key: ClientKey) -> Sequence[str]:
     return sorted(each.client_id for each in registry.clients_of(key[0]).values() if each.follows == key[1])
 
 
-async def request_pause(
-    queue: Queue, pauses: Sequence[Pause], clock: Clock, on_change: Callable[[str], None] = lambda _: None
-) -> PauseResult:
-    """Pause clients. `on_change` receives the ID of each pause before it is made. Raises QueueError, UnknownVersion."""
+async def request_pause(queue: Queue, pauses: Sequence[Pause], clock: Clock) -> PauseResult:
+    """Pause clients. Raises QueueError, UnknownVersion."""
     ids = {each.id for each in pauses}
-    for each in ids:
-        on_change(each)
 
     def edit(document: PauseDocument) -> PauseDocument:
         if ids <= {each.id for each in document.pauses}:
@@ -122,50 +124,56 @@ async def request_pause(
         return pause_clients(document, pauses, clock())
 
     keys, former = {each.key for each in pauses}, list[Pause]()
-    result = await _apply(queue, edit, pauses[0].who, clock)
+    result = await _apply(queue, edit, pauses[0].who, clock, min(each.until for each in pauses))
     return copy_record(result, made=pauses, former=former)
 
 
-async def request_resume(
-    queue: Queue, keys: Sequence[ClientKey], who: str, clock: Clock, on_change: Callable[[str], None] = lambda _: None
-) -> PauseResult:
-    """End the pauses of clients. `on_change` receives the ID of each before it ends. Raises as `request_pause`."""
+async def request_resume(queue: Queue, keys: Sequence[ClientKey], who: str, clock: Clock) -> PauseResult:
+    """End the pauses of clients. Raises as `request_pause`."""
     former = list[Pause]()
 
     def edit(document: PauseDocument) -> PauseDocument:
         now = clock()
         if found := [pause for key, pause in in_force(document, now).items() if key in keys]:
             former[:] = found
-        for pause in found:
-            on_change(pause.id)
-            document = resume_client(document, pause.key, who, now)
-        return document
+        return resume_clients(document, keys, who, now)
 
     return copy_record(await _apply(queue, edit, who, clock), former=former)
 
 
-async def _apply(queue: Queue, edit: Callable[[PauseDocument], PauseDocument], who: str, clock: Clock) -> PauseResult:
+async def _apply(
+    queue: Queue, edit: Callable[[PauseDocument], PauseDocument], who: str, clock: Clock, until: float = math.inf
+) -> PauseResult:
     """Change the register, and have the workers read it. Raises QueueError, UnknownVersion."""
     tries = 0
     while True:
         document, tries = await queue.register.change(edit), tries + 1
-        result = await ask_workers(queue, document.version, who, clock)
+        result = await ask_workers(queue, document.version, who, clock, until)
         if result.version <= document.version or tries == MAX_TRIES:
             return result
 
 
-async def ask_workers(queue: Queue, version: int, who: str, clock: Clock) -> PauseResult:
-    """Have all workers read the pauses. The result has the newest version of a worker, or -1. Raises QueueError."""
+async def ask_workers(queue: Queue, version: int, who: str, clock: Clock, until: float = math.inf) -> PauseResult:
+    """Have all workers read the pauses. The result has the newest version of a worker, or -1. Raises QueueError.
+
+    A worker by whose clock it is later than `until`, the end of a pause, does not apply it.
+    """
     request = WorkerRequest(kind=READ_PAUSES, who=who, members={})
     seen, answers = await send_to_workers(queue, request, ANSWER_TIMEOUT_SECONDS)
-    read = {answer.worker: answer.result for answer in answers if answer.problem is None}
-    applied = [worker for worker, result in read.items() if result["version"] >= version]
-    late = [(each.worker, each.problem or "it has an older copy") for each in answers if each.worker not in applied]
-    differences = [abs(result["at"] - clock()) for result in read.values()]
+    read = [answer.result for answer in answers if answer.problem is None]
+    problems = {each.worker: each.problem or _find_problem(each.result, version, until) for each in answers}
     return PauseResult(
-        made=(), former=(), version=max((result["version"] for result in read.values()), default=-1),
-        seen=seen, applied=applied, late=late, clock_difference=max(differences, default=0.0),
+        made=(), former=(), version=max((result["version"] for result in read), default=-1), seen=seen,
+        applied=[worker for worker, problem in problems.items() if problem is None],
+        late=[(worker, problem) for worker, problem in problems.items() if problem is not None],
+        clock_difference=max((abs(result["at"] - clock()) for result in read), default=0.0),
     )  # fmt: skip
+
+
+def _find_problem(result: Members, version: int, until: float) -> str | None:
+    if result["version"] < version:
+        return "it has an older copy"
+    return "by its clock the pause is over" if result["at"] >= until else None
 
 
 async def count_expiring(

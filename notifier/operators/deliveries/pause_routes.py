@@ -35,8 +35,9 @@ from notifier.operators.deliveries.pause_request import (
     request_pause,
     request_resume,
 )
-from notifier.operators.status.pause_watch import PauseWatch, max_paused_of
+from notifier.operators.status.pause_watch import PauseWatch, max_paused_of, write_pause_audit
 from notifier.queues.queue_port import Queue
+from notifier.telemetry.audit import MAX_NAME_CHARACTERS
 
 _ClientId = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="The client, or an alias.")]
 _Issuer = Annotated[
@@ -81,7 +82,7 @@ class PausesQuery(TypedDict, total=False):
 
 
 class PauseRoutes:
-    """The routes. `watch` is this worker's: it logs the changes of this API with the proven name of the caller."""
+    """The routes. `watch` is this worker's."""
 
     def __init__(self, queue: Queue, watch: PauseWatch, loaded: Callable[[], LoadedConfiguration]) -> None:
         self._queue, self._watch, self._loaded = queue, watch, loaded
@@ -102,15 +103,15 @@ class PauseRoutes:
         if mistakes or isinstance(end, InputIssue):
             raise malformed_refusal(*mistakes)
         followers = list_followers(registry, key)
-        ids = [key[1], *(followers if members.get("followers", False) else ())]
+        ids, who = [key[1], *(followers if members.get("followers", False) else ())], request.who[:MAX_NAME_CHARACTERS]
         pauses = [
-            Pause(
-                id=new_id(), iss=key[0], client_id=each, who=request.who, reason=members["reason"], since=now, until=end
-            )
+            Pause(id=new_id(), iss=key[0], client_id=each, who=who, reason=members["reason"], since=now, until=end)
             for each in ids
         ]
         with _answering():
-            result = await request_pause(self._queue, pauses, time.time, self._watch.own_changes.add)
+            result = await request_pause(self._queue, pauses, time.time)
+        for each in pauses:
+            write_pause_audit("client_paused", each, who)
         counts = await count_expiring(self._queue, {pause.key: end for pause in pauses}, registry)
         expiring = None if counts is None else counts.total()
         left = [each for each in followers if each not in ids]
@@ -130,9 +131,11 @@ class PauseRoutes:
         registry = self._loaded().registry
         key, client = self._find_client(request, registry, may_be_paused=True)
         followers = list_followers(registry, key) if request.members.get("followers", False) else ()
-        keys = [key, *((key[0], each) for each in followers)]
+        keys, who = [key, *((key[0], each) for each in followers)], request.who[:MAX_NAME_CHARACTERS]
         with _answering():
-            result = await request_resume(self._queue, keys, request.who, time.time, self._watch.own_changes.add)
+            result = await request_resume(self._queue, keys, who, time.time)
+        for pause in result.former:
+            write_pause_audit("client_resumed", pause, who)
         members = result.document()
         note = None
         if client is not None and client.paused:

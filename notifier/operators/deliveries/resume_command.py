@@ -19,11 +19,12 @@ from notifier.operators.deliveries.pause_request import (
     list_followers,
     request_resume,
 )
+from notifier.operators.status.pause_watch import write_pause_audit
 from notifier.operators.terminal.command_options import Config, Json
 from notifier.operators.terminal.queue_access import run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
-from notifier.telemetry.audit import operating_user, write_audit
+from notifier.telemetry.audit import operating_user
 
 
 def resume(
@@ -56,7 +57,7 @@ def resume(
     note = None if client is None or not client.paused else describe_pausing_source(_find_source(context, config, key))
     if not result.applied:
         for each in result.former:
-            write_audit("client_resumed", who=who, iss=each.iss, client_id=each.client_id, pause=each.id)
+            write_pause_audit("client_resumed", each, who)
     lines = [f"{each.client_id}: resumed; it was {each.text}" for each in result.former]
     lines = lines or [f"{key[1]} was not paused by an operator"]
     end_with_result(result, lines if note is None else [*lines, note], as_json=as_json, note=note)
