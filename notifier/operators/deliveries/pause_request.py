@@ -28,7 +28,7 @@ from notifier.model.pauses import (
     expire,
     in_force,
     pause_clients,
-    resume_client,
+    resume_clients,
 )
 from notifier.model.record import copy_record, record
 from notifier.model.registry import Registry
@@ -36,12 +36,11 @@ from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.lifetime import lifetime_in_pause
 from notifier.operators.status.pause_watch import READ_PAUSES, max_paused_of, write_pause_audit
-from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, WorkerRequest, send_to_workers
+from notifier.operators.status.worker_requests import ANSWER_TIMEOUT_SECONDS, Members, WorkerRequest, send_to_workers
 from notifier.queues.queue_port import Queue
 
 MAX_TRIES = 3  # of a change, after a worker has restored the document
 COUNT_SECONDS = 10.0  # for the pass that counts expiring deliveries
-CLOCK_TEXT = "by its clock the pause is over"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -204,9 +203,7 @@ async def request_resume(
         now = clock()
         if found := [pause for key, pause in in_force(document, now).items() if key in keys]:
             former[:] = found
-        for pause in found:
-            document = resume_client(document, pause.key, who, now)
-        return document
+        return resume_clients(document, keys, who, now)
 
     document, result = await _apply(queue, edit, who, clock)
     paused = in_force(document, clock())
@@ -256,19 +253,20 @@ async def _ask_workers(queue: Queue, version: int, who: str, clock: Clock, until
     """
     request = WorkerRequest(kind=READ_PAUSES, who=who, members={})
     seen, answers = await send_to_workers(queue, request, ANSWER_TIMEOUT_SECONDS)
-    read = {answer.worker: answer.result for answer in answers if answer.problem is None}
-    past = [worker for worker, result in read.items() if result["at"] >= until]
-    applied = [worker for worker, result in read.items() if result["version"] >= version and worker not in past]
-    late = [
-        (each.worker, each.problem or (CLOCK_TEXT if each.worker in past else "it has an older copy"))
-        for each in answers
-        if each.worker not in applied
-    ]
-    differences = [abs(result["at"] - clock()) for result in read.values()]
+    read = [answer.result for answer in answers if answer.problem is None]
+    problems = {each.worker: each.problem or _find_problem(each.result, version, until) for each in answers}
     return PauseResult(
-        version=max((result["version"] for result in read.values()), default=-1),
-        seen=seen, applied=applied, late=late, clock_difference=max(differences, default=0.0),
+        version=max((result["version"] for result in read), default=-1), seen=seen,
+        applied=[worker for worker, problem in problems.items() if problem is None],
+        late=[(worker, problem) for worker, problem in problems.items() if problem is not None],
+        clock_difference=max((abs(result["at"] - clock()) for result in read), default=0.0),
     )  # fmt: skip
+
+
+def _find_problem(result: Members, version: int, until: float) -> str | None:
+    if result["version"] < version:
+        return "it has an older copy"
+    return "by its clock the pause is over" if result["at"] >= until else None
 
 
 async def count_expiring(

@@ -119,6 +119,17 @@ async def test_worker_without_the_document_is_named(queue: Workers) -> None:
     await queue.close()
 
 
+async def test_worker_by_whose_clock_the_pause_is_over_does_not_apply_it(queue: Workers) -> None:
+    """It calls the client. The JSON has the difference of the clocks."""
+    watch = PauseWatch(queue, Registry, lambda _: None, lambda: NOW + 7200.0)
+    queue.acts = {"ahead": {READ_PAUSES: watch.act}}
+    await queue.open()
+    result = await paused(queue)
+    assert (result.late, result.is_applied) == ([("ahead", "by its clock the pause is over")], False)
+    assert result.document()["workers"]["clock_difference"] == 7200.0
+    await queue.close()
+
+
 # ── followers ──
 
 

@@ -143,5 +143,5 @@ async def test_audit_log_names_who_paused(service: Service, running: WorkerProce
     await window.go("acts")
     paused, resumed = window.row("client paused"), window.row("client resumed")
     await expect(paused.get_by_role("cell", name="alice", exact=True)).to_be_visible()
-    await expect(paused).to_contain_text("reason: deploy")
+    await expect(paused.first).to_contain_text("reason: deploy")
     await expect(resumed).to_contain_text(re.compile(r"dora@\S+ \(claimed\)"))
