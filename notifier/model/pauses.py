@@ -87,7 +87,9 @@ def read_pauses(text: bytes) -> PauseDocument:
     try:
         return _parse(text)
     except ValueError as error:
-        raise QueueError(f"the document of pauses {error}; purge its queue, and a worker writes it again") from None
+        raise QueueError(
+            f"the document of pauses {error}; NotifierPausesUnread in the runbook has the remedy"
+        ) from None
 
 
 def write_pauses(document: PauseDocument) -> bytes:

@@ -252,8 +252,7 @@ class Service:
 
     def _api_routes(self) -> Iterator[web.RouteDef]:
         """Yield the routes of the API, except `/v1/events`."""
-        pauses = self._watches.pauses
-        yield from operator_routes(self._live, self.queue, self.log_level, self._status, self._jobs, pauses)
+        yield from operator_routes(self._live, self.queue, self.log_level, self._status, self._jobs)
         for feature in self._features:
             yield from feature.api
 

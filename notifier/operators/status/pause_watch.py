@@ -196,6 +196,7 @@ class PauseWatch:
 
 
 def write_pause_audit(action: Literal["client_paused", "client_resumed"], pause: Pause, who: str) -> None:
-    """Log that `who` has paused or resumed a client."""
+    """Log that `who` has paused or resumed a client. All lines about one change have the same `action_id`."""
     members = {"iss": pause.iss, "client_id": pause.client_id, "pause": pause.id, "reason": pause.reason}
-    write_audit(action, who=who, **members, since=format_moment(pause.since), until=format_moment(pause.until))
+    members |= {"since": format_moment(pause.since), "until": format_moment(pause.until)}
+    write_audit(action, who=who, action_id=pause.id, **members)
