@@ -217,6 +217,8 @@ class SpoolFolder:
                 return FolderFault(kind="newer", text=f"{name} was written by a newer release, which must publish it")
         scan_from = partial(scan, partial(os.pread, file.descriptor, READ_BYTES))
         found = scan_from(len(HEADING) if is_new else file.end)
+        if (is_new or not file.is_ours) and any(isinstance(item, ScannedEntry) for item in found.items):
+            os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
         is_damaged = wrong is not None or found.is_damaged
         if is_damaged and file.is_ours:
             return self._set_aside(name, scan_from(len(HEADING)).items)

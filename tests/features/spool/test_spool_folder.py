@@ -114,6 +114,25 @@ def test_a_living_worker_keeps_its_file_and_another_recognises_its_entries(root:
     assert batch(state) == ["e2"]
 
 
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_entries_of_another_worker_are_durable_before_copies_are_recognised(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+) -> None:
+    """A copy is answered 200, perhaps before the other worker has made the entry durable, or when it has ended."""
+    mine, others = opened(root), opened(root)
+    name, _ = others.append([line("e1")])
+    inode = (root / name).stat().st_ino
+    if not is_alive:
+        others.close()
+    synced = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    state = SpoolState()
+    looked(mine, state, take_over=not is_alive)
+    assert (state.is_known("e1", NOW), synced) == (True, [inode])
+    looked(mine, state, take_over=False)
+    assert synced == [inode]  # once
+
+
 def files_of(folder: SpoolFolder) -> str:
     """The name of the file that the folder's worker has."""
     name, _ = folder.append([])
