@@ -137,12 +137,8 @@ class SpoolFiles:
 
     async def read(self, places: Sequence[Place]) -> list[bytes | OSError]:
         """Return the lines of entries, or why one cannot be read."""
-
-        def read_all() -> list[bytes | OSError]:
-            return [self._folder.read(each.file, each.entry.offset, each.entry.size) for each in places]
-
         async with self._lock:
-            return await self._run(read_all)
+            return await self._run(lambda: [*map(self._folder.read, places)])
 
     async def reread(self, file: str) -> None:
         """Read a file again, since a line of it is damaged: its other entries move. Raises FOLDER_ERRORS."""

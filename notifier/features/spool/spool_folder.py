@@ -12,7 +12,7 @@ of `registry.cache`. Files are opened relative to it, without following links, a
 import fcntl
 import os
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import accumulate
@@ -27,8 +27,8 @@ from notifier.features.spool.spool_entries import (
     judge_heading,
     scan,
 )
-from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook
-from notifier.model.errors import describe_error
+from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook, Place
+from notifier.model.errors import NotifierError, describe_error
 from notifier.settings.file_owners import UnusableFileError, check_owner, open_own_folder
 
 SUFFIX, DAMAGED_SUFFIX = ".spool", ".corrupt"
@@ -97,24 +97,21 @@ class SpoolFolder:
 
     def note(self, notes: Iterable[tuple[str, DoneNote]]) -> None:
         """Note in their files which entries are published. Without fsync: a lost note only repeats a publish."""
-        lines: dict[str, list[bytes]] = {}
         for name, note in notes:
-            lines.setdefault(name, []).append(dump_done(note.id, note.at))
-        for name, of_file in lines.items():
             if (file := self._files.get(name)) is not None and file.is_ours:
-                _write(file, b"".join(of_file))
+                _write(file, dump_done(note.id, note.at))
 
-    def tidy(self, busy: Collection[str], notes: Mapping[str, Sequence[DoneNote]]) -> str:
+    def tidy(self, busy: Collection[str], notes: Iterable[tuple[str, DoneNote]]) -> str:
         """Empty or remove the files of this worker without entries. Return the file that has their notes now.
 
-        `busy`: the files with entries. `notes`: the recent ones, by file. Raises OSError.
+        `busy`: the files with entries. `notes`: the recent ones, each with its file. Raises OSError.
         """
-        idle = [name for name, file in self._files.items() if file.is_ours and name not in busy]
+        idle = {name for name, file in self._files.items() if file.is_ours and name not in busy}
         for name in idle:  # first, since a full disk may have no room for another byte
             self._files[name].end = len(HEADING)
             os.ftruncate(self._files[name].descriptor, len(HEADING))
         own, own_file = self.own_file()
-        _write(own_file, b"".join(dump_done(note.id, note.at) for name in idle for note in notes.get(name, ())))
+        _write(own_file, b"".join(dump_done(note.id, note.at) for name, note in notes if name in idle))
         for name in idle:
             if name != own:
                 self._forget(name, remove=True)
@@ -157,12 +154,12 @@ class SpoolFolder:
 
     # ── reading ──
 
-    def read(self, name: str, offset: int, size: int) -> bytes | OSError:
-        """Return a line of a file, or why it cannot be read."""
-        if (file := self._files.get(name)) is None:
-            return FileNotFoundError(name)
+    def read(self, place: Place) -> bytes | OSError:
+        """Return the line of an entry, or why it cannot be read."""
+        if (file := self._files.get(place.file)) is None:
+            return FileNotFoundError(place.file)
         try:
-            return os.pread(file.descriptor, size, offset)
+            return os.pread(file.descriptor, place.entry.size, place.entry.offset)
         except OSError as error:
             return error
 

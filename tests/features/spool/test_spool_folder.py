@@ -152,7 +152,7 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     assert mine.is_known("e2", NOW)
     place = mine.place_of("e3")
     assert place is not None
-    data = first.read(place.file, place.entry.offset, place.entry.size)
+    data = first.read(place)
     assert isinstance(data, bytes)
     read = load_entry(data)
     assert read is not None
