@@ -7,12 +7,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from notifier.model.errors import NotifierError
 from notifier.model.record import record
 
 OWN_FOLDER = "notifier"  # the subfolder that is used in a folder that other users may write to
 
 
-class UnusableFileError(ValueError):
+class UnusableFileError(NotifierError, ValueError):
     """The file or folder is readable, but must not be used. The text has the reason."""
 
 

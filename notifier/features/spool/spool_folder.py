@@ -36,8 +36,8 @@ MAX_FILE_BYTES = 8 * 1024**2  # then the next entries go to another file, so tha
 _READ_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class LocksMissingError(OSError):
-    """The file system has no locks, so that two workers would publish the same entries."""
+class UnusableFolderError(NotifierError, OSError):
+    """The folder cannot be used: it is full, or two workers would publish the same entries. The text has the reason."""
 
 
 class _File:
@@ -82,7 +82,7 @@ class SpoolFolder:
         (name, file), size = self.own_file(), sum(map(len, lines))
         begin = file.end
         if self.used + size > MAX_FOLDER_BYTES:
-            raise OSError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, with the unread ones")
+            raise UnusableFolderError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, with unread ones")
         _write(file, b"".join(lines))
         try:
             os.fsync(file.descriptor)
@@ -180,7 +180,7 @@ class SpoolFolder:
             try:
                 found = self._look_at(name, take_over=take_over)
             except UnusableFileError as foreign:
-                faults.append(FolderFault(kind="foreign", text=f"{name} {foreign}: remove it, or chown it"))
+                faults.append(FolderFault(kind="foreign", text=f"{foreign}: remove it, or chown it"))
             except OSError as error:
                 faults.append(FolderFault(kind="unreadable", text=f"{name}: {describe_error(error)}"))
                 unread.add(name)
@@ -214,11 +214,11 @@ class SpoolFolder:
                 return FolderFault(kind="newer", text=f"{name} was written by a newer release, which must publish it")
         scan_from = partial(scan, partial(os.pread, file.descriptor, READ_BYTES))
         found = scan_from(len(HEADING) if is_new else file.end)
-        if (is_new or not file.is_ours) and any(isinstance(item, ScannedEntry) for item in found.items):
-            os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
         is_damaged = wrong is not None or found.is_damaged
         if is_damaged and file.is_ours:
             return self._set_aside(name, scan_from(len(HEADING)).items)
+        if (is_new or not file.is_ours) and any(isinstance(item, ScannedEntry) for item in found.items):
+            os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
         file.end = 0 if is_damaged and not is_new else found.end  # 0: its worker may empty it just now
         if file.is_ours and is_new:  # a torn end must not run into the next line
             os.ftruncate(file.descriptor, file.end if status.st_size >= len(HEADING) else 0)
@@ -236,7 +236,7 @@ class SpoolFolder:
     def _open_file(self, name: str, flags: int = _READ_FLAGS) -> int:
         descriptor = os.open(name, flags, 0o600, dir_fd=self._open_folder())
         try:
-            check_owner(descriptor, "it", regular=True)
+            check_owner(descriptor, name, regular=True)
         except BaseException:
             os.close(descriptor)
             raise
@@ -245,7 +245,7 @@ class SpoolFolder:
     def own_file(self) -> tuple[str, _File]:
         """Return the file of this process. Make it if it is missing, or was removed.
 
-        Raises OSError, UnusableFileError; LocksMissingError if the file system has no locks.
+        Raises OSError, UnusableFileError; UnusableFolderError if the file system has no locks.
         """
         self._open_folder()
         if self._own is not None:
@@ -261,7 +261,7 @@ class SpoolFolder:
             is_excluded = not _lock(other)
             os.close(other)
             if not is_excluded:
-                raise LocksMissingError(f"a lock on {name} excludes nobody")  # noqa: TRY301  cleaned up below
+                raise UnusableFolderError(f"a lock on {name} excludes nobody")  # noqa: TRY301  cleaned up below
             _write(file, HEADING)
             os.fsync(file.descriptor)
             os.fsync(self._open_folder())
@@ -275,13 +275,13 @@ class SpoolFolder:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file. Return False if another process has its lock. Raises LocksMissingError."""
+    """Lock a file. Return False if another process has its lock. Raises UnusableFolderError."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        raise LocksMissingError(error.errno, f"its file system has no locks ({describe_error(error)})") from None
+        raise UnusableFolderError(f"its file system has no locks ({describe_error(error)})") from None
     return True
 
 

@@ -121,6 +121,12 @@ class SpoolState:
             total += counted
         return admitted.keys(), full
 
+    def full_senders(self, senders: Collection[str]) -> list[str]:
+        """Return those of all senders which have no room for another sign-out."""
+        most = MAX_FOLDER_BYTES - MIN_COUNTED_BYTES
+        share = -1 if self._bytes.total() > most else MAX_FOLDER_BYTES // max(1, len(senders)) - MIN_COUNTED_BYTES
+        return [sender for sender in senders if self._bytes[sender] > share]
+
     def counts(self) -> dict[str, int]:
         """Return the number of entries of each sender in the files of this worker."""
         return {sender: len(places) for sender, places in self._ours.items()}
