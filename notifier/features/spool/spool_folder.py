@@ -29,11 +29,11 @@ from notifier.features.spool.spool_entries import (
 )
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook, Place
 from notifier.model.errors import NotifierError, describe_error
-from notifier.settings.file_owners import UnusableFileError, check_owner, open_own_folder
+from notifier.settings.file_owners import UnusableFileError, open_own_folder, open_owned
 
 SUFFIX, DAMAGED_SUFFIX = ".spool", ".corrupt"
 MAX_FILE_BYTES = 8 * 1024**2  # then the next entries go to another file, so that this one can be emptied
-_READ_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ_FLAGS = os.O_RDWR | os.O_NONBLOCK
 
 
 class UnusableFolderError(NotifierError, OSError):
@@ -234,13 +234,7 @@ class SpoolFolder:
         return self._folder
 
     def _open_file(self, name: str, flags: int = _READ_FLAGS) -> int:
-        descriptor = os.open(name, flags, 0o600, dir_fd=self._open_folder())
-        try:
-            check_owner(descriptor, name, regular=True)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return open_owned(name, flags, dir_fd=self._open_folder(), regular=True)
 
     def own_file(self) -> tuple[str, _File]:
         """Return the file of this process. Make it if it is missing, or was removed.
