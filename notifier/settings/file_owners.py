@@ -7,12 +7,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from notifier.model.errors import NotifierError
 from notifier.model.record import record
 
 OWN_FOLDER = "notifier"  # the subfolder that is used in a folder that other users may write to
 
 
-class UnusableFileError(ValueError):
+class UnusableFileError(NotifierError, ValueError):
     """The file or folder is readable, but must not be used. The text has the reason."""
 
 
@@ -108,11 +109,21 @@ def open_own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -
 
 def _open_checked(path: Path, *, of_owner: bool) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return open_owned(path, os.O_RDONLY | os.O_DIRECTORY, of_owner=of_owner)
     except NotADirectoryError:
         raise UnusableFileError(f"{path} is a link or a file") from None
+
+
+def open_owned(
+    path: str | Path, flags: int, *, dir_fd: int | None = None, of_owner: bool = False, regular: bool = False
+) -> int:
+    """Open a file or folder, without following links, unless `check_owner` refuses it. Return the descriptor.
+
+    Raises OSError, UnusableFileError.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
-        check_owner(descriptor, str(path), of_owner=of_owner)
+        check_owner(descriptor, str(path), of_owner=of_owner, regular=regular)
     except BaseException:
         os.close(descriptor)
         raise

@@ -115,7 +115,7 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            on_unusable(str(self._folder / name), _reason_of(error))
+            on_unusable(str(self._folder / name), describe_error(error))
             return None
 
     def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
@@ -134,7 +134,7 @@ class Cache:
                         os.unlink(new_name, dir_fd=folder)
                     raise
         except (OSError, UnusableFileError) as error:
-            self._log_failure(source.source_name, _reason_of(error))
+            self._log_failure(source.source_name, describe_error(error))
         else:
             self._failed.pop(source.source_name, None)
 
@@ -157,18 +157,12 @@ class Cache:
         except FileNotFoundError:
             return
         except (OSError, UnusableFileError) as error:
-            self._log_failure(source.source_name, _reason_of(error))
+            self._log_failure(source.source_name, describe_error(error))
 
     def _log_failure(self, name: str, reason: str) -> None:
         if self._failed.get(name) != reason:
             structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
         self._failed[name] = reason
-
-
-def _reason_of(error: Exception) -> str:
-    if isinstance(error, UnusableFileError):
-        return str(error)
-    return describe_error(error)
 
 
 def _file_name(source: RegistrySourceSettings) -> str:

@@ -175,8 +175,8 @@ class SourceRoutes:
         source.check_headers(request.headers)
         source.check_body(body)
         content_type = request.headers.get("Content-Type", "")
-        if len(content_type) > MAX_TYPE_LENGTH:
-            content_type = media_type(request)[:MAX_TYPE_LENGTH]
+        if len(content_type) > MAX_TYPE_LENGTH or not content_type.isascii():
+            content_type = media_type(request).encode("ascii", "replace").decode()[:MAX_TYPE_LENGTH]
         new_id = await self._accept_message(request, source, body, content_type)
         return web.json_response({"id": new_id}, status=202, dumps=json_text)
 

@@ -19,14 +19,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from notifier.delivery.facts import Observer
 from notifier.features.spool.spool_entries import load_entry, make_entry, to_dead_letter, to_outgoing
 from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
-from notifier.features.spool.spool_folder import LocksMissingError, SpoolFolder
+from notifier.features.spool.spool_folder import SpoolFolder, UnusableFolderError
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState, rest_seconds
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable, describe_error
 from notifier.model.message import Lane, MessageDraft, QueueStatus
 from notifier.model.moment import Clock, wait_for_event
 from notifier.model.outcome import DeadReason
-from notifier.model.printable import counted
+from notifier.model.printable import counted, excerpt
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.publishing.route_steps import SenderTurns
 from notifier.settings.file_owners import UnusableFileError
@@ -69,7 +69,7 @@ class Spool:
         self._observe = observe
         self._clock = clock
         self._state = SpoolState()
-        self._files = SpoolFiles(self._folder, self._state, self._sender_count, clock)
+        self._files = SpoolFiles(self._folder, self._state, self._senders, clock)
         self._lists: list[Callable[[], Collection[str]]] = []
         self._publishing: dict[str, asyncio.Task[None]] = {}  # the original publishes, by the id of the event
         self._unconfirmed_at = float("-inf")  # when the last sign-out came that the queue did not confirm in time
@@ -83,8 +83,9 @@ class Spool:
         self._lists.append(list_names)
 
     def has_room(self) -> bool:
-        """Return whether there are senders, and one of their sign-outs can be kept."""
-        return bool(self._sender_count()) and self._files.fault is None and self._folder.used < MAX_FOLDER_BYTES
+        """Return whether a sign-out of one of the senders can be kept."""
+        senders, is_usable = self._senders(), self._files.fault is None and self._folder.used < MAX_FOLDER_BYTES
+        return is_usable and len(self._state.full_senders(senders)) < len(senders)
 
     async def publish(self, sender: str, event_id: str, lane: Lane, message: MessageDraft, deadline: float) -> None:
         """Return once the message is durable, in the queue or in a file. Raises QueueUnavailable.
@@ -122,8 +123,8 @@ class Spool:
             self._counts[result] += 1
             raise QueueUnavailable(f"the queue is unavailable, and the spool too ({result})")
 
-    def _sender_count(self) -> int:
-        return sum(len(list_names()) for list_names in self._lists)
+    def _senders(self) -> list[str]:
+        return [name for list_names in self._lists for name in list_names()]
 
     def _on_publish_end(self, event_id: str, publishing: asyncio.Task[None]) -> None:
         """Remove the entry of an original publish that succeeded; let that of another be published."""
@@ -154,7 +155,7 @@ class Spool:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await self._files.open()
-        except (UnusableFileError, LocksMissingError) as error:
+        except (UnusableFileError, UnusableFolderError) as error:
             text = f"{self._folder.root}: {error}; name a folder of this user, on a file system with locks"
             raise ConfigurationError([InputIssue("spool.folder", text)]) from None
         except (OSError, TimeoutError) as error:
@@ -268,15 +269,17 @@ class Spool:
             text = f"cannot be used, and without the queue senders that send once get 503: {self._files.fault}"
             yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=f"{self._folder.root} {text}")
         for fault in self._files.file_faults:
-            text, name = f"{self._folder.root}: {fault.text}", fault.text.partition(" ")[0]
+            text, name = f"{self._folder.root}: {fault.text}", fault.text.partition(" ")[0].rstrip(":")
             yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=text, subject=name)
         if count := self._state.count():
             text = f"{counted(count, 'sign-out')} in {self._folder.root}: published once the queue takes them"
+            if full := self._state.full_senders(self._senders()):
+                text += f"; no room for further ones of {excerpt(', '.join(full), 100)}, which get 503"
             yield Trouble(kind=TroubleKind.SPOOL_WAITING, text=text, since=self._state.oldest_at())
 
     def families(self) -> Iterator[Metric]:
         """Return the metrics for a scrape."""
-        counts = {name: 0 for list_names in self._lists for name in list_names()} | self._state.counts()
+        counts = dict.fromkeys(self._senders(), 0) | self._state.counts()
         text = "Sign-outs in the files of this worker that are not published yet."
         yield labelled_family(GaugeMetricFamily, "spool_entries", text, ("sender",), counts)
         age = max(0.0, (now := self._clock()) - (self._state.oldest_at() or now))

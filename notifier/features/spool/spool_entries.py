@@ -16,9 +16,9 @@ invalid line means that the file is damaged.
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, TypeAlias
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import to_json
 from typing_extensions import TypedDict  # pydantic requires this TypedDict before Python 3.12
 
@@ -40,6 +40,8 @@ MAX_LINE_BYTES = 512 * 1024  # the body of an event has 128 KiB at most, here in
 READ_BYTES = 2 * MAX_LINE_BYTES
 _CHECKSUM_BYTES = 8
 _CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
+_ShortText: TypeAlias = Annotated[str, Field(pattern=r"^[ -~]{0,255}$")]
+"""A property as the queue takes it: an entry with another one would be tried without end."""
 
 
 @with_config(_CLOSED)
@@ -55,16 +57,16 @@ class _Event(TypedDict):
 @with_config(_CLOSED)
 class _Sourced(TypedDict):
     source: str
-    message_id: str
+    message_id: _ShortText
     body: str
-    content_type: str
+    content_type: _ShortText
     timestamp: float
     headers: dict[str, Header]
 
 
 @with_config(_CLOSED)
 class _Line(TypedDict):
-    id: NotRequired[str]
+    id: NotRequired[_ShortText]
     sender: NotRequired[str]
     lane: NotRequired[Lane]
     event: NotRequired[_Event]
@@ -136,10 +138,10 @@ def make_entry(entry_id: str, sender: str, at: float, lane: Lane, draft: Message
                 headers=draft.headers,
             )  # fmt: skip
             content = copy_record(to_received(message), timestamp=at)
-    except NotifierError:
+        entry = SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=draft.message_id)
+        return entry if load_entry(dump_entry(entry)) == entry else None
+    except (NotifierError, ValueError):  # of half of a UTF-16 pair
         return None
-    entry = SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=draft.message_id)
-    return entry if load_entry(dump_entry(entry)) == entry else None
 
 
 def dump_entry(entry: SpoolEntry) -> bytes:

@@ -83,8 +83,8 @@ def _examine_folder(path: Path) -> Sequence[Finding]:
     except FileNotFoundError:
         return [ok(Area.WORKER, "spool.folder", f"{path} does not exist here; a worker makes it at its start")]
     except (OSError, UnusableFileError) as error:
-        reason = str(error) if isinstance(error, UnusableFileError) else describe_error(error)
-        return [failure(Area.WORKER, "spool.folder", f"{path}: {reason}", "give the folder to the workers' user")]
+        text = f"{path}: {describe_error(error)}"
+        return [failure(Area.WORKER, "spool.folder", text, "give the folder to the workers' user")]
     if damaged:
         text = f"{path} has damaged files: {', '.join(damaged[:3])}{' and more' if len(damaged) > 3 else ''}"
         return [warning(Area.WORKER, "spool.folder", text, "look into them, then remove them: see docs/spool.md")]

@@ -41,10 +41,10 @@ class _Write:
 class SpoolFiles:
     """The files of a spool, and what is wrong with them: `fault` with the folder, `file_faults` with single files."""
 
-    def __init__(self, folder: SpoolFolder, state: SpoolState, count_senders: Callable[[], int], clock: Clock) -> None:
+    def __init__(self, folder: SpoolFolder, state: SpoolState, senders: Callable[[], list[str]], clock: Clock) -> None:
         self._folder = folder
         self._state = state
-        self._count_senders = count_senders
+        self._senders = senders
         self._clock = clock
         self._writes: list[_Write] = []
         self._writer: asyncio.Task[None] | None = None
@@ -92,7 +92,7 @@ class SpoolFiles:
         try:
             await self._look(take_over=False)
             sizes = [(write.entry.id, write.entry.sender, len(write.line)) for write in batch]
-            admitted, full = self._state.admit(sizes, self._count_senders(), self._clock())
+            admitted, full = self._state.admit(sizes, len(self._senders()), self._clock())
             results = dict.fromkeys(full, "full")
             new = {write.entry.id: write for write in batch if write.entry.id in admitted}
             file, offsets = await self._run(partial(self._folder.append, [write.line for write in new.values()]))
@@ -137,12 +137,8 @@ class SpoolFiles:
 
     async def read(self, places: Sequence[Place]) -> list[bytes | OSError]:
         """Return the lines of entries, or why one cannot be read."""
-
-        def read_all() -> list[bytes | OSError]:
-            return [self._folder.read(each.file, each.entry.offset, each.entry.size) for each in places]
-
         async with self._lock:
-            return await self._run(read_all)
+            return await self._run(lambda: [*map(self._folder.read, places)])
 
     async def reread(self, file: str) -> None:
         """Read a file again, since a line of it is damaged: its other entries move. Raises FOLDER_ERRORS."""

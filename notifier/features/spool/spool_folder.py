@@ -12,7 +12,7 @@ of `registry.cache`. Files are opened relative to it, without following links, a
 import fcntl
 import os
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import accumulate
@@ -27,17 +27,17 @@ from notifier.features.spool.spool_entries import (
     judge_heading,
     scan,
 )
-from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook
-from notifier.model.errors import describe_error
-from notifier.settings.file_owners import UnusableFileError, check_owner, open_own_folder
+from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook, Place
+from notifier.model.errors import NotifierError, describe_error
+from notifier.settings.file_owners import UnusableFileError, open_own_folder, open_owned
 
 SUFFIX, DAMAGED_SUFFIX = ".spool", ".corrupt"
 MAX_FILE_BYTES = 8 * 1024**2  # then the next entries go to another file, so that this one can be emptied
-_READ_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ_FLAGS = os.O_RDWR | os.O_NONBLOCK
 
 
-class LocksMissingError(OSError):
-    """The file system has no locks, so that two workers would publish the same entries."""
+class UnusableFolderError(NotifierError, OSError):
+    """The folder cannot be used: it is full, or two workers would publish the same entries. The text has the reason."""
 
 
 class _File:
@@ -82,7 +82,7 @@ class SpoolFolder:
         (name, file), size = self.own_file(), sum(map(len, lines))
         begin = file.end
         if self.used + size > MAX_FOLDER_BYTES:
-            raise OSError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, with the unread ones")
+            raise UnusableFolderError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, with unread ones")
         _write(file, b"".join(lines))
         try:
             os.fsync(file.descriptor)
@@ -97,24 +97,21 @@ class SpoolFolder:
 
     def note(self, notes: Iterable[tuple[str, DoneNote]]) -> None:
         """Note in their files which entries are published. Without fsync: a lost note only repeats a publish."""
-        lines: dict[str, list[bytes]] = {}
         for name, note in notes:
-            lines.setdefault(name, []).append(dump_done(note.id, note.at))
-        for name, of_file in lines.items():
             if (file := self._files.get(name)) is not None and file.is_ours:
-                _write(file, b"".join(of_file))
+                _write(file, dump_done(note.id, note.at))
 
-    def tidy(self, busy: Collection[str], notes: Mapping[str, Sequence[DoneNote]]) -> str:
+    def tidy(self, busy: Collection[str], notes: Iterable[tuple[str, DoneNote]]) -> str:
         """Empty or remove the files of this worker without entries. Return the file that has their notes now.
 
-        `busy`: the files with entries. `notes`: the recent ones, by file. Raises OSError.
+        `busy`: the files with entries. `notes`: the recent ones, each with its file. Raises OSError.
         """
-        idle = [name for name, file in self._files.items() if file.is_ours and name not in busy]
+        idle = {name for name, file in self._files.items() if file.is_ours and name not in busy}
         for name in idle:  # first, since a full disk may have no room for another byte
             self._files[name].end = len(HEADING)
             os.ftruncate(self._files[name].descriptor, len(HEADING))
         own, own_file = self.own_file()
-        _write(own_file, b"".join(dump_done(note.id, note.at) for name in idle for note in notes.get(name, ())))
+        _write(own_file, b"".join(dump_done(note.id, note.at) for name, note in notes if name in idle))
         for name in idle:
             if name != own:
                 self._forget(name, remove=True)
@@ -157,12 +154,12 @@ class SpoolFolder:
 
     # ── reading ──
 
-    def read(self, name: str, offset: int, size: int) -> bytes | OSError:
-        """Return a line of a file, or why it cannot be read."""
-        if (file := self._files.get(name)) is None:
-            return FileNotFoundError(name)
+    def read(self, place: Place) -> bytes | OSError:
+        """Return the line of an entry, or why it cannot be read."""
+        if (file := self._files.get(place.file)) is None:
+            return FileNotFoundError(place.file)
         try:
-            return os.pread(file.descriptor, size, offset)
+            return os.pread(file.descriptor, place.entry.size, place.entry.offset)
         except OSError as error:
             return error
 
@@ -183,7 +180,7 @@ class SpoolFolder:
             try:
                 found = self._look_at(name, take_over=take_over)
             except UnusableFileError as foreign:
-                faults.append(FolderFault(kind="foreign", text=f"{name} {foreign}: remove it, or chown it"))
+                faults.append(FolderFault(kind="foreign", text=f"{foreign}: remove it, or chown it"))
             except OSError as error:
                 faults.append(FolderFault(kind="unreadable", text=f"{name}: {describe_error(error)}"))
                 unread.add(name)
@@ -220,6 +217,8 @@ class SpoolFolder:
         is_damaged = wrong is not None or found.is_damaged
         if is_damaged and file.is_ours:
             return self._set_aside(name, scan_from(len(HEADING)).items)
+        if (is_new or not file.is_ours) and any(isinstance(item, ScannedEntry) for item in found.items):
+            os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
         file.end = 0 if is_damaged and not is_new else found.end  # 0: its worker may empty it just now
         if file.is_ours and is_new:  # a torn end must not run into the next line
             os.ftruncate(file.descriptor, file.end if status.st_size >= len(HEADING) else 0)
@@ -235,18 +234,12 @@ class SpoolFolder:
         return self._folder
 
     def _open_file(self, name: str, flags: int = _READ_FLAGS) -> int:
-        descriptor = os.open(name, flags, 0o600, dir_fd=self._open_folder())
-        try:
-            check_owner(descriptor, "it", regular=True)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return open_owned(name, flags, dir_fd=self._open_folder(), regular=True)
 
     def own_file(self) -> tuple[str, _File]:
         """Return the file of this process. Make it if it is missing, or was removed.
 
-        Raises OSError, UnusableFileError; LocksMissingError if the file system has no locks.
+        Raises OSError, UnusableFileError; UnusableFolderError if the file system has no locks.
         """
         self._open_folder()
         if self._own is not None:
@@ -262,7 +255,7 @@ class SpoolFolder:
             is_excluded = not _lock(other)
             os.close(other)
             if not is_excluded:
-                raise LocksMissingError(f"a lock on {name} excludes nobody")  # noqa: TRY301  cleaned up below
+                raise UnusableFolderError(f"a lock on {name} excludes nobody")  # noqa: TRY301  cleaned up below
             _write(file, HEADING)
             os.fsync(file.descriptor)
             os.fsync(self._open_folder())
@@ -276,13 +269,13 @@ class SpoolFolder:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file. Return False if another process has its lock. Raises LocksMissingError."""
+    """Lock a file. Return False if another process has its lock. Raises UnusableFolderError."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        raise LocksMissingError(error.errno, f"its file system has no locks ({describe_error(error)})") from None
+        raise UnusableFolderError(f"its file system has no locks ({describe_error(error)})") from None
     return True
 
 

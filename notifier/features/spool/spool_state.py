@@ -16,7 +16,7 @@ While it takes nothing, all entries stay.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
 from notifier.features.spool.spool_entries import DoneNote, ScannedEntry
 from notifier.model.record import record
@@ -121,6 +121,12 @@ class SpoolState:
             total += counted
         return admitted.keys(), full
 
+    def full_senders(self, senders: Collection[str]) -> list[str]:
+        """Return those of all senders which have no room for another sign-out."""
+        most = MAX_FOLDER_BYTES - MIN_COUNTED_BYTES
+        share = -1 if self._bytes.total() > most else MAX_FOLDER_BYTES // max(1, len(senders)) - MIN_COUNTED_BYTES
+        return [sender for sender in senders if self._bytes[sender] > share]
+
     def counts(self) -> dict[str, int]:
         """Return the number of entries of each sender in the files of this worker."""
         return {sender: len(places) for sender, places in self._ours.items()}
@@ -141,13 +147,13 @@ class SpoolState:
         """Return the files that have entries."""
         return frozenset(file for file, ids in self._files.items() if ids)
 
-    def notes(self, now: float) -> Mapping[str, Sequence[DoneNote]]:
-        """Return the entries that were published recently, by the file that they were in."""
-        notes: dict[str, list[DoneNote]] = {}
-        for entry_id, (at, file) in self._recent.items():
-            if now - at < RECENT_SECONDS:
-                notes.setdefault(file, []).append(DoneNote(id=entry_id, at=at))
-        return notes
+    def notes(self, now: float) -> Iterator[tuple[str, DoneNote]]:
+        """Return the entries that were published recently, each with the file that it was in. Any thread may read it.
+
+        Made by the event loop, a full set of notes would delay everything else by 0.2 s, each minute.
+        """
+        recent = tuple(self._recent.items())
+        return ((file, DoneNote(id=entry_id, at=at)) for entry_id, (at, file) in recent if now - at < RECENT_SECONDS)
 
     def next_batch(self, most: int, now: float, held: Collection[str] = ()) -> list[Place]:
         """Return entries to publish now: the oldest of each sender, by turns. `held`: ids to leave out."""

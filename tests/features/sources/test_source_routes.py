@@ -296,6 +296,13 @@ async def test_a_source_of_json_takes_any_kind_of_body(api: Api, kind: str) -> N
         assert (message.body, message.content_type) == (body, kind[:255])
         api.queue.taken.clear()
     assert (await api.ask("any", {**OKTA, "Content-Type": kind, "Content-Encoding": "gzip"}))[0] == 415
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("x/\u00e9", "x/?"), ("x/json; a=" + "\u00e9" * 200, "x/json")])
+async def test_a_kind_of_body_is_stored_as_the_queue_takes_it(api: Api, kind: str, stored: str) -> None:
+    """A queue on AMQP takes 255 bytes of ASCII."""
+    assert (await api.ask("any", {**OKTA, "Content-Type": kind}))[0] == 202
+    assert api.queue.only().content_type == stored
     assert (await api.ask("any", {"Content-Type": kind}))[0] == 401
 
 

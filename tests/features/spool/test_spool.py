@@ -436,6 +436,12 @@ async def test_a_full_share_is_refused_while_others_have_theirs(
         assert [await rig.send(each) for each in ("e1", "e2", "e3")] == [[True], [True], [False]]
         assert await rig.send("o1", sender="other") == [True]
         assert rig.counts() == {"written": 3, "full": 1}
+        assert rig.spool.has_room()
+        assert [trouble.text.partition("; ")[2] for trouble in rig.spool.troubles()] == [
+            "no room for further ones of op, which get 503"
+        ]
+        assert await rig.send("o2", sender="other") == [True]
+        assert not rig.spool.has_room()  # another worker may have room
 
 
 async def test_a_folder_that_cannot_be_written_is_a_problem_and_not_the_end(tmp_path: Path, queue: Queue) -> None:
@@ -455,6 +461,31 @@ async def test_a_folder_that_cannot_be_written_is_a_problem_and_not_the_end(tmp_
         root.unlink()
         assert await rig.send("e2") == [True]
         assert rig.spool.has_room()
+
+
+@pytest.mark.parametrize("reason", ["256 MiB together", "excludes nobody", "belongs to another user"])
+async def test_the_reason_of_a_folder_that_cannot_be_used_is_shown(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """In the problem, and in the log, as the runbook lists it."""
+    with capture_logs() as logs:
+        async with running(tmp_path, queue) as rig:
+            await holds(lambda: bool(names(tmp_path)))
+            await asyncio.sleep(0.1)
+            queue.up = False
+            if reason.startswith("256"):
+                with (tmp_path / "large.corrupt").open("w") as file:
+                    file.truncate(256 * 1024**2)
+            else:
+                (tmp_path / names(tmp_path)[0]).unlink()
+                if reason.startswith("excludes"):
+                    monkeypatch.setattr("fcntl.flock", lambda _file, _how: None)
+                else:
+                    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+            assert await rig.send("e1") == [False]
+            assert reason in next(trouble.text for trouble in rig.spool.troubles())
+            monkeypatch.undo()
+    assert any(reason in line["reason"] for line in logs if line["event"] == "spool_failing")
 
 
 async def test_a_file_system_that_hangs_holds_a_sender_until_its_deadline(

@@ -1,5 +1,6 @@
 """The lines of the spool: what they hold, and what they refuse."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +82,13 @@ def test_an_event_with_members_beyond_the_schema_is_not_kept(member: dict[str, A
     assert make_entry("e1", "op", NOW, Lane.EVENTS, message) is None
 
 
+@pytest.mark.parametrize("content_type", ["\udcff", "é" * 200, "a/b;c=" + 250 * "d"])
+def test_a_message_that_the_queue_would_never_take_is_not_kept(content_type: str) -> None:
+    """Its sender gets 503 instead: the queue takes 255 bytes of text."""
+    message = replace(sourced(source="shop"), content_type=content_type)
+    assert make_entry("e1", "source/shop", NOW, Lane.EVENTS, message) is None
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -89,6 +97,8 @@ def test_an_event_with_members_beyond_the_schema_is_not_kept(member: dict[str, A
                    "publisher": "op"}},
         {"done": "e2"},
         {"sourced": {}},
+        {"id": "x" * 256},
+        {"id": "\u00e9"},
         {"at": "now"},
         {"lane": "dead"},
     ],

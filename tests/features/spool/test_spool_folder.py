@@ -114,6 +114,25 @@ def test_a_living_worker_keeps_its_file_and_another_recognises_its_entries(root:
     assert batch(state) == ["e2"]
 
 
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_entries_of_another_worker_are_durable_before_copies_are_recognised(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+) -> None:
+    """A copy is answered 200, perhaps before the other worker has made the entry durable, or when it has ended."""
+    mine, others = opened(root), opened(root)
+    name, _ = others.append([line("e1")])
+    inode = (root / name).stat().st_ino
+    if not is_alive:
+        others.close()
+    synced = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    state = SpoolState()
+    looked(mine, state, take_over=not is_alive)
+    assert (state.is_known("e1", NOW), synced) == (True, [inode])
+    looked(mine, state, take_over=False)
+    assert synced == [inode]  # once
+
+
 def files_of(folder: SpoolFolder) -> str:
     """The name of the file that the folder's worker has."""
     name, _ = folder.append([])
@@ -133,7 +152,7 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     assert mine.is_known("e2", NOW)
     place = mine.place_of("e3")
     assert place is not None
-    data = first.read(place.file, place.entry.offset, place.entry.size)
+    data = first.read(place)
     assert isinstance(data, bytes)
     read = load_entry(data)
     assert read is not None
@@ -209,7 +228,7 @@ def test_all_files_of_the_folder_count(root: Path, monkeypatch: pytest.MonkeyPat
     looked(folder, SpoolState())
     assert folder.used == sum(each.stat().st_size for each in root.iterdir()) > 10_000 + file.stat().st_size
     monkeypatch.setattr(spool_folder, "MAX_FOLDER_BYTES", folder.used + 100)
-    with pytest.raises(OSError, match="with the unread ones"):
+    with pytest.raises(OSError, match="with unread ones"):
         folder.append([line("e2")])
 
 

@@ -168,8 +168,8 @@ def test_a_file_that_is_read_again_replaces_its_entries() -> None:
     assert place is not None
     assert place.entry.offset == 9
     look(state, gone=["own"])
-    assert (state.count(), state.oldest_at(), state.notes(NOW)) == (
-        0, None, {"own": [DoneNote(id="e4", at=NOW)]},
+    assert (state.count(), state.oldest_at(), [*state.notes(NOW)]) == (
+        0, None, [("own", DoneNote(id="e4", at=NOW))],
     )  # fmt: skip
 
 
