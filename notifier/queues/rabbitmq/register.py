@@ -40,6 +40,7 @@ from notifier.queues.rabbitmq.connection import (
     connected,
     is_blocked,
     reason_of,
+    underlay_of,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 
@@ -95,7 +96,8 @@ class RabbitRegister:
 
     async def _read(self) -> PauseDocument | None:
         """Return the document; None if it is lost. Raises QueueError."""
-        if self._connection is None or self._connection.is_closed:
+        # aio-pika's `is_closed` is False after a loss.
+        if self._connection is None or underlay_of(self._connection).is_closed:
             await self.close()
             self._connection = await connect(self._options, REGISTER)
         try:
