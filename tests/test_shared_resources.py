@@ -34,7 +34,7 @@ OF_ONE_TASK = {  # modules whose events and futures one task waits for, or for a
     "features/signers/pkcs11_session.py": 2, "features/spool/spool.py": 1, "features/spool/spool_files.py": 1,
     "features/upstreams/upstream_token.py": 1, "messages/worker.py": 2, "network/listeners/listener.py": 1,
     "model/own_thread.py": 1, "operators/deliveries/jobs.py": 2, "operators/status/worker_presence.py": 3,
-    "operators/status/pause_watch.py": 2,
+    "operators/status/pause_watch.py": 1,
     "operators/terminal/queue_access.py": 1, "publishing/notice_wait.py": 1, "queues/rabbitmq/acks.py": 2,
     "queues/rabbitmq/broker_trials.py": 1, "queues/rabbitmq/buckets.py": 2, "queues/rabbitmq/consuming.py": 2,
     "queues/rabbitmq/event_queue.py": 1, "queues/rabbitmq/feed_target.py": 1, "queues/rabbitmq/link.py": 2,

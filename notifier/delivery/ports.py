@@ -3,10 +3,8 @@
 Each is a protocol of a few methods. Other rooms have these methods; `notifier/service` connects them.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
-from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from notifier.delivery.facts import Observer
@@ -156,16 +154,6 @@ class Pauses(Protocol):
         """Read the pauses, for a bounded time. Never raises."""
 
 
-class NoPauses:
-    """Pauses no client."""
-
-    in_force: Mapping[ClientKey, Pause] = MappingProxyType({})
-    outdated_at = math.inf
-
-    async def refresh(self) -> None:
-        """Return at once."""
-
-
 @record
 class Tools:
     """What an attempt uses. `channels`: the channels by which clients are notified, by `Client.channel_kind`.
@@ -179,4 +167,4 @@ class Tools:
     monotonic: Clock
     jitter: Jitter
     observe: Observer
-    pauses: Pauses = field(default_factory=NoPauses)
+    pauses: Pauses

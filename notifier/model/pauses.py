@@ -1,11 +1,11 @@
 """The pauses that operators request at run time: the document in the queue, its changes, and the port to it. Pure.
 
-One document has all pauses: those in force, at most MAX_PAUSES, and the last MAX_ENDED_PAUSES that have ended. Each
-change increases its version, so that a reader detects an older document. A pause ends by itself at `until`, which is by
-the clock of its writer. All times are in epoch seconds.
+One document has at most MAX_PAUSES pauses: those in force, and those that ended last. Each change increases its
+version, so that a reader detects an older document. A pause ends by itself at `until`, by the clock of each reader. No
+change stores that, since the clock of whoever makes it may be fast. All times are in epoch seconds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Final, Protocol
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -18,10 +18,11 @@ from notifier.model.printable import printable
 from notifier.model.record import copy_record, record
 from notifier.model.shared_resources import shared_bound
 
-MAX_PAUSES = shared_bound(1_000)  # in force
-MAX_ENDED_PAUSES = shared_bound(200)  # the history
+MAX_PAUSES = shared_bound(1_000)  # in force or ended
+MAX_ENDED_PAUSES = shared_bound(200)  # the history that is shown
 MAX_REASON_LENGTH = 200
-MAX_DOCUMENT_BYTES = shared_bound(8 * 1024 * 1024)  # 1,200 pauses with the longest names
+MAX_DOCUMENT_BYTES = shared_bound(8 * 1024 * 1024)  # 180 kB are usual, 3 MB have 1,000 pauses with the longest names
+MAX_VERSION = 2**53  # of the document; further changes keep it
 _VERSION: Final = 1
 
 _Name = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -47,9 +48,10 @@ class Pause:
         """Return the issuer and the client ID."""
         return self.iss, self.client_id
 
-    def is_in_force(self, now: float) -> bool:
-        """Return whether the pause has neither ended nor been ended."""
-        return self.ended_at is None and now < self.until
+    @property
+    def end(self) -> float:
+        """Return when the pause ends or has ended."""
+        return self.until if self.ended_at is None else min(self.until, self.ended_at)
 
     @property
     def text(self) -> str:
@@ -60,7 +62,7 @@ class Pause:
 
 @record
 class PauseDocument:
-    """All pauses, those in force before those that have ended, the latest first. `version` increases by each change."""
+    """All pauses, those that end last first. `version` increases by each change."""
 
     version: int = 0
     pauses: tuple[Pause, ...] = ()
@@ -68,8 +70,8 @@ class PauseDocument:
 
 class _Document(TypedDict):
     v: int
-    version: Annotated[int, Field(ge=0, le=2**53)]
-    pauses: Annotated[list[Pause], Field(max_length=MAX_PAUSES + MAX_ENDED_PAUSES)]
+    version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
+    pauses: Annotated[list[Pause], Field(max_length=MAX_PAUSES)]
 
 
 class _Version(TypedDict):
@@ -82,8 +84,29 @@ NO_PAUSES = PauseDocument()
 
 def read_pauses(text: bytes) -> PauseDocument:
     """Parse the document. Raises UnknownVersion (a later release wrote it), or QueueError (it is malformed)."""
+    try:
+        return _parse(text)
+    except ValueError as error:
+        raise QueueError(
+            f"the document of pauses {error}; NotifierPausesUnread in the runbook has the remedy"
+        ) from None
+
+
+def write_pauses(document: PauseDocument) -> bytes:
+    """Return the document as JSON. Raises QueueError if nobody could read it, such as because of a very long name."""
+    try:
+        text = _DOCUMENT.dump_json({"v": _VERSION, "version": document.version, "pauses": list(document.pauses)})
+        _parse(text)
+    except ValueError as error:  # also of the encoding, whose text has the name
+        reason = error if type(error) is ValueError else "has a name that is not Unicode"
+        raise QueueError(f"nothing was changed: the document of pauses {reason}") from None
+    return text
+
+
+def _parse(text: bytes) -> PauseDocument:
+    """Return the document. Raises UnknownVersion, or ValueError with the predicate of a sentence."""
     if len(text) > MAX_DOCUMENT_BYTES:
-        raise QueueError(f"the document of pauses has more than {MAX_DOCUMENT_BYTES:,} bytes; {_REMEDY}")
+        raise ValueError(f"has more than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
         if (version := _VERSION_ONLY.validate_json(text)["v"]) > _VERSION:
             raise UnknownVersion(f"a later release wrote the pauses (v: {version}); update this one to read them")
@@ -91,23 +114,15 @@ def read_pauses(text: bytes) -> PauseDocument:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(map(str, first["loc"]))
-        raise QueueError(
-            f"the document of pauses is malformed ({path or 'not JSON'}: {first['type']}); {_REMEDY}"
-        ) from None
+        raise ValueError(f"is malformed ({path or 'not JSON'}: {first['type']})") from None
     return PauseDocument(version=document["version"], pauses=tuple(document["pauses"]))
 
 
-_REMEDY = "purge its queue, and a worker writes it again"
-
-
-def write_pauses(document: PauseDocument) -> bytes:
-    """Return the document as JSON."""
-    return _DOCUMENT.dump_json({"v": _VERSION, "version": document.version, "pauses": list(document.pauses)})
-
-
 def in_force(document: PauseDocument, now: float) -> dict[ClientKey, Pause]:
-    """Return the pauses in force, by client."""
-    return {pause.key: pause for pause in document.pauses if pause.is_in_force(now)}
+    """Return the pauses in force, by client. If a restored document has several of a client, the last made counts."""
+    by_start = sorted(document.pauses, key=lambda each: each.since)
+    last = {pause.key: pause for pause in by_start if pause.ended_at is None}
+    return {key: pause for key, pause in last.items() if now < pause.until}
 
 
 def pause_clients(document: PauseDocument, pauses: Iterable[Pause], now: float) -> PauseDocument:
@@ -116,65 +131,50 @@ def pause_clients(document: PauseDocument, pauses: Iterable[Pause], now: float) 
     Raises QueueError if too many pauses are in force.
     """
     new = {pause.key: pause for pause in pauses}
-    kept = [_end(each, now, new[each.key].who) if each.key in new else each for each in expire(document, now).pauses]
-    if sum(each.ended_at is None for each in kept) + len(new) > MAX_PAUSES:
+    if len(in_force(document, now).keys() | new.keys()) > MAX_PAUSES:
         raise QueueError(f"{MAX_PAUSES:,} clients are paused already, which is the most; resume some of them first")
+    kept = [_end(each, now, new[each.key].who) if each.key in new else each for each in document.pauses]
     return _build(document, [*new.values(), *kept])
 
 
-def resume_client(document: PauseDocument, key: ClientKey, who: str, now: float) -> PauseDocument:
-    """Return the document in which the client's pause is ended by `who`; the same document if it has none in force."""
-    if key not in in_force(document, now):
+def resume_clients(document: PauseDocument, keys: Collection[ClientKey], who: str, now: float) -> PauseDocument:
+    """Return the document in which `who` has ended the pauses of the clients; the same document if none is in force."""
+    if in_force(document, now).keys().isdisjoint(keys):
         return document
-    return _build(
-        document, [_end(each, now, who) if each.key == key else each for each in expire(document, now).pauses]
-    )
+    return _build(document, [_end(each, now, who) if each.key in keys else each for each in document.pauses])
 
 
 def expire(document: PauseDocument, now: float) -> PauseDocument:
-    """Return the document in which the pauses whose time is over are marked as ended."""
-    is_over: Callable[[Pause], bool] = lambda each: each.ended_at is None and each.until <= now  # noqa: E731
-    if not any(map(is_over, document.pauses)):
-        return document
-    pauses = [copy_record(each, ended_at=each.until) if is_over(each) else each for each in document.pauses]
-    return copy_record(document, pauses=_sort(pauses))
+    """Return the document to show: the pauses in force, then the last that have ended, also by themselves."""
+    ids = {each.id for each in in_force(document, now).values()}
+    over = (each for each in document.pauses if each.id not in ids)
+    ended = [each if each.ended_at is not None else copy_record(each, ended_at=min(each.until, now)) for each in over]
+    present = (each for each in document.pauses if each.id in ids)
+    return copy_record(document, pauses=(*present, *ended[:MAX_ENDED_PAUSES]))
 
 
 def merge_documents(stored: PauseDocument, own: PauseDocument) -> PauseDocument:
     """Return the document to store if `stored` is older than this process's copy: all pauses of both.
 
-    Of two copies of a pause the ended one counts; of two pauses in force of a client, the later one. If `stored` is not
-    older it is returned itself.
+    Of two copies of a pause the ended one counts. If `stored` is not older it is returned itself.
     """
     if stored.version >= own.version:
         return stored
     by_id = {each.id: each for each in own.pauses}
-    for each in stored.pauses:
-        if each.id not in by_id or each.ended_at is not None:
-            by_id[each.id] = each
-    latest: dict[ClientKey, Pause] = {}
-    for each in sorted(by_id.values(), key=lambda each: each.since):
-        if each.ended_at is None:
-            if (former := latest.get(each.key)) is not None:
-                by_id[former.id] = _end(former, each.since, each.who)
-            latest[each.key] = each
+    by_id |= {each.id: each for each in stored.pauses if each.id not in by_id or each.ended_at is not None}
     return _build(own, by_id.values())
 
 
 def _end(pause: Pause, now: float, who: str) -> Pause:
-    return pause if pause.ended_at is not None else copy_record(pause, ended_at=now, ended_by=who)
+    """Return the pause as ended by `who`, unless it is over."""
+    is_over = pause.ended_at is not None or pause.until <= now
+    return pause if is_over else copy_record(pause, ended_at=now, ended_by=who)
 
 
 def _build(former: PauseDocument, pauses: Iterable[Pause]) -> PauseDocument:
-    return PauseDocument(version=former.version + 1, pauses=_sort(pauses))
-
-
-def _sort(pauses: Iterable[Pause]) -> tuple[Pause, ...]:
-    """Return the pauses in force, then the last ended ones, each by the time of their start or end."""
-    pauses = list(pauses)
-    present = sorted((each for each in pauses if each.ended_at is None), key=lambda each: -each.since)
-    ended = sorted((each for each in pauses if each.ended_at is not None), key=lambda each: -(each.ended_at or 0.0))
-    return (*present[:MAX_PAUSES], *ended[:MAX_ENDED_PAUSES])
+    """Return the next version, with the pauses that end last: of those that have ended, the oldest are forgotten."""
+    last = sorted(pauses, key=lambda each: each.end, reverse=True)[:MAX_PAUSES]
+    return PauseDocument(version=min(former.version + 1, MAX_VERSION), pauses=tuple(last))
 
 
 class Register(Protocol):

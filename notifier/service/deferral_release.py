@@ -21,7 +21,8 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 
@@ -82,18 +83,14 @@ class DeferralRelease:
         self._next_pass_at = float("-inf")
         self._changed = asyncio.Event()
         self._pauses = pauses
-        self._resumed: dict[ClientKey, float] = {}  # clients to release, from this time on
-
-    def on_pause_end(self, keys: Iterable[ClientKey]) -> None:
-        """Have `run` release the deliveries of clients whose pause has ended, and again what is deferred meanwhile."""
-        self._resumed |= dict.fromkeys(keys, -math.inf)
-        self._changed.set()
 
     def on_cause_end(self, cause: Cause, iss: str, client_id: str) -> None:
         """Have `run` release the deliveries deferred for this cause; an empty `client_id` means all clients."""
         ended = cause.value, iss, client_id
         self._ended.add(ended)
-        if not client_id:
+        if cause is Cause.PAUSED:
+            self._second_pass_at[ended] = self._monotonic() + DEFERRAL_STORE_SECONDS
+        elif not client_id:
             self._second_pass_at[ended] = self._monotonic() + SIGNATURE_TIMEOUT_SECONDS + DEFERRAL_STORE_SECONDS
         self._changed.set()
 
@@ -115,7 +112,6 @@ class DeferralRelease:
                     await self._changed.wait()
             self._changed.clear()
             await self._release_after_reload(scheduler, delayed)
-            await self._release_resumed(scheduler, delayed)
             now, former_count, worker_count = self._monotonic(), worker_count, self._queue.worker_count()
             if worker_count and (not former_count or worker_count < former_count):
                 spread = random.uniform(0, min(MAX_SPREAD_SECONDS, FIRST_RELEASE_SECONDS * worker_count))  # noqa: S311
@@ -128,9 +124,11 @@ class DeferralRelease:
                 del self._second_pass_at[ended]
                 self._ended.add(ended)
             self._not_before = {ended: moment for ended, moment in self._not_before.items() if moment > now}
-            ready = self._ended - self._not_before.keys()
+            paused = self._pauses()
+            ready = {ended for ended in self._ended if ended not in self._not_before and ended[1:] not in paused}
             if ready and now >= self._next_pass_at:
                 self._ended -= ready
+                self._probe_resumed(ready, scheduler, delayed)
                 await self._release_ended(frozenset(ready))
 
     async def _release_after_reload(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
@@ -146,22 +144,17 @@ class DeferralRelease:
         self._issuers = issuers
         await self._release_clients(self._live.take_route_changes(), scheduler, delayed)
 
-    async def _release_resumed(self, scheduler: Scheduler, delayed: DelayCounts) -> None:
-        """Release the deliveries of clients whose pause has ended, twice; again if the queue fails."""
-        now, rerouted = self._monotonic(), dict[str, set[str]]()
-        for iss, client_id in [key for key, release_at in self._resumed.items() if release_at <= now]:
-            first = self._resumed.pop((iss, client_id)) == -math.inf
-            if (iss, client_id) in self._pauses():
-                continue
-            rerouted.setdefault(iss, set()).add(client_id)
-            if first:
-                self._resumed[iss, client_id] = now + DEFERRAL_STORE_SECONDS
-        if rerouted and not await self._release_clients(RouteChanges(rerouted=rerouted), scheduler, delayed):
-            self.on_pause_end((iss, client_id) for iss, client_ids in rerouted.items() for client_id in client_ids)
+    def _probe_resumed(self, ended: AbstractSet[_EndedCause], scheduler: Scheduler, delayed: DelayCounts) -> None:
+        """Probe the unreachable clients whose pause has ended, before the first of their two passes."""
+        for each in ended & self._second_pass_at.keys():
+            if each[0] == Cause.PAUSED:
+                delayed.forget(each[1:])
+                if scheduler.deferrals.is_blocked(each[1:]):
+                    scheduler.probe_now(each[1:], force=False)
 
     async def _release_ended(self, ended: frozenset[_EndedCause]) -> None:
         """Release the deliveries deferred for these causes. If that fails, try again later."""
-        client_causes = [(cause, iss, client_id) for cause, iss, client_id in ended if client_id]
+        client_causes = [each for each in ended if each[2] and each[0] != Cause.PAUSED]
         self._not_before |= dict.fromkeys(client_causes, self._monotonic() + MIN_CLIENT_INTERVAL_SECONDS)
 
         def has_ended(cause: str, iss: str, client_id: str) -> bool:
@@ -195,8 +188,8 @@ class DeferralRelease:
             return False
         return cause != Cause.SIGNING or current.keys.can_sign(iss, client.token.alg)
 
-    async def _release_clients(self, changes: RouteChanges, scheduler: Scheduler, delayed: DelayCounts) -> bool:
-        """Probe the changed clients, and release their delayed deliveries. Return False if the queue failed.
+    async def _release_clients(self, changes: RouteChanges, scheduler: Scheduler, delayed: DelayCounts) -> None:
+        """Probe the changed clients, and release their delayed deliveries.
 
         Only for a moved client, a delay that the client requested ends too.
         """
@@ -213,19 +206,17 @@ class DeferralRelease:
                     await asyncio.sleep(0)
         if parts:
             await asyncio.sleep(MAX_START_DELAY_SECONDS * random.random())  # noqa: S311  spreads the workers; no secret
-        released_count, is_done = 0, True
+        released_count = 0
         for changed, has_moved in parts:
             has_ended = partial(_has_changed, changed)
             result = await self._make_due(WaitingFilter(has_ended=has_ended, parked=False), force=has_moved)
             released_count += result.done
-            is_done = is_done and not result.failed
             if result.unfinished is None:
                 for iss, client_id, _, _ in [*delayed]:
                     if client_id in changed.get(iss, ()):
                         delayed.forget((iss, client_id))
         if probed_count or released_count:
             structlog.get_logger().info("clients_freed", clients=probed_count, deliveries=released_count)
-        return is_done
 
     def _get_rate(self, iss: str) -> float:
         """Return the issuer's deliveries per second to release. The signers keep half of their rate for new logouts."""

@@ -22,7 +22,6 @@ from notifier.operators.deliveries.message_requests import RouteDependencies
 from notifier.operators.deliveries.pause_routes import PauseRoutes
 from notifier.operators.deliveries.readmission import ReplayRules
 from notifier.operators.deliveries.waiting_routes import WaitingRoutes
-from notifier.operators.status.pause_watch import PauseWatch
 from notifier.operators.status.reload_request import reload_all
 from notifier.operators.status.service_status import ServiceStatus
 from notifier.operators.status.status_routes import ReloadRoutes, StatusRoutes
@@ -44,14 +43,13 @@ def operator_routes(
     log_level: LogLevel,
     status: Callable[[], Awaitable[ServiceStatus]],
     jobs: Jobs,
-    pauses: PauseWatch,
 ) -> Iterator[web.RouteDef]:
     """Yield the routes for operators. `status` returns the state of all workers."""
     authorization = Authorization(live.tokens)
     yield from routes_of(LogLevelRoutes(log_level), authorization)
     yield from routes_of(ReloadRoutes(partial(reload_all, queue)), authorization)
     yield from routes_of(StatusRoutes(status, time.monotonic), authorization)
-    yield from routes_of(PauseRoutes(queue, pauses, lambda: live.current), authorization)
+    yield from routes_of(PauseRoutes(queue, lambda: live.current), authorization)
     dependencies = RouteDependencies(
         queue=queue,
         rules=partial(_replay_rules, live),

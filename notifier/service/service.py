@@ -113,7 +113,7 @@ class Service:
         self._status = partial(read_status, self.queue, time.time, state.document)
         view = self._build_view(name, state)
         self._features = [*runtimes, *(feature.operate(view) for feature in features)]
-        self._retries = RetryAccounts(self.worker, time.monotonic, dispatcher, self._watches.pauses)
+        self._retries = RetryAccounts(self.worker, time.monotonic, dispatcher)
         self._replays = replay_account.ReplayAccounts(time.monotonic, dispatcher)
         self._jobs = jobs.Jobs(self.queue, time.time, time.monotonic)
         self._share_status(name, state)
@@ -179,7 +179,9 @@ class Service:
 
     def _build_view(self, name: str, state: OwnState) -> WorkerView:
         watches = self._watches
-        canary = CanaryTools(channels=self._channels, transport=self._transport, new_id=new_id, pauses=watches.pauses)
+        canary = CanaryTools(
+            channels=self._channels, transport=self._transport, new_id=new_id, pauses=lambda: watches.pauses.in_force
+        )
         return WorkerView(
             live=self._live, queue=self.queue, name=name, state=state.document_with_clients,
             states=state.split_document, depths=lambda: watches.depths, canary=partial(send_canary, tools=canary),
@@ -250,8 +252,7 @@ class Service:
 
     def _api_routes(self) -> Iterator[web.RouteDef]:
         """Yield the routes of the API, except `/v1/events`."""
-        pauses = self._watches.pauses
-        yield from operator_routes(self._live, self.queue, self.log_level, self._status, self._jobs, pauses)
+        yield from operator_routes(self._live, self.queue, self.log_level, self._status, self._jobs)
         for feature in self._features:
             yield from feature.api
 

@@ -25,6 +25,7 @@ from notifier.feature import FeatureRuntime
 from notifier.messages.worker import Worker
 from notifier.model.errors import QueueError
 from notifier.model.message import PARKED_LARGE, Depth, QueueStatus
+from notifier.model.outcome import Cause
 from notifier.model.own_thread import run_in_thread
 from notifier.model.shared_resources import shared_lock, shared_thread_lock
 from notifier.model.trouble import Trouble, TroubleKind
@@ -195,7 +196,8 @@ class Watches:
         one_at_a_time = shared_lock()
         self.registry = RegistrySources(live, one_at_a_time)
         self.deferral_release = DeferralRelease(live, queue, pauses=lambda: self.pauses.in_force)
-        self.pauses = PauseWatch(queue, live.registry, self.deferral_release.on_pause_end)
+        on_pause_end = partial(self.deferral_release.on_cause_end, Cause.PAUSED)
+        self.pauses = PauseWatch(queue, live.registry, lambda key: on_pause_end(*key))
         self._deferrals = DeferralWatch(next_observer, live.registry, time.time, self.deferral_release.on_cause_end)
         self.observe = self._deferrals.observe
         self.signing_keys = SigningKeys(live, self._deferrals.on_key_signs)

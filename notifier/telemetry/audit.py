@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from notifier.model.printable import printable
 from notifier.model.shared_resources import shared_bound, shared_ring
 from notifier.telemetry.log_stream import current_output
 
@@ -28,7 +29,7 @@ def operating_user() -> str:
         name = getpass.getuser()
     sudo_user = os.environ.get("SUDO_USER")
     suffix = f" (sudo by {sudo_user})" if sudo_user else ""
-    return f"{name}@{socket.gethostname()}{suffix}{CLAIMED_SUFFIX}"
+    return mark_claimed(printable(f"{name}@{socket.gethostname()}{suffix}"))
 
 
 def mark_claimed(who: str) -> str:

@@ -18,10 +18,9 @@ from pamqp.header import ContentHeader
 
 from notifier.model.message import Lane
 from notifier.operators.status.worker_presence import WorkerPresence
-from notifier.queues.rabbitmq.connection import connected
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
-from notifier.queues.rabbitmq.register import fill_register
+from notifier.queues.rabbitmq.register import RabbitRegister
 from notifier.queues.rabbitmq.topology import topology_of
 from tests.contract.queues import PATIENCE, Inbox, consuming
 from tests.support.rabbit_options import rabbit_options
@@ -64,9 +63,13 @@ async def _was_empty(url: str, prefix: str) -> bool:
         except ChannelNotFoundEntity:
             await declare_at_once(url, prefix)
             return False
-    async with connected(rabbit_options(url, prefix), "test") as connection:
-        await fill_register(connection, register.name)
+    await fill_register(url, prefix)
     return not found
+
+
+async def fill_register(url: str, prefix: str) -> None:
+    """Write the first document into the empty queue of pauses, as its declarer does."""
+    await RabbitRegister(rabbit_options(url, prefix), is_new=True).change(lambda document: document)
 
 
 @asynccontextmanager

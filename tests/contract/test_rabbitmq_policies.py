@@ -102,6 +102,13 @@ async def test_the_doctor_finds_it_by_temporary_queues(
     assert state.keeps_expired
 
 
+async def test_policy_for_the_queue_of_the_pauses_is_found(amqp_url: str, prefix: str, policy: Policy) -> None:
+    """A temporary queue has the same end of its name."""
+    async with policy({"delivery-limit": 20}, pattern=r"\.pauses$"):
+        state = await examine_broker(rabbit_options(amqp_url, prefix))
+    assert state.policies == (PolicyKey.DELIVERY_LIMIT,)
+
+
 async def test_broker_without_policies_keeps_no_temporary_queue(
     amqp_url: str, prefix: str, module_node: RabbitmqNode
 ) -> None:
@@ -114,7 +121,7 @@ async def test_queues_of_an_interrupted_trial_are_not_a_policy(amqp_url: str, pr
     name = f"{prefix}.doctor.left"
     async with connected(rabbit_options(amqp_url, prefix), "test") as connection:
         async with channel_of(connection, confirms=True) as channel:
-            for part in ("full", "room"):
+            for part in ("full", "pauses"):
                 await channel.queue_declare(
                     f"{name}.{part}", durable=True, arguments={**TRIAL_QUEUE_ARGUMENTS, "x-expires": 5_000}
                 )

@@ -70,6 +70,17 @@ async def test_failed_edit_changes_nothing(place: Place, error: NotifierError) -
     assert paused(await pause(register, "crm")) == {"shop", "crm"}
 
 
+@pytest.mark.parametrize("client_id", ["c" * 1025, "\udcff"])
+async def test_change_that_nobody_could_read_is_refused(place: Place, client_id: str) -> None:
+    """And the document can be read and changed at once."""
+    register = (await place.open()).register
+    before = await pause(register, "shop")
+    with pytest.raises(QueueError, match="nothing was changed"):
+        await pause(register, client_id)
+    assert await register.read() == before
+    assert paused(await pause(register, "crm")) == {"shop", "crm"}
+
+
 async def test_unchanged_document_is_not_written(place: Place) -> None:
     """Such as when a client is resumed that is not paused."""
     register = (await place.open()).register

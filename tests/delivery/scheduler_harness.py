@@ -18,6 +18,7 @@ from notifier.model.message import Lane
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Signal
 from tests.delivery.worker_harness import Others, PlainSigner, Receivers, client
 from tests.support.deliveries import replace
+from tests.support.no_pauses import NoPauses
 
 SIZE = 64
 AHEAD = 1_800_000_000.0  # seconds from the monotonic clock to the wall clock
@@ -43,6 +44,7 @@ class SchedulerHarness:
             monotonic=lambda: self.now,
             jitter=lambda: 0.5,
             observe=self.facts.append,
+            pauses=NoPauses(),
         )
         slots = Slots(
             self.tools, others, size, self.in_memory,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from notifier.delivery.channels import BackChannel
 from notifier.delivery.facts import Fact
-from notifier.delivery.ports import ClientReport, NoPauses, Tools
+from notifier.delivery.ports import ClientReport, Tools
 from notifier.messages.message_planner import MessagePlanner
 from notifier.messages.replacements import SourceReader
 from notifier.messages.worker import Limits, Worker
@@ -24,6 +24,7 @@ from notifier.model.registry import InlineRule, Issuer, Registry
 from notifier.model.request import Request
 from notifier.operators.deliveries.dead_letter_summary import document_of
 from notifier.queues.rabbitmq.delays import Forwarder, to_first_hop
+from tests.support.no_pauses import NoPauses
 
 ISS = "https://id.example"
 OTHER = "https://other.example"

@@ -8,6 +8,7 @@ from notifier.model.errors import QueueError, UnknownVersion
 from notifier.model.pauses import (
     MAX_ENDED_PAUSES,
     MAX_PAUSES,
+    MAX_VERSION,
     NO_PAUSES,
     Pause,
     PauseDocument,
@@ -16,7 +17,7 @@ from notifier.model.pauses import (
     merge_documents,
     pause_clients,
     read_pauses,
-    resume_client,
+    resume_clients,
     write_pauses,
 )
 from notifier.model.record import copy_record
@@ -37,7 +38,7 @@ def paused(*pauses: Pause) -> PauseDocument:
 
 def test_document_survives_its_json() -> None:
     """With pauses in force, with ended ones, and without any."""
-    ended = resume_client(paused(pause(), pause("crm", id_="b")), SHOP, "bob", 150.0)
+    ended = resume_clients(paused(pause(), pause("crm", id_="b")), [SHOP], "bob", 150.0)
     assert [read_pauses(write_pauses(each)) for each in (NO_PAUSES, paused(pause()), ended)] == [
         NO_PAUSES, paused(pause()), ended,
     ]  # fmt: skip
@@ -64,7 +65,7 @@ def test_unknown_members_are_ignored() -> None:
 )  # fmt: skip
 def test_malformed_document_is_refused(text: bytes) -> None:
     """The error names the place and the remedy, and no value."""
-    with pytest.raises(QueueError, match="purge its queue"):
+    with pytest.raises(QueueError, match="NotifierPausesUnread"):
         read_pauses(text)
 
 
@@ -91,31 +92,72 @@ def test_later_pause_replaces_the_former_one() -> None:
 def test_resume_ends_only_the_pause_of_its_client() -> None:
     """And a client without a pause in force leaves the document as it is."""
     document = paused(pause(), pause("crm", id_="b"))
-    resumed = resume_client(document, SHOP, "bob", 150.0)
-    assert ([*in_force(resumed, 150.0)], resume_client(resumed, SHOP, "bob", 160.0)) == ([(ISS, "crm")], resumed)
+    resumed = resume_clients(document, [SHOP], "bob", 150.0)
+    assert ([*in_force(resumed, 150.0)], resume_clients(resumed, [SHOP], "bob", 160.0)) == ([(ISS, "crm")], resumed)
 
 
-def test_expired_pause_ended_at_its_end() -> None:
-    """By nobody."""
-    [ended] = expire(paused(pause()), 1000.0).pauses
-    assert (ended.ended_at, ended.ended_by) == (200.0, None)
+def test_expired_pause_is_shown_as_ended() -> None:
+    """By nobody. One that was resumed ended then."""
+    resumed = resume_clients(paused(pause(), pause("crm", id_="b")), [(ISS, "crm")], "bob", 150.0)
+    shown = {each.client_id: (each.ended_at, each.ended_by) for each in expire(resumed, 1000.0).pauses}
+    assert shown == {"shop": (200.0, None), "crm": (150.0, "bob")}
+
+
+def test_change_by_a_fast_clock_ends_no_other_pause() -> None:
+    """Its writer's clock is a day ahead, and by it all pauses are over: they stay in force for all others."""
+    document = paused(pause())
+    ahead = 100.0 + 86_400.0
+    document = pause_clients(document, [pause("crm", id_="b", since=ahead, until=ahead + 60.0)], ahead)
+    document = resume_clients(document, [(ISS, "crm")], "bob", ahead + 1.0)
+    assert [*in_force(document, 150.0)] == [SHOP]
+
+
+def test_version_stays_at_its_limit() -> None:
+    """Anyone who may publish into the queue can set it. The document can be read and changed further."""
+    document = pause_clients(PauseDocument(version=MAX_VERSION), [pause()], 100.0)
+    assert (read_pauses(write_pauses(document)), document.version) == (document, MAX_VERSION)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"client_id": "c" * 1025}, "pauses.0.client_id"),
+        ({"who": "w" * 1025}, "pauses.0.who"),
+        ({"client_id": "\udcff"}, "not Unicode"),
+    ],
+)
+def test_document_that_nobody_could_read_is_not_written(changes: dict[str, str], text: str) -> None:
+    """The error has no name of it."""
+    with pytest.raises(QueueError, match=f"nothing was changed.*{text}"):
+        write_pauses(paused(copy_record(pause(), **changes)))
+
+
+def test_document_that_is_too_large_is_not_written() -> None:
+    """A thousand clients with the longest names, each character of four bytes."""
+    names = [f"{number:04}" + "\N{PILE OF POO}" * 1020 for number in range(MAX_PAUSES)]
+    with pytest.raises(QueueError, match=r"nothing was changed.*more than 8,388,608 bytes"):
+        write_pauses(paused(*(copy_record(pause(name, id_=name[:4]), iss=name, who=name) for name in names)))
 
 
 def test_pauses_in_force_are_bounded() -> None:
     """One more is refused, but a client that is paused already can be paused again."""
     full = paused(*(pause(f"c{number}", id_=str(number)) for number in range(MAX_PAUSES)))
-    assert len(pause_clients(full, [pause("c7", id_="again", since=101.0)], 101.0).pauses) == MAX_PAUSES + 1
+    again = pause_clients(full, [pause("c7", id_="again", since=101.0)], 101.0)
+    assert (len(again.pauses), in_force(again, 101.0)[ISS, "c7"].id) == (MAX_PAUSES, "again")
     with pytest.raises(QueueError, match="resume some of them first"):
         pause_clients(full, [pause()], 101.0)
 
 
 def test_history_is_bounded() -> None:
-    """The last ones are kept."""
-    document = NO_PAUSES
-    for number in range(MAX_ENDED_PAUSES + 5):
-        document = pause_clients(document, [pause(id_=str(number), since=100.0 + number)], 100.0 + number)
-    ended = [each.id for each in document.pauses[1:]]
-    assert (len(ended), ended[0], ended[-1]) == (MAX_ENDED_PAUSES, str(MAX_ENDED_PAUSES + 3), "4")
+    """Those that ended last are kept, and all in force. Fewer are shown."""
+    document = paused(pause(until=9000.0))
+    for number in range(MAX_PAUSES + 5):
+        now = 200.0 + number
+        document = pause_clients(document, [pause("crm", id_=str(number), since=now, until=now + 0.5)], now)
+    ids = [each.id for each in document.pauses]
+    assert (len(ids), ids[:2], ids[-1]) == (MAX_PAUSES, ["a", str(MAX_PAUSES + 4)], "6")
+    assert read_pauses(write_pauses(document)) == document
+    assert [each.id for each in expire(document, 2000.0).pauses] == ids[: MAX_ENDED_PAUSES + 1]
 
 
 def test_newer_document_is_not_merged() -> None:
@@ -126,7 +168,7 @@ def test_newer_document_is_not_merged() -> None:
 
 def test_lost_document_is_restored_with_the_changes_since() -> None:
     """Changes of the empty document after the loss are kept, and the version is the highest."""
-    own = resume_client(paused(pause(), pause("crm", id_="b")), (ISS, "crm"), "bob", 150.0)
+    own = resume_clients(paused(pause(), pause("crm", id_="b")), [(ISS, "crm")], "bob", 150.0)
     stored = paused(pause("wiki", id_="c"))
     merged = merge_documents(stored, own)
     assert ({*in_force(merged, 160.0)}, merged.version) == ({SHOP, (ISS, "wiki")}, 3)
@@ -134,6 +176,7 @@ def test_lost_document_is_restored_with_the_changes_since() -> None:
 
 def test_later_pause_after_a_loss_wins() -> None:
     """Of the same client, whichever document has it."""
-    own = resume_client(paused(pause(until=900.0), pause("crm", id_="b")), (ISS, "crm"), "bob", 150.0)
+    own = resume_clients(paused(pause(until=900.0), pause("crm", id_="b")), [(ISS, "crm")], "bob", 150.0)
     merged = merge_documents(paused(pause(id_="c", since=160.0, until=500.0)), own)
-    assert in_force(merged, 170.0)[SHOP].id == "c"
+    assert (in_force(merged, 170.0)[SHOP].id, in_force(merged, 600.0)) == ("c", {})
+    assert in_force(resume_clients(merged, [SHOP], "bob", 170.0), 170.0) == {}

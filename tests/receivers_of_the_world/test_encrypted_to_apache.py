@@ -24,6 +24,7 @@ from notifier.tokens.key_ring import KeyRing
 from tests.configuration.clients.registry_sample import registry
 from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.test_mod_auth_openidc import KEY, Browser, signed_in
+from tests.support.no_pauses import NoPauses
 from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.tokens.key_folder import Folder
 
@@ -71,6 +72,7 @@ class Worker:
                     channels=dict.fromkeys(("back_channel", "front_channel"), channel),
                     transport=transport,
                     observe=lambda _: None,
+                    pauses=NoPauses(),
                     **monotonic,
                 ),
             )

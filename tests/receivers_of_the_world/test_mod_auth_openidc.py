@@ -27,6 +27,7 @@ from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from tests.network.http.http_requests import LOOPBACK, opened
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
+from tests.support.no_pauses import NoPauses
 from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.support.rabbitmq_node import free_ports
 from tests.system.loopback import LoopbackServer
@@ -146,7 +147,7 @@ async def tell(iss: str, url: str, sid: str) -> DecidedAttempt:
         }
         return await attempt(
             AdmittedDelivery(delivery=delivery, client=client, lane=Lane.EVENTS),
-            Tools(clock=time.time, monotonic=time.monotonic, observe=lambda _: None, **tools),
+            Tools(clock=time.time, monotonic=time.monotonic, observe=lambda _: None, pauses=NoPauses(), **tools),
         )
 
 

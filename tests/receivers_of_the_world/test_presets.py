@@ -23,6 +23,7 @@ from notifier.tokens.key_ring import KeyRing
 from tests.configuration.clients.registry_sample import registry
 from tests.network.http.http_requests import opened
 from tests.receivers_of_the_world.receivers import WORLD, Site, listening
+from tests.support.no_pauses import NoPauses
 from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.tokens.key_folder import ISS, NOW, Folder
 
@@ -61,6 +62,7 @@ class World:
             monotonic=lambda: self.now,
             jitter=lambda: 0.5,
             observe=lambda _: None,
+            pauses=NoPauses(),
         )
         client = self.client(with_preset=with_preset)
         return await attempt(AdmittedDelivery(delivery=delivery, client=client, lane=Lane.EVENTS), tools)

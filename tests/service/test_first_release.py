@@ -15,12 +15,16 @@ import pytest
 
 from notifier.configuration.live_configuration import LiveConfiguration
 from notifier.configuration.loading import load
+from notifier.delivery.settlement import DelayCounts
 from notifier.features import FEATURES
-from notifier.model.client import Client
+from notifier.model.client import Client, ClientKey
 from notifier.model.errors import QueueUnavailable
+from notifier.model.outcome import Cause
 from notifier.service.deferral_release import (
+    DEFERRAL_STORE_SECONDS,
     FIRST_RELEASE_SECONDS,
     MAX_START_DELAY_SECONDS,
+    MIN_PASS_INTERVAL_SECONDS,
     MIN_REPEAT_SECONDS,
     DeferralRelease,
 )
@@ -70,9 +74,19 @@ class Workers:
 
     def __init__(self, live: LiveConfiguration, queues: list[Passes]) -> None:
         loop = asyncio.get_running_loop()
-        releases = [DeferralRelease(live, cast("Any", queue), loop.time) for queue in queues]
-        scheduler = cast("Any", SimpleNamespace(deferrals=SimpleNamespace(is_blocked=lambda _key: False)))
-        self._tasks = [asyncio.create_task(release.run(scheduler, cast("Any", ()))) for release in releases]
+        self.paused, self.probes = set[ClientKey](), list[ClientKey]()
+        self.releases = [
+            DeferralRelease(live, cast("Any", queue), loop.time, pauses=lambda: self.paused) for queue in queues
+        ]
+        deferrals = SimpleNamespace(is_blocked=lambda key: key[1] == "unreachable")
+
+        def probe_now(key: ClientKey, *, force: bool) -> None:
+            assert not force
+            self.probes.append(key)
+
+        scheduler = cast("Any", SimpleNamespace(deferrals=deferrals, probe_now=probe_now))
+        delayed = DelayCounts(loop.time)
+        self._tasks = [asyncio.create_task(release.run(scheduler, delayed)) for release in self.releases]
 
     async def end(self) -> None:
         """End the releases."""
@@ -184,3 +198,42 @@ def test_a_pass_keeps_no_client_of_a_former_registry(tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(change_twice())
+
+
+def test_end_of_a_pause_causes_two_passes(live: LiveConfiguration) -> None:
+    """At once, and for what was deferred meanwhile. An unreachable client is probed once; one paused again is not."""
+
+    async def resume() -> None:
+        queue = Passes(1)
+        workers = Workers(live, [queue])
+        await asyncio.sleep(60)
+        queue.began_at.clear()
+        workers.paused.add(("https://id.example", "paused again"))
+        for name in ("well", "unreachable", "paused again"):
+            workers.releases[0].on_cause_end(Cause.PAUSED, "https://id.example", name)
+        await asyncio.sleep(60)
+        first, second = queue.began_at
+        assert (first < 60.1, DEFERRAL_STORE_SECONDS <= second - first < DEFERRAL_STORE_SECONDS + 1.0) == (True, True)
+        assert [name for _, name in workers.probes] == ["unreachable"]
+        await workers.end()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(resume())
+
+
+def test_pauses_that_end_one_after_the_other_share_passes(live: LiveConfiguration) -> None:
+    """A pass delays deliveries that become due meanwhile. A client that is resumed again needs no minute."""
+
+    async def resume() -> None:
+        queue = Passes(1)
+        workers = Workers(live, [queue])
+        await asyncio.sleep(60)
+        queue.began_at.clear()
+        for number in range(200):
+            workers.releases[0].on_cause_end(Cause.PAUSED, "https://id.example", f"client {number % 20}")
+            await asyncio.sleep(0.05)
+        assert 10 <= len(queue.began_at) <= 10 / MIN_PASS_INTERVAL_SECONDS + 1
+        await workers.end()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(resume())

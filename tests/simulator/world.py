@@ -39,6 +39,7 @@ from notifier.service.peer_reports import PeerReports
 from tests.simulator.broker import BUCKETS, CONFIRM, HAND_OUT, Broker, Costs
 from tests.simulator.clients import ISS, OK, SILENT, Behaviour, Step, well
 from tests.simulator.virtual_time import VirtualLoop
+from tests.support.no_pauses import NoPauses
 
 EVENT = 10  # clients in an event, where there are many
 
@@ -244,6 +245,7 @@ class World:
             monotonic=monotonic,
             jitter=self._chance.random,
             observe=process.observe,
+            pauses=NoPauses(),
         )
         worker = Worker(
             MessagePlanner(

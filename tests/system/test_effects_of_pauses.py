@@ -34,6 +34,7 @@ async def test_followers_are_paused_on_request(place: tuple[str, str], tmp_path:
             await deferred(site, 3)
             assert (calls(clients, "shop"), calls(clients, "shop-us")) == (0, 1)
             resumed = await ran(site, *RESUME, "--followers")
+            assert resumed["followers"] == []
             assert {each["client_id"] for each in resumed["former"]} == {"shop", "shop-us"}
             await until(
                 lambda: asyncio.sleep(0, (calls(clients, "shop"), calls(clients, "shop-us"))),

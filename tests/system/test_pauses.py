@@ -148,6 +148,7 @@ async def test_mistakes_are_refused(place: tuple[str, str], tmp_path: Path) -> N
             ((*PAUSE, "--until", "2020-01-01T00:00:00Z"), 2, "must be in the future"),
             ((*PAUSE[:-1], "a\tb", "--for", "2h"), 2, "1 to 200 characters"),
             (("pause", "--client-id", "shpo", "--iss", ISSUER, "--reason", "x", "--for", "1h"), 1, "did you mean"),
+            (("resume", "--client-id", "shpo", "--iss", ISSUER), 1, "did you mean"),
         ):
             done = await notifier_at(site, *words)
             assert done.returncode == status, words
@@ -155,7 +156,7 @@ async def test_mistakes_are_refused(place: tuple[str, str], tmp_path: Path) -> N
 
 
 async def test_pauses_by_the_api(place: tuple[str, str], tmp_path: Path) -> None:
-    """An alias pauses its client; the log has the proven name; a token of another issuer sees and changes nothing."""
+    """An alias pauses its client; the log has the proven name, too; a token of another issuer sees nothing."""
     async with Clients() as clients:
         site = site_of(tmp_path, clients, place)
         async with replying_worker(site) as running:
@@ -183,9 +184,10 @@ async def test_pauses_by_the_api(place: tuple[str, str], tmp_path: Path) -> None
             status, answer = await running.ask("POST", "/v1/resume", "r", {"client_id": "shop", "iss": ISSUER})
             assert (status, len(answer["former"]), answer["note"]) == (200, 1, None)
             await until(lambda: asyncio.sleep(0, calls(clients, "shop")), lambda count: count == 1)
-        assert [line["who"] for line in running.logged("client_paused") + running.logged("client_resumed")] == [
-            "sre"
-        ] * 2
+        for action in ("client_paused", "client_resumed"):
+            lines = running.logged(action)
+            assert {line["who"] for line in lines} == {"sre", "sre (claimed)"}
+            assert len({line["action_id"] for line in lines}) == 1
 
 
 @pytest.mark.full
@@ -200,7 +202,7 @@ async def test_frozen_worker_calls_nobody_that_was_paused_meanwhile(amqp_url: st
             try:
                 for number in range(20):
                     await notifier_at(site, "publish", stdin=json.dumps(event(number, "shop")))
-                answer = await ran(site, *PAUSE, "--for", "2h", status=1)
+                answer = await ran(site, *PAUSE, "--for", "2h", status=3)
                 assert answer["workers"]["applied"] == []
                 await asyncio.sleep(4.0)
             finally:

@@ -33,7 +33,7 @@ from notifier.model.redaction import redact
 from notifier.model.registry import Registry
 from notifier.model.session_ended import MisspeltMember
 from notifier.service.run_command import build_tracing
-from notifier.telemetry.audit import write_audit
+from notifier.telemetry.audit import operating_user, write_audit
 from notifier.telemetry.log_output import configure
 from notifier.telemetry.log_stream import MAX_WAITING_CHARACTERS, current_output
 from notifier.telemetry.logs import LogObserver, SubjectHash, Subjects, clip
@@ -429,3 +429,11 @@ def test_traces_are_off_by_default(environ: dict[str, str]) -> None:
 def test_environment_enables_traces(name: str) -> None:
     """By OpenTelemetry's own variables."""
     assert build_tracing({name: "http://127.0.0.1:4318"}) is not None
+
+
+@pytest.mark.parametrize("name", ["u" * 2000, "\udcff"])
+def test_name_of_the_user_can_be_sent_and_stored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is from the environment, where it has any length, and bytes of any encoding."""
+    monkeypatch.setenv("LOGNAME", name)
+    who = operating_user()
+    assert (who.isprintable(), len(who) <= 210, who.endswith(" (claimed)")) == (True, True, True)

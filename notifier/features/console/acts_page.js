@@ -22,7 +22,7 @@ export function AuditLog({ data }) {
 }
 
 const actKey = (act) => `${act.worker} ${act.n ?? act.at} ${act.action}`;
-const SHOWN_ELSEWHERE = new Set(["at", "who", "action", "action_id", "repair_id", "parts", "worker", "n", "log", "iss"]);
+const SHOWN_ELSEWHERE = new Set(["at", "who", "action", "action_id", "pause", "repair_id", "parts", "worker", "n", "log", "iss"]);
 /** The other members of an audit line that have a value. */
 const formatDetails = (act) => Object.entries(act).filter(([name, value]) => !SHOWN_ELSEWHERE.has(name) && hasValue(value))
   .map(([name, value]) => `${WORDS[name] ?? name}: ${formatValue(value)}`).join(", ");

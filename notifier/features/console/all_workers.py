@@ -29,7 +29,7 @@ from notifier.operators.deliveries.repair import REMOVALS
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import ServiceStatus, load_state, status_of
 from notifier.operators.status.worker_requests import Act, Members, WorkerAnswer, WorkerRequest, send_to_workers
-from notifier.telemetry.audit import recent_lines
+from notifier.telemetry.audit import CLAIMED_SUFFIX, recent_lines
 
 ANSWER_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 0.5  # during which states and overviews are reused
@@ -260,17 +260,22 @@ def collect_rows(answers: Sequence[WorkerAnswer], part: str = "rows") -> list[Ma
 
 
 def collect_acts(answers: Sequence[WorkerAnswer]) -> list[Mapping[str, Any]]:
-    """Return the actions in all answers, the newest first. The action of a command is logged by each worker.
+    """Return the actions in all answers, the newest first. Each worker logs the action of a command, and each pause.
 
-    A repair by the API also has lines that each name one removed message: they are the `parts` of its row. The key has
-    `who`, so that the line of a command, which may claim any `repair_id`, replaces no other.
+    Of a pause by the API the line with the proven name counts. A repair by the API also has lines that each name one
+    removed message: they are the `parts` of its row. The key has `who`, so that the line of a command, which may claim
+    any `repair_id`, replaces no other.
     """
     lines: dict[object, Mapping[str, Any]] = {}
     parts: dict[object, list[Mapping[str, Any]]] = {}
     for number, row in enumerate(collect_rows(answers, "acts")[::-1]):
         action_id, repair = row.get("action_id"), (str(row.get("who")), str(row.get("repair_id")))
-        if isinstance(action_id, str) or "repair_id" not in row:
-            lines[action_id if isinstance(action_id, str) else number] = row
+        if isinstance(action_id, str):
+            action = row["action"], action_id, ""
+            if action not in lines or not str(row.get("who")).endswith(CLAIMED_SUFFIX):
+                lines[action] = row
+        elif "repair_id" not in row:
+            lines[number] = row
         elif row["action"] in REMOVALS:
             parts.setdefault(repair, []).append(row)
             lines.setdefault(repair, row)  # the result is logged last

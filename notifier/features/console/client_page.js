@@ -144,7 +144,7 @@ function RequestedPause({ client }) {
   const job = retryOf(client)?.job;
   if (!(job?.asked > 0) || !hasScope("repair")) return null;
   return html`<p class="band warn">${counted(job.asked, "delivery stays", "deliveries stay")}: the client requested a pause (Retry-After)
-    until ${job.next_try ? formatTime(job.next_try) : "later"}, or it is paused in the registry.
+    until ${job.next_try ? formatTime(job.next_try) : "later"}, or it is paused.
     <button type="button" onClick=${() => retry(client, true)}>Retry these too</button></p>`;
 }
 

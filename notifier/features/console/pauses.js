@@ -15,7 +15,7 @@ const begin = (act, { client_id, iss, ...row }) =>
 async function carryOut(dialog) {
   const { act, client, span, until, reason, withFollowers } = dialog;
   const end = span ? { for: span } : { until: new Date(until).toISOString() };
-  const details = act === "pause" && { ...end, reason: reason.trim(), ...(withFollowers && { followers: true }) };
+  const details = { ...(act === "pause" && { ...end, reason: reason.trim() }), ...(withFollowers && { followers: true }) };
   changeDialog(dialog, { busy: true, problem: null });
   try {
     changeDialog(dialog, { result: await api(act, { body: { ...client, ...details } }), busy: false });
@@ -46,7 +46,7 @@ export function PauseDialog({ dialog }) {
 
 function Fields({ dialog }) {
   const take = (name) => (event) => changeDialog(dialog, { [name]: event.target.value });
-  return html`<p>No worker calls the client until then. Its logouts wait and do not age, and its sessions stay open.</p>
+  return html`<p>No worker calls the client until then. Its logouts wait, and its sessions stay open.</p>
     <div class="filters"><label>For <select value=${dialog.span} onChange=${take("span")}>
         ${SPANS.map(([span, words]) => html`<option value=${span}>${words}</option>`)}</select></label>
       ${!dialog.span && html`<label>Until <input type="datetime-local" step="1" max="9999-12-31T23:59:59" value=${dialog.until}
@@ -63,9 +63,11 @@ function Result({ dialog }) {
       ${" "}${applied.length} of ${counted(seen, "worker")} applied this.</p>
     ${late.map(({ worker, problem }) => html`<p class="band warn"><${SafeText} text=${worker} limit=${60} />: <${SafeText} text=${problem} /></p>`)}
     ${dialog.act === "pause" && former.map((pause) => html`<p class="band">It replaces: paused <${PauseText} client=${rowOf(pause)} />.</p>`)}
-    ${expiring > 0 && html`<p class="band warn">${counted(expiring, "pending delivery expires", "pending deliveries expire")} before its end.</p>`}
-    ${followers.length > 0 && html`<p class="band warn">Not paused, since each is called by itself: <${SafeText} text=${followers.join(", ")} />.
-      ${" "}<button type="button" onClick=${() => carryOut({ ...dialog, withFollowers: true })}>Pause these too</button></p>`}
+    ${expiring === null && html`<p class="band warn">Unknown: how many pending deliveries may expire before its end.</p>`}
+    ${expiring > 0 && html`<p class="band warn">${counted(expiring, "pending delivery", "pending deliveries")} may expire before its end.</p>`}
+    ${followers.length > 0 && html`<p class="band warn">${dialog.act === "pause" ? "Still called" : "Still paused"}, since each has its own pause:
+      ${" "}<${SafeText} text=${followers.join(", ")} />. <button type="button" disabled=${dialog.busy}
+        onClick=${() => carryOut({ ...dialog, withFollowers: true })}>${dialog.act === "pause" ? "Pause" : "Resume"} these too</button></p>`}
     ${note && html`<p class="band warn"><${SafeText} text=${note} /></p>`}</div>`;
 }
 

@@ -31,7 +31,7 @@ const COLUMNS = [
 ];
 const IN_FORCE = [
   { head: "Until", cell: (pause) => html`<${Clock} at=${pause.until} withDate /> <span class="dim"><${Until} at=${pause.until} /></span>` },
-  { head: "Expire before", num: true, cell: ({ expiring }) => (expiring === null ? "unknown" : number(expiring)) },
+  { head: "May expire before", num: true, cell: ({ expiring }) => (expiring === null ? "unknown" : number(expiring)) },
   { label: "Actions", act: true, cell: (pause) => html`<${ResumeButton} client=${rowOf(pause)} />` },
 ];
 const ENDED = [

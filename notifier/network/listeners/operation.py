@@ -5,16 +5,19 @@ the declared TypedDict.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Annotated, Any, NotRequired, TypeAlias, TypeVar, cast, get_args, get_origin
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 from pydantic import Field, TypeAdapter, ValidationError
 
 from notifier.model.errors import InputIssue
 from notifier.model.printable import json_text
+from notifier.model.shared_resources import shared_lock
 from notifier.model.validation import to_issues
 from notifier.network.listeners.authorization import Authorization, name_of_caller, permits_issuer
 from notifier.network.listeners.openapi import AnswerDescription, JsonSchema, OperationDescription
@@ -59,6 +62,20 @@ class ApiRequest:
         """Raise Refusal (403) unless the token covers this issuer."""
         if not permits_issuer(self.token, iss):
             raise Refusal(problem_response(403, "The token does not cover this issuer"))
+
+
+class CallerTurns:
+    """Lets the requests of each caller follow each other, so that one of them at most waits for those of others."""
+
+    def __init__(self) -> None:
+        self._locks = WeakValueDictionary[str, Any]()  # by the name of the caller
+
+    @asynccontextmanager
+    async def turn(self, request: ApiRequest) -> AsyncIterator[None]:
+        """Wait for the caller's earlier requests, and let its later ones wait for the block."""
+        lock = self._locks.get(request.who) or self._locks.setdefault(request.who, shared_lock())
+        async with lock:
+            yield
 
 
 ApiAnswer: TypeAlias = web.StreamResponse | Document

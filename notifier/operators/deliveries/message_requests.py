@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
-from weakref import WeakValueDictionary
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -16,8 +15,7 @@ from notifier.model.errors import InputIssue, QueueBusy, QueueError
 from notifier.model.ids import new_id
 from notifier.model.message import Message
 from notifier.model.registry import Registry
-from notifier.model.shared_resources import shared_lock
-from notifier.network.listeners.operation import ApiAnswer, ApiRequest, Counts, Document, Items
+from notifier.network.listeners.operation import ApiAnswer, ApiRequest, CallerTurns, Counts, Document, Items
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
 from notifier.operators.deliveries.groups import GroupCounts, Summary
 from notifier.operators.deliveries.job_routes import answer_accepted
@@ -99,7 +97,7 @@ class MessageRequests(Generic[P, S]):
         self._rows_member = rows_member
         self._unavailable_text = unavailable_text
         self._missing_text = missing_text
-        self._turns = WeakValueDictionary[str, Any]()  # by the name of the caller
+        self._turns = CallerTurns()
 
     @asynccontextmanager
     async def turn(self, request: ApiRequest) -> AsyncIterator[None]:
@@ -107,8 +105,7 @@ class MessageRequests(Generic[P, S]):
 
         Passes follow each other in the order of their requests. So of each caller only one request may wait for others.
         """
-        turn = self._turns.get(request.who) or self._turns.setdefault(request.who, shared_lock())
-        async with turn:
+        async with self._turns.turn(request):
             with self.access(request):
                 yield
 

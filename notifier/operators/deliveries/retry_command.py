@@ -38,8 +38,8 @@ def retry(
     parked ones too, as fast as the client and its limits allow. Otherwise all stay pending as before. Nothing is lost,
     and other clients are not affected.
 
-    A pause that the client requested (Retry-After) lasts until its end, unless you give --force. Deliveries to a client
-    that is paused in the registry are deferred again: set paused to false first.
+    A delay that the client requested (Retry-After) lasts until its end, unless you give --force. A client that an
+    operator or the registry has paused is not attempted: end that first, by notifier resume or paused: false.
 
     The command shows the progress of the workers, and ends once they have nothing more to do for the client. Ctrl-C
     ends the display; the workers continue. It needs no API: it reaches the workers through the queue. The exit status
@@ -120,7 +120,7 @@ def _list_advice(result: RetryResult) -> list[str]:
         until = "" if account.paused_until is None else f", for {account.paused_until - now:,.0f} s more"
         lines.append(f"{result.delayed_by_client:,} wait because the client asked for it (Retry-After){until}: --force")
     if account.put_off.get("paused"):
-        lines.append("the registry has paused: true; set it to false to attempt them")
+        lines.append("the client is paused: `notifier resume`, or set paused to false in the registry, to attempt them")
     if result.pending_after and account.next_try is not None and account.paused_until is None:
         lines.append(f"the client is unreachable; the next attempt is in {max(0.0, account.next_try - now):,.0f} s")
     if result.workers > result.answered:

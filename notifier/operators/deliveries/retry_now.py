@@ -8,7 +8,7 @@ again. Ending the retry earlier stops no delivery.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Required
 
@@ -16,8 +16,9 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
-from notifier.model.errors import PassStopped, QueueError
+from notifier.model.errors import NotifierError, PassStopped, QueueError
 from notifier.model.moment import format_optional_moment
+from notifier.model.pauses import in_force
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, STOPPED_TEXT, log_queue_failure
@@ -106,7 +107,7 @@ async def preview_retry(
     result = await _count_pending(waiting, request, options)
     workers, answers = await send_to_workers(queue, request.to_worker(), ANSWER_TIMEOUT_SECONDS)
     result = replace(result, workers=workers, answered=len(answers), account=sum_accounts(answers))
-    return replace(result, unfinished=result.unfinished or _describe_pause(result.account))
+    return replace(result, unfinished=result.unfinished or await _describe_pause(queue, request, options))
 
 
 async def retry_now(
@@ -121,13 +122,13 @@ async def retry_now(
 
     The queue must be open. `on_progress` receives the results so far.
     """
-    _, followed = await send_to_workers(queue, request.to_worker(follow=True), ANSWER_TIMEOUT_SECONDS)
+    await send_to_workers(queue, request.to_worker(follow=True), ANSWER_TIMEOUT_SECONDS)
     result = await _count_pending(waiting, request, options)
     total = sum(result.pending_before.values())
     on_progress(result)
-    pause = _describe_pause(sum_accounts(followed))
-    if not total or result.unfinished is not None or pause is not None:
-        return replace(result, unfinished=result.unfinished or pause)
+    unfinished = result.unfinished or await _describe_pause(queue, request, options)
+    if not total or unfinished is not None:
+        return replace(result, unfinished=unfinished)
     begin_request = request.to_worker(begin=True, all=result.delayed_by_client == 0)  # only such ones stay delayed
     workers, answers = await send_to_workers(queue, begin_request, ANSWER_TIMEOUT_SECONDS)
     if not workers:
@@ -162,8 +163,12 @@ async def retry_now(
     return result
 
 
-def _describe_pause(account: RetryAccount) -> str | None:
-    return f"the client is {account.pause}; nothing is attempted before: notifier resume" if account.pause else None
+async def _describe_pause(queue: Queue, request: RetryRequest, options: RepairOptions) -> str | None:
+    """Return that an operator has paused the client. If the pauses are unreadable, the retry goes on without them."""
+    with suppress(NotifierError):
+        if (pause := in_force(await queue.register.read(), options.clock()).get(request.key)) is not None:
+            return f"the client is {pause.text}; nothing is attempted before: notifier resume"
+    return None
 
 
 async def _count_pending(waiting: WaitingDeliveries, request: RetryRequest, options: RepairOptions) -> RetryResult:

@@ -16,7 +16,6 @@ from pydantic import StrictBool, TypeAdapter
 from typing_extensions import TypedDict
 
 from notifier.delivery.facts import Attempted, DeadLettered, Deferred, Fact, LogoutDelivered
-from notifier.delivery.ports import Pauses
 from notifier.messages.worker import Worker
 from notifier.model.client import ClientKey
 from notifier.model.ids import new_id
@@ -46,7 +45,6 @@ class _RetryResults(Results, total=False):
     busy: StrictBool
     next_try: FiniteSeconds | None
     paused_until: FiniteSeconds | None
-    pause: str
 
 
 RETRY_CLIENT = RequestKind(name="retry", members=TypeAdapter(_RetryMembers), result=TypeAdapter(_RetryResults))
@@ -59,8 +57,7 @@ class RetryAccount:
     `failed` and `dead` count by reason, and `put_off` counts deferrals by cause. `text` is the text of the last
     failure. `busy`: a delivery of the client runs, waits for a slot, is being fetched, or is due
     soon while nothing blocks the client. `next_try` is the time of the
-    next probe, and `paused_until` the end of a pause that the client requested, both in epoch seconds. `pause`: who
-    has paused the client, until when and why; then nothing is attempted.
+    next probe, and `paused_until` the end of a pause that the client requested, both in epoch seconds.
     """
 
     delivered: int = 0
@@ -71,7 +68,6 @@ class RetryAccount:
     busy: bool = False
     next_try: float | None = None
     paused_until: float | None = None
-    pause: str = ""
 
     @property
     def finished(self) -> int:
@@ -134,8 +130,8 @@ class _Retry:
 class RetryAccounts:
     """The retries of one worker, by ID. They observe the worker's facts only while there are retries."""
 
-    def __init__(self, worker: Worker, monotonic: Clock, observers: Observers, pauses: Pauses) -> None:
-        self._worker, self._pauses = worker, pauses
+    def __init__(self, worker: Worker, monotonic: Clock, observers: Observers) -> None:
+        self._worker = worker
         self._monotonic = monotonic
         self._observers = observers
         self._retries: dict[str, _Retry] = {}
@@ -159,8 +155,7 @@ class RetryAccounts:
         key, id_, begins = (members["iss"], members["client_id"]), members["id"], members.get("begin", False)
         if id_ not in self._retries and (begins or members.get("follow", False)):
             self._follow(id_, _Retry(key, now))
-        pause = self._pauses.in_force.get(key)
-        if begins and pause is None:
+        if begins:
             self._worker.scheduler.probe_now(key, force=members.get("force", False))
             if members.get("all", False):  # the requester makes all delayed deliveries due
                 self._worker.delayed.forget(key)
@@ -170,7 +165,6 @@ class RetryAccounts:
             account = self._retries[id_].account
         deferrals = self._worker.scheduler.deferrals
         account.busy, account.next_try, account.paused_until = deferrals.state_of(key)
-        account.pause = "" if pause is None else pause.text
         if not deferrals.is_blocked(key):
             account.busy = account.busy or self._worker.delayed.has_due(key, SOON_SECONDS)
         return account.document()
@@ -221,6 +215,5 @@ def sum_accounts(answers: Sequence[WorkerAnswer], ended_workers: Sequence[Worker
         summed.add(members)
         summed.busy = summed.busy or members.get("busy", False)
         summed.next_try = earliest(summed.next_try, members.get("next_try"))
-        summed.pause = summed.pause or members.get("pause", "")
         summed.paused_until = latest(summed.paused_until, members.get("paused_until"))
     return summed

@@ -165,7 +165,7 @@ def cancel(
 ) -> None:
     """Delete pending deliveries permanently: their clients are not notified of these logouts.
 
-    Use it for a client that no longer exists. To stop calling a client for a while, set `paused: true` in the registry.
+    Use it for a client that no longer exists. To stop calling a client for a while, use `notifier pause`.
     The command shows the number and asks for confirmation, unless --yes. A delivery that a worker is processing may
     still be sent. The workers log it with your name; with NOTIFIER_LOG__LEVEL=info, stderr names each delivery.
 

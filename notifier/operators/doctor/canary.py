@@ -5,14 +5,15 @@ Nothing is queued, retried or counted, and no session ends.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from notifier.delivery.ports import CanaryChannel, Channel, NoPauses, Pauses, Transport
+from notifier.delivery.ports import CanaryChannel, Channel, Transport
 from notifier.delivery.verdict import Dead
-from notifier.model.client import Client
+from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.outcome import Delivered, Failed, Outcome, Reason, Refused, StaleConnection, TransportFailure
+from notifier.model.pauses import Pause
 from notifier.model.presets import PRESETS
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
 from notifier.operators.doctor.doctor_clients import ADVICE
@@ -27,14 +28,14 @@ class CanaryTools:
     """The dependencies of a canary. `new_id` returns a random name that no user and no session has.
 
     `channels`: by `Client.channel_kind`, as for a delivery. `risk_accepted`: the operator accepts the risk that a
-    canary has by some channels (`ClientChannel.canary_risk`).
+    canary has by some channels (`ClientChannel.canary_risk`). `pauses` returns those in force.
     """
 
     channels: Mapping[str, Channel]
     transport: Transport
     new_id: Callable[[], str]
     risk_accepted: bool = False
-    pauses: Pauses = field(default_factory=NoPauses)
+    pauses: Callable[[], Mapping[ClientKey, Pause]] = dict
 
 
 def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
@@ -52,7 +53,7 @@ def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) ->
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
     """Send a canary to the client, also if it is paused. Return the findings that explain its answer, and the pause."""
     findings = await _send(client, tools)
-    if (pause := tools.pauses.in_force.get(client.key)) is not None:
+    if (pause := tools.pauses().get(client.key)) is not None:
         advice = "only the canary was sent: its logouts wait; notifier resume ends the pause"
         findings.append(warning(Area.CANARY, client.client_id, f"is {pause.text}", advice))
     return findings

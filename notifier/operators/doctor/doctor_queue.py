@@ -4,6 +4,7 @@ The queue also has the pauses of clients that operators requested.
 """
 
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,7 +12,7 @@ from notifier.model.durations import format_duration
 from notifier.model.errors import NotifierError, QueueError, TopologyMismatch
 from notifier.model.message import PARKED_LARGE, PolicyKey
 from notifier.model.moment import Clock
-from notifier.model.pauses import PauseDocument, Register, in_force
+from notifier.model.pauses import PauseDocument, in_force
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
@@ -32,37 +33,31 @@ async def examine_queue(queue: Queue, where: str, registry: Registry, clock: Clo
     except QueueError as error:
         advice = "check that it runs, and check queue.url, queue.username and queue.password_file"
         return [failure(Area.QUEUE, where, str(error), advice)]
-    if isinstance(state, FileState):
-        findings, has_pauses = judge_file(state), state.fault is None and state.size is not None
-    else:
-        findings, has_pauses = judge_broker(state, where), True
-    pauses = await _examine_pauses(queue.register, registry, clock()) if has_pauses else ()
-    await queue.close()
-    return [*findings, *pauses]
-
-
-async def _examine_pauses(register: Register, registry: Registry, now: float) -> Sequence[Finding]:
-    """Return the findings about the pauses; none if their queue is missing, which the broker's findings name."""
+    findings = list(judge_file(state) if isinstance(state, FileState) else judge_broker(state, where))
     try:
-        return list(judge_pauses(await register.read(), registry, now))
+        if not isinstance(state, FileState) or (state.fault is None and state.size is not None):
+            findings += judge_pauses(await queue.register.read(), registry, clock())
     except TopologyMismatch:
-        return []
+        pass  # the broker's findings name the missing queue
     except NotifierError as error:
-        advice = "workers keep those that they know, and write them again; the runbook's NotifierPausesUnread has more"
-        return [failure(Area.CLIENT, "pauses", str(error), advice)]
+        advice = "workers keep those that they know; the runbook's NotifierPausesUnread has the remedy"
+        findings.append(failure(Area.CLIENT, "pauses", str(error), advice))
+    await queue.close()
+    return findings
 
 
 def judge_pauses(document: PauseDocument, registry: Registry, now: float) -> Iterator[Finding]:
     """Yield a warning for each client that an operator has paused, the first MAX_LISTED_PAUSES to end."""
     pauses = sorted(in_force(document, now).values(), key=lambda pause: pause.until)
     for pause in pauses[:MAX_LISTED_PAUSES]:
-        text, advice = f"is {pause.text}", f"its logouts wait; notifier resume --client-id {pause.client_id} ends it"
+        options = shlex.join(["--client-id", pause.client_id, "--iss", pause.iss])
+        text, advice = f"is {pause.text}", f"its logouts wait; notifier resume {options} ends it"
         if pause.until - pause.since > (longest := max_paused_of(registry, pause.key)):
             text += f"; that is longer than its max_paused ({format_duration(longest)})"
             advice = f"workers end it sooner; raise max_paused, or pause it until an earlier time. {advice}"
         yield warning(Area.CLIENT, pause.client_id, text, advice)
     if more := pauses[MAX_LISTED_PAUSES:]:
-        yield warning(Area.CLIENT, "pauses", f"{len(more):,} more clients are paused", "notifier pauses")
+        yield warning(Area.CLIENT, "pauses", f"{len(more):,} more clients are paused", "notifier pauses lists them")
 
 
 def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:

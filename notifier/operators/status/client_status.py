@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.model.client import ClientKey
@@ -26,7 +26,7 @@ class ClientStatus(ClientRecord):
     `circuit` is 0 if closed, 1 during a probe, and 2 if open; then `next_try` is the time of the next probe. `waiting`
     counts the pending deliveries in memory, `parked` those in the client's bucket, and `delayed` those in delay queues,
     of which the first is due at `next_delayed`. `silent` is the number of seconds for which an attempt has had no
-    answer; 0 if that is normal. `paused_until` is the end of an operator's pause, with `paused_by` and `pause_reason`.
+    answer; 0 if that is normal. `pause` is an operator's.
     """
 
     iss: str
@@ -38,14 +38,12 @@ class ClientStatus(ClientRecord):
     delayed: int = 0
     next_delayed: float | None = None
     silent: float = 0.0
-    paused_until: float | None = None
-    paused_by: str = ""
-    pause_reason: str = ""
+    pause: Pause | None = None
 
     @property
     def state(self) -> Literal["paused", "rests", "tried", "hangs", "put_off", "fails", "well"]:
         """Return the state as one word, which is also its name in JSON. A pause precedes everything else."""
-        if self.paused_until is not None:
+        if self.pause is not None:
             return "paused"
         if self.circuit:
             return "rests" if self.circuit == 2 else "tried"
@@ -73,8 +71,8 @@ class ClientStatus(ClientRecord):
     @property
     def next_attempt(self) -> float | None:
         """Return the time of the next attempt, if it is known."""
-        if self.paused_until is not None:
-            return self.paused_until
+        if self.pause is not None:
+            return self.pause.until
         return self.next_try if self.circuit else self.next_delayed
 
     @property
@@ -85,7 +83,7 @@ class ClientStatus(ClientRecord):
     @property
     def cause(self) -> str:
         """Return why deliveries are pending: a `Cause`, or the `Reason` of the last failure. Empty if none is."""
-        if self.paused_until is not None:
+        if self.pause is not None:
             return Cause.PAUSED
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
@@ -187,7 +185,7 @@ def list_client_states(  # noqa: PLR0913  most have a default
             delayed=delayed_by_key.get(key, (0, None))[0],
             next_delayed=delayed_by_key.get(key, (0, None))[1],
             silent=round(silent_by_key.get(key, 0.0), 1),
-            **_pause_members(pauses.get(key)),
+            pause=pauses.get(key),
             **{name: getattr(record, name) for name in _RECORD_MEMBERS},
         )
         for key, record in selected
@@ -195,18 +193,12 @@ def list_client_states(  # noqa: PLR0913  most have a default
     return states, len(records) - len(selected)
 
 
-def _pause_members(pause: Pause | None) -> dict[str, Any]:
-    if pause is None:
-        return {}
-    return {"paused_until": pause.until, "paused_by": pause.who, "pause_reason": pause.reason}
-
-
 def merge_states(state: ClientStatus, other: ClientStatus) -> ClientStatus:
     """Merge the states of one client at two workers. Reason, status and text are those of the later failure."""
     later_failed = state if (state.last_failure or 0.0) >= (other.last_failure or 0.0) else other
     # For equally late deferrals, the state with the later failure comes first.
     later_deferred = max(later_failed, state, other, key=lambda state: state.deferred_at or 0.0)
-    paused = max(state, other, key=lambda state: state.paused_until or 0.0)
+    pauses = (each.pause for each in (state, other) if each.pause is not None)
     last_success = latest(state.last_success, other.last_success)
     failing_since = earliest(state.failing_since, other.failing_since)
     return replace(
@@ -228,9 +220,7 @@ def merge_states(state: ClientStatus, other: ClientStatus) -> ClientStatus:
         expires_with_sid=earliest(state.expires_with_sid, other.expires_with_sid),
         expires_without_sid=earliest(state.expires_without_sid, other.expires_without_sid),
         silent=max(state.silent, other.silent),
-        paused_until=paused.paused_until,
-        paused_by=paused.paused_by,
-        pause_reason=paused.pause_reason,
+        pause=max(pauses, key=lambda pause: pause.until, default=None),
     )
 
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+from notifier.delivery.circuit import MAX_OPEN_SECONDS
+from notifier.delivery.deferrals import OVERDUE_SECONDS
+from notifier.delivery.fetches import COUNT_SECONDS
 from notifier.delivery.verdict import CLIENT_CAUSES
 from notifier.messages.replacements import MAX_GRACE_SECONDS
 from notifier.model.ages import expires_at
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import EventDocument
 from notifier.model.logout_token import has_session
+from notifier.model.message import MAX_PARKED_SECONDS
 from notifier.model.outcome import Cause
 from notifier.model.record import copy_record, record
 from notifier.model.registry import Registry
@@ -50,3 +54,21 @@ def lifetime_of(pending: Delivery | EventDocument, registry: Registry) -> Lifeti
     if is_unknown and progress.unknown_since is not None:
         expires = min(expires, progress.unknown_since + registry.grace)
     return Lifetime(expires=max(expires, taken_at), has_sid=has_session(pending, client))
+
+
+def lifetime_in_pause(pending: Delivery | EventDocument, registry: Registry, now: float) -> Lifetime | None:
+    """Return the lifetime if the client of the delivery is paused from now on; None as `lifetime_of`.
+
+    The time of a pause does not count as age, but of a parked delivery only once it has left its bucket: when the
+    client's next probe is overdue or, if the client requested a delay, after that. Until then it may expire.
+    """
+    lifetime = lifetime_of(pending, registry)
+    if lifetime is None or not isinstance(pending, Delivery):
+        return lifetime
+    progress = pending.progress
+    leaves_at = now + MAX_OPEN_SECONDS + OVERDUE_SECONDS + COUNT_SECONDS
+    if progress.delayed_by_client:
+        leaves_at = (progress.waits.since or now) + MAX_PARKED_SECONDS
+    if progress.parked and lifetime.expires < leaves_at:
+        return lifetime
+    return lifetime_of(copy_record(pending, progress=copy_record(progress, deferred_for=Cause.PAUSED.value)), registry)

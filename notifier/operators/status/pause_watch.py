@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import structlog
 from pydantic import TypeAdapter
@@ -16,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import ClientKey
 from notifier.model.errors import NotifierError, TopologyMismatch
 from notifier.model.moment import Clock, format_moment, wait_for_event
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force
 from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry, Registry
 from notifier.model.shared_resources import shared_lock
@@ -44,43 +45,36 @@ def max_paused_of(registry: Registry, key: ClientKey) -> float:
     return client.retry.max_paused
 
 
-class _NoMembers(TypedDict):
-    pass
-
-
 class _PausesResult(TypedDict):
     version: ReportedCount
     at: FiniteSeconds
 
 
-READ_PAUSES = RequestKind(name="pauses", members=TypeAdapter(_NoMembers), result=TypeAdapter(_PausesResult))
+READ_PAUSES = RequestKind(name="pauses", members=TypeAdapter(dict[str, Any]), result=TypeAdapter(_PausesResult))
 
 
 class PauseWatch:
     """The pauses of one worker. It is the port `Pauses` of its deliveries.
 
     A pause lasts the client's `max_paused` at most from when it was read, if the clock of its writer is wrong. `on_end`
-    gets the clients whose pause has ended. `problem`: why the pauses are unread.
+    gets each client whose pause has ended. `document`: with these ends. `problem`: why the pauses are unread.
     """
 
     def __init__(
         self,
         queue: Queue,
         registry: CurrentRegistry,
-        on_end: Callable[[list[ClientKey]], None],
+        on_end: Callable[[ClientKey], None],
         clock: Clock = time.time,
     ) -> None:
         self._queue, self._registry, self._on_end, self._clock = queue, registry, on_end, clock
-        self._started = asyncio.Event()
         self._reading = shared_lock()
         self._read_soon = asyncio.Event()
-        self._next_end = math.inf
         self._read_at: float | None = None
         self.in_force: Mapping[ClientKey, Pause] = {}
         self.document: PauseDocument = NO_PAUSES
         self.outdated_at = math.inf
         self.problem: str | None = None
-        self.own_changes: set[str] = set()  # ids of pauses that this worker's API made or ended: their name is proven
 
     def metrics(self) -> tuple[float, Mapping[ClientKey, float]]:
         """Return the age of the copy in seconds, infinite before the first reading, and the end of each pause."""
@@ -91,7 +85,7 @@ class PauseWatch:
         """Read the pauses, before the first delivery. Return without them after START_SECONDS."""
         self.outdated_at = -math.inf
         await self.refresh()
-        self._started.set()
+        self._read_soon.set()
 
     async def refresh(self) -> None:
         """Read the pauses once for all callers, within START_SECONDS. Return at once if their queue is missing."""
@@ -124,58 +118,49 @@ class PauseWatch:
         self.problem = text
 
     def _take(self, document: PauseDocument, *, is_first: bool) -> None:
-        """Apply the document, unless this worker has a newer one, and log what has changed since the last one."""
+        """Apply the document, unless this worker has a newer one, and log what has changed since the last one.
+
+        The first one is compared with the pauses that are over by themselves: a worker that has read a change may have
+        died before it could log it, or none may have run.
+        """
+        self._end_due()
         if document.version < self.document.version:
             return
-        self._end_due()
-        former, self.document = self.document, document
-        now, known = self._clock(), {pause.id: pause for pause in self.in_force.values()}
-        in_force: dict[ClientKey, Pause] = {}
-        for pause in document.pauses:
-            if pause.is_in_force(now):
-                until = min(pause.until, now + max_paused_of(self._registry(), pause.key))
-                in_force[pause.key] = known.get(pause.id) or copy_record(pause, until=until)
-        if not is_first:
-            self._log_changes(former, document)
-        self._use(in_force)
+        now, registry = self._clock(), self._registry()
+        former = {pause.id: pause for pause in self.document.pauses}
+        pauses = []
+        for each in document.pauses:
+            known = former.get(each.id)
+            until = min(each.until, now + max_paused_of(registry, each.key)) if known is None else known.until
+            pauses.append(copy_record(each, until=until))
+        self.document = copy_record(document, pauses=tuple(pauses))
+        self._log_changes({pause.id: pause for pause in pauses if pause.until <= now} if is_first else former)
+        self._use(in_force(self.document, now))
 
-    def _log_changes(self, former: PauseDocument, document: PauseDocument) -> None:
-        before = {pause.id: pause for pause in former.pauses}
-        replaced = {pause.key for pause in document.pauses if pause.ended_at is None and pause.id not in before}
-        for pause in reversed(document.pauses):
+    def _log_changes(self, before: Mapping[str, Pause]) -> None:
+        """Log the pauses that were made or ended since `before`, by ID. A name in the register is not proven."""
+        replaced = {each.key for each in self.document.pauses if each.ended_at is None and each.id not in before}
+        for pause in reversed(self.document.pauses):
             known = before.get(pause.id)
-            members = {"iss": pause.iss, "client_id": pause.client_id, "pause": pause.id}
             if known is None and pause.ended_at is None:
-                details = {"reason": pause.reason, "until": format_moment(pause.until)}
-                write_audit("client_paused", who=self._name(pause, pause.who), **members, **details)
-            elif (
-                known is not None
-                and known.ended_at is None
-                and pause.ended_by is not None
-                and pause.key not in replaced
-            ):
-                write_audit("client_resumed", who=self._name(pause, pause.ended_by), **members)
-        self.own_changes.clear()
-
-    def _name(self, pause: Pause, who: str) -> str:
-        return who if pause.id in self.own_changes else mark_claimed(who)
-
-    def _use(self, in_force: Mapping[ClientKey, Pause]) -> None:
-        ended = [key for key in self.in_force if key not in in_force]
-        self.in_force = in_force
-        self._next_end = min((pause.until for pause in in_force.values()), default=math.inf)
-        if ended:
-            self._on_end(ended)
+                write_pause_audit("client_paused", pause, mark_claimed(pause.who))
+            is_new_end = known is None or known.ended_at is None
+            if is_new_end and pause.ended_by is not None and pause.key not in replaced:
+                write_pause_audit("client_resumed", pause, mark_claimed(pause.ended_by))
 
     def _end_due(self) -> None:
         """End the pauses whose time is over."""
-        if (now := self._clock()) < self._next_end:
-            return
-        for pause in self.in_force.values():
-            if pause.until <= now:
-                log = structlog.get_logger()
-                log.info("pause_ended", iss=pause.iss, client_id=pause.client_id, pause=pause.id, who=pause.who)
-        self._use({key: pause for key, pause in self.in_force.items() if pause.until > now})
+        now, log = self._clock(), structlog.get_logger()
+        due = [pause for pause in self.in_force.values() if pause.until <= now]
+        for pause in due:
+            log.info("pause_ended", iss=pause.iss, client_id=pause.client_id, pause=pause.id, who=pause.who)
+        if due:
+            self._use({key: pause for key, pause in self.in_force.items() if pause.until > now})
+
+    def _use(self, present: Mapping[ClientKey, Pause]) -> None:
+        ended, self.in_force = [key for key in self.in_force if key not in present], present
+        for key in ended:
+            self._on_end(key)
 
     async def act(self, _request: WorkerRequest) -> Members:
         """Read the pauses for an operator, and return their version and this worker's time. Raises RequestRefused."""
@@ -186,7 +171,6 @@ class PauseWatch:
 
     async def run(self) -> None:
         """End pauses, and read them at intervals and after a reconnect, until cancelled. It begins after `start`."""
-        await self._started.wait()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._check())
             tasks.create_task(self._read_regularly())
@@ -205,8 +189,15 @@ class PauseWatch:
             was_connected = is_connected
 
     async def _read_regularly(self) -> None:
-        is_read = self.problem is None
+        await self._read_soon.wait()
         while True:
-            await wait_for_event(self._read_soon, READ_INTERVAL_SECONDS if is_read else RETRY_INTERVAL_SECONDS)
             self._read_soon.clear()
             is_read = await self._try_read()
+            await wait_for_event(self._read_soon, READ_INTERVAL_SECONDS if is_read else RETRY_INTERVAL_SECONDS)
+
+
+def write_pause_audit(action: Literal["client_paused", "client_resumed"], pause: Pause, who: str) -> None:
+    """Log that `who` has paused or resumed a client. All lines about one change have the same `action_id`."""
+    members = {"iss": pause.iss, "client_id": pause.client_id, "pause": pause.id, "reason": pause.reason}
+    members |= {"since": format_moment(pause.since), "until": format_moment(pause.until)}
+    write_audit(action, who=who, action_id=pause.id, **members)

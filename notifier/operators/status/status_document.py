@@ -136,19 +136,20 @@ def client_document(client: ClientStatus) -> dict[str, object]:
         "next_due",
         "next_try",
         "next_attempt",
-        "paused_until",
         "expires",
         *EXPIRY_MEMBERS,
     )
-    members = {name: getattr(client, name) for name in _CLIENT_MEMBERS if name != "next_delayed"}
+    members = {name: getattr(client, name) for name in _CLIENT_MEMBERS if name not in {"next_delayed", "pause"}}
+    pause = client.pause
     members |= {name: format_optional_moment(getattr(client, name)) for name in moments}
     return members | {
         "circuit": CIRCUIT_STATES[client.circuit],
         "state": client.state,
         "reason": client.reason or None,
         "text": client.text or None,
-        "paused_by": client.paused_by or None,
-        "pause_reason": client.pause_reason or None,
+        "paused_until": None if pause is None else format_moment(pause.until),
+        "paused_by": None if pause is None else pause.who,
+        "pause_reason": None if pause is None else pause.reason,
         "parked": max(0, client.parked),
         "waits": client.pending_count,
         "waits_for": client.cause or None,

@@ -8,7 +8,6 @@ from rich.text import Text
 
 from notifier.model.durations import format_in_words
 from notifier.model.message import DEAD, PARKED, Lane
-from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import counted
 from notifier.operators.status.client_status import ClientStatus
 from notifier.operators.status.service_status import (
@@ -181,9 +180,8 @@ def _list_failures(clients: list[ClientStatus]) -> Iterator[str]:
     issuers = {client.iss for client in clients}
     for client in clients:
         text = client.text if client.is_failing else ""
-        if client.paused_until is not None:
-            until = format_moment_for_people(client.paused_until)
-            text = f"paused by {client.paused_by} until {until}: {client.pause_reason}"
+        if client.pause is not None:
+            text = client.pause.text
         if text:
             name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
             yield f"{name}: {text}"

@@ -106,7 +106,8 @@ def takes(members: type, *, without: Collection[str] = ()) -> Callable[[Callable
     """Return a decorator that replaces the parameter `members` of a command by an option for each member of the type.
 
     The command receives the given options as the dictionary `members`. A member `id` becomes the argument of the
-    command, a list an option that may be repeated, and a bool a flag. Members in `without` get no option.
+    command, a list an option that may be repeated, and a bool a flag. Members in `without` get no option. A name of
+    Python's keywords ends with `_`, which the option lacks.
     """
     hints = get_type_hints(members, include_extras=True)
     options = [_make_option(name, *get_args(hint)) for name, hint in hints.items() if name not in without]
@@ -131,7 +132,7 @@ def takes(members: type, *, without: Collection[str] = ()) -> Callable[[Callable
 
 def _make_option(name: str, value_type: Any, field: "FieldInfo") -> inspect.Parameter:
     """Return the command's parameter, with typer's annotation, for a member of this name, type and description."""
-    option = f"--{name.replace('_', '-')}"
+    option = f"--{name.rstrip('_').replace('_', '-')}"
     minimum: Any = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
     default: object = None
     declaration: Any = typer.Option(option, min=minimum, help=field.description)

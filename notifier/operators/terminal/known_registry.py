@@ -54,12 +54,24 @@ def end_if_unknown(
     Return if that is uncertain: the configuration cannot be read, a registry source has no cache, or events may contain
     the addresses of unregistered clients.
     """
-    known = None if client_id is None else load_known_registry(config, features)
-    if client_id is None or known is None:
+    if client_id is not None:
+        end_if_missing(load_known_registry(config, features), client_id, iss)
+
+
+def end_if_missing(
+    known: KnownRegistry | None, client_id: str, iss: str | None, *, registered_only: bool = False
+) -> None:
+    """Do the same for a registry that is loaded. `registered_only`: the client must be in it, and be usable."""
+    if known is None:
         return
     settings, registry = known.settings, known.registry
     issuers = tuple(settings.issuers) if iss is None else (iss,)
-    if any(_is_registered(registry, issuer, client_id) for issuer in issuers):
+    if any(registry.resolve(issuer, client_id, None) is not None for issuer in issuers):
+        return
+    for reason in filter(None, (registry.why_left_out(issuer, client_id) for issuer in issuers)):
+        if registered_only:
+            say(printable(f"notifier: {client_id} is left out of the registry: {reason}"), err=True)
+            raise typer.Exit(1)
         return
     hints = (suggest_client(issuer, client_id, registry) for issuer in issuers)
     text = next(
@@ -68,13 +80,8 @@ def end_if_unknown(
     say(printable(f"notifier: unknown client {client_id}: the registry does not have it; {text}"), err=True)
     if known.unread:
         say(f"the clients of {', '.join(known.unread)} are unknown to this command", err=True)
-    elif not _accepts_inline_addresses(settings, issuers):
+    elif registered_only or not _accepts_inline_addresses(settings, issuers):
         raise typer.Exit(1)
-
-
-def _is_registered(registry: Registry, iss: str, client_id: str) -> bool:
-    """Return True if the registry has the client, by ID or alias, or has left it out because of an error."""
-    return registry.resolve(iss, client_id, None) is not None or registry.why_left_out(iss, client_id) is not None
 
 
 def _accepts_inline_addresses(settings: Settings, issuers: tuple[str, ...]) -> bool:

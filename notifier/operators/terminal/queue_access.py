@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import uvloop
 
-from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable
+from notifier.model.errors import ConfigurationError, InputIssue, PassStopped, QueueError, QueueUnavailable
 from notifier.model.moment import wait_for_event
 from notifier.operators.terminal.command_options import quiet_logs
 from notifier.operators.terminal.output import make_progress, say
@@ -28,6 +28,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_SECONDS = 15.0  # after which the queue is unavailable
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 2.0  # after which a command reports that it waits for the queue
+REQUEST_QUIET_SECONDS = 4.0  # … or for a request, of which the answers of workers may take 2 s
 
 
 def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "-c FILE") -> PartialSettings:
@@ -121,6 +122,27 @@ def run_on_queue(
                 loop.remove_signal_handler(number)
 
     return uvloop.run(run())
+
+
+def run_request(settings: QueueSettings, act: Callable[[Queue], Awaitable[T]], stopped_text: str) -> T:
+    """Call `act` with the queue, which is not opened on RabbitMQ, and return its result. Raises QueueError.
+
+    If that takes long, print that it waits. Ctrl-C and SIGTERM end it, by PassStopped with `stopped_text`.
+    """
+
+    async def run(queue: Queue, options: RepairOptions) -> T:
+        notice = asyncio.get_running_loop().call_later(
+            REQUEST_QUIET_SECONDS, partial(say, "waiting for the queue", err=True)
+        )
+        try:
+            async with options.opening():
+                return await act(queue)
+        except PassStopped:
+            raise PassStopped(stopped_text) from None
+        finally:
+            notice.cancel()
+
+    return run_on_queue(settings, run, progress_text="", opening=False)
 
 
 async def wait_until_ready(queue: EventQueue) -> None:

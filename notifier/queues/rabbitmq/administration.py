@@ -18,7 +18,7 @@ from notifier.queues.rabbitmq.connection import (
 from notifier.queues.rabbitmq.dead_letters import lock_queue
 from notifier.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.queues.rabbitmq.options import RabbitOptions
-from notifier.queues.rabbitmq.register import REGISTER, fill_register
+from notifier.queues.rabbitmq.register import RabbitRegister
 from notifier.queues.rabbitmq.request_pipeline import pipelined
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.source_bindings import bind_all, check_bindings
@@ -35,7 +35,7 @@ async def declare_topology(options: RabbitOptions, settling: Settling | None = N
     async with connected(options, "topology") as connection:
         trial = require_kept_expired(connection, options.prefix)
         if await topology.declare(connection, topology.topology_of(options), settling or Settling(), trial):
-            await fill_register(connection, f"{options.prefix}.{REGISTER}")
+            await RabbitRegister(options, is_new=True).change(lambda document: document)  # the first one
         return await bind_all(connection, options)
 
 

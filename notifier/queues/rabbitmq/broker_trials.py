@@ -16,6 +16,9 @@ AMQP reports no policy: neither a declare nor a message shows one. But a policy 
 | `delivery-limit` | a message is gone within `DEFAULT_DELIVERY_LIMIT` + 1 returns |
 | larger limits, `expires`, or a policy for one queue only | none |
 
+One temporary queue has a name that ends with `.pauses`, since the loss of the single message there ends all pauses. If
+another policy takes that message, the register reports it (`pauses_restored`).
+
 Only a process that may declare queues can test policies: with `topology: verify` only the doctor. A worker tests them
 during its start, which does not wait for the result.
 """
@@ -186,10 +189,10 @@ async def try_policies(connection: Connection, name: str) -> tuple[PolicyKey, ..
     Needs all permissions on the name. Raises aiormq's errors, TimeoutError and QueueUnavailable.
     """
     async with channel_of(connection, confirms=True) as channel, broker_timeout(TRIAL_TIMEOUT_SECONDS):
-        for left in (f"{name}.full", f"{name}.room"):
+        for left in (f"{name}.full", f"{name}.pauses"):
             await channel.queue_delete(left)
         overflow = not await refuses_when_full(channel, f"{name}.full")
-        keys = await _find_effective_keys(channel, f"{name}.room")
+        keys = await _find_effective_keys(channel, f"{name}.pauses")
     return (PolicyKey.OVERFLOW, *keys) if overflow else keys
 
 

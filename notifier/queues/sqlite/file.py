@@ -49,9 +49,11 @@ _SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
-# Not in the schema of builds until 2026-11-28, which can use a file with it.
-_DEAD_LETTER_INDEX = f"""
-    CREATE INDEX IF NOT EXISTS messages_dead ON messages (message_id) WHERE kind = '{Kind.DEAD_LETTER}'"""
+# Not in the schema of builds until 2026-11-28, which can use a file with them.
+_LATER_SCHEMA = (
+    f"CREATE INDEX IF NOT EXISTS messages_dead ON messages (message_id) WHERE kind = '{Kind.DEAD_LETTER}'",
+    "CREATE TABLE IF NOT EXISTS register (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
+)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -261,10 +263,9 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
     with transaction(database, path):  # fails now if the file is not writable
-        if is_new and _is_new(database, path):  # another process may have created the schema meanwhile
-            for statement in _SCHEMA:
-                database.execute(statement)
-        database.execute(_DEAD_LETTER_INDEX)
+        is_new = is_new and _is_new(database, path)  # another process may have created the schema meanwhile
+        for statement in (*_SCHEMA, *_LATER_SCHEMA) if is_new else _LATER_SCHEMA:
+            database.execute(statement)
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:

@@ -1,27 +1,19 @@
-"""The register in the queue's file: a table of one row, created at the first change. The schema's version stays."""
+"""The register in the queue's file: a table of one row at most."""
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from notifier.model.errors import NotifierError
 from notifier.model.pauses import NO_PAUSES, PauseDocument, read_pauses, write_pauses
-from notifier.queues.sqlite.store import Store
-
-T = TypeVar("T")
-_SCHEMA = "CREATE TABLE IF NOT EXISTS register (name TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID"
-_EXISTS = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'register'"
+from notifier.queues.sqlite.store import OpenStore, Store
 
 
-class OpenFile(Protocol):
+class OpenFile(OpenStore, Protocol):
     """The queue's file, which is opened for a block if it is closed."""
 
     def temporarily_open(self) -> AbstractAsyncContextManager[None]:
         """Open an existing file for the block, unless it is open already. Raises QueueError."""
-
-    async def use(self, work: Callable[[Store], T], *, writing: bool = True) -> T:
-        """Run `work` on the thread of the open file, in one transaction if it writes. Raises QueueError."""
 
 
 class SqliteRegister:
@@ -33,20 +25,19 @@ class SqliteRegister:
     async def read(self) -> PauseDocument:
         """Return the document. Raises QueueError."""
         async with self._file.temporarily_open():
-            return _parse(await self._file.use(lambda store: _read(store.database), writing=False))
+            return _parse(await self._file.use(_read, writing=False))
 
     async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
         """Replace the document in one transaction. Raises QueueError."""
 
         def work(store: Store) -> PauseDocument | NotifierError:
             try:
-                present = _parse(_read(store.database))
+                present = _parse(_read(store))
                 changed = edit(present)
+                row = (write_pauses(changed),)
             except NotifierError as error:  # not of the file, whose thread would end by it
                 return error
             if changed is not present:
-                store.database.execute(_SCHEMA)
-                row = (write_pauses(changed),)
                 store.database.execute("INSERT OR REPLACE INTO register VALUES ('pauses', ?)", row)
             return changed
 
@@ -57,10 +48,8 @@ class SqliteRegister:
         return result
 
 
-def _read(database: sqlite3.Connection) -> bytes | None:
-    if not database.execute(_EXISTS).fetchone()[0]:
-        return None
-    row = database.execute("SELECT document FROM register WHERE name = 'pauses'").fetchone()
+def _read(store: Store) -> bytes | None:
+    row = store.database.execute("SELECT document FROM register WHERE name = 'pauses'").fetchone()
     return None if row is None else bytes(row[0])
 
 

@@ -35,6 +35,7 @@ from tests.features.channels.receivers.fake_token_endpoint import (
 )
 from tests.features.channels.receivers.signing import USERS, jwks
 from tests.network.http.http_requests import LOOPBACK
+from tests.support.no_pauses import NoPauses
 from tests.support.one_attempt import DecidedAttempt, attempt
 from tests.system.waiting import PATIENCE
 
@@ -297,6 +298,7 @@ async def attempting(harness: Harness, receiver: FakeRevocationReceiver) -> Asyn
     tools = Tools(
         channels=channels, transport=transport, clock=lambda: 1000.0, monotonic=harness.clock, jitter=lambda: 0.5,
         observe=lambda _: None,
+        pauses=NoPauses(),
     )  # fmt: skip
 
     async def make() -> DecidedAttempt:

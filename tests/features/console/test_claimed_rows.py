@@ -23,6 +23,22 @@ def test_claimed_line_hides_no_other(action_id: object) -> None:
     assert [row["who"] for row in collect_acts(answers)] == ["sre", "sre", "eve (claimed)"]
 
 
+def test_pause_is_one_row_with_the_proven_name() -> None:
+    """Each worker logs it with the name that the queue claims, and the API's worker with that of the token."""
+    members = {"action": "client_paused", "action_id": "p1"}
+    proven = {"at": "2030-01-01T00:00:01Z", "who": "sre", **members}
+    claimed = {"at": "2030-01-01T00:00:02Z", "who": "sre (claimed)", **members}
+    ended = {"at": "2030-01-01T00:00:09Z", "who": "bob (claimed)", "action": "client_resumed", "action_id": "p1"}
+    for of_a, of_b in ([proven, claimed, ended], [claimed, ended]), ([claimed, ended], [claimed, proven, ended]):
+        answers = [
+            WorkerAnswer(worker=name, version="1", result={"acts": acts})
+            for name, acts in (("a:1", of_a), ("b:2", of_b))
+        ]
+        assert [(row["action"], row["who"]) for row in collect_acts(answers)] == [
+            ("client_resumed", "bob (claimed)"), ("client_paused", "sre")
+        ]  # fmt: skip
+
+
 def _line(second: int, action: str, who: str = "sre", **members: object) -> dict[str, object]:
     return {"at": f"2030-01-01T00:00:0{second}Z", "who": who, "action": action, **members}
 

@@ -1,19 +1,36 @@
-"""A pause is requested of workers of several releases: the answer names those that do not apply it."""
+"""A pause is planned, requested of workers of several releases, and answered with those that do not apply it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from notifier.messages import worker
+from notifier.model.client import Client, RetryPolicy
 from notifier.model.errors import QueueUnavailable
+from notifier.model.message import PARKED, Lane, Message
 from notifier.model.pauses import Pause, in_force
+from notifier.model.record import copy_record
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.pause_request import PauseResult, ask_workers, request_pause, request_resume
+from notifier.operators.deliveries.pause_request import (
+    PauseMembers,
+    PauseResult,
+    list_pauses,
+    plan_pauses,
+    request_pause,
+    request_resume,
+)
+from notifier.operators.deliveries.waiting_filter import read_waiting
+from notifier.operators.status.lifetime import lifetime_in_pause
 from notifier.operators.status.pause_watch import READ_PAUSES, PauseWatch
 from notifier.operators.status.worker_requests import Act, RequestHandler, RequestKind
 from notifier.queues.queue_state import WorkerAnswers
 from notifier.queues.sqlite.options import SqliteOptions
 from notifier.queues.sqlite.queue import SqliteQueue
+from tests.delivery import worker_harness
+from tests.delivery.test_operator_pauses import pause
 
 ISS = "https://op.example"
 NOW = 1_790_000_000.0
@@ -41,7 +58,14 @@ def shop() -> Pause:
 
 async def paused(queue: Workers) -> PauseResult:
     """Pause the client."""
-    return await request_pause(queue, [shop()], lambda: NOW)
+    return await request_pause(queue, Registry(), [shop()], lambda: NOW)
+
+
+def registry_with_follower(**policy: float) -> Registry:
+    """`shop`, and `shop-us`, which follows it."""
+    leader = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out")
+    follower = replace(leader, client_id="shop-us", follows="shop", retry=RetryPolicy(**policy))
+    return Registry(clients={ISS: {"shop": leader, "shop-us": follower}})
 
 
 @pytest.fixture
@@ -58,8 +82,8 @@ async def test_worker_of_a_former_release_is_named(queue: Workers) -> None:
     await queue.open()
     results = [
         await paused(queue),
-        await ask_workers(queue, 1, "alice", lambda: NOW),
-        await request_resume(queue, [(ISS, "shop")], "bob", lambda: NOW),
+        (await list_pauses(queue, Registry(), "alice", lambda: NOW, selects=lambda _: True, counts=False))[1],
+        await request_resume(queue, Registry(), [(ISS, "shop")], "bob", lambda: NOW),
     ]
     for result in results:
         assert (result.seen, result.applied, result.is_applied) == (2, ["new"], False)
@@ -93,3 +117,69 @@ async def test_worker_without_the_document_is_named(queue: Workers) -> None:
     await queue.open()
     assert (await paused(queue)).late == [("cut off", "it cannot read the pauses: away")]
     await queue.close()
+
+
+async def test_worker_by_whose_clock_the_pause_is_over_does_not_apply_it(queue: Workers) -> None:
+    """It calls the client. The JSON has the difference of the clocks."""
+    watch = PauseWatch(queue, Registry, lambda _: None, lambda: NOW + 7200.0)
+    queue.acts = {"ahead": {READ_PAUSES: watch.act}}
+    await queue.open()
+    result = await paused(queue)
+    assert (result.late, result.is_applied) == ([("ahead", "by its clock the pause is over")], False)
+    assert result.document()["workers"]["clock_difference"] == 7200.0
+    await queue.close()
+
+
+# ── followers ──
+
+
+def test_pause_is_no_longer_than_any_of_its_clients_permits() -> None:
+    """The mistake names the follower. Without it the pause is made."""
+    registry, members = registry_with_follower(max_paused=3600.0), PauseMembers(client_id="shop", for_="2h", reason="x")
+    plan = partial(plan_pauses, registry, (ISS, "shop"), who="alice", now=NOW)
+    pauses, mistakes = plan(members=members)
+    assert ([each.client_id for each in pauses], mistakes) == (["shop"], ())
+    pauses, [mistake] = plan(members={**members, "followers": True})
+    assert (pauses, mistake.path) == ((), "for")
+    assert mistake.text.startswith("must end within 1h, the max_paused of shop-us")
+
+
+async def test_followers_that_stay_as_they_are_are_named(queue: Workers) -> None:
+    """They are still called after a pause of their leader, and still paused after its resume."""
+    await queue.open()
+    registry, clock = registry_with_follower(), lambda: NOW
+    both = [shop(), copy_record(shop(), id="b", client_id="shop-us")]
+    assert (await request_pause(queue, registry, both[:1], clock)).followers == ["shop-us"]
+    assert (await request_pause(queue, registry, both, clock)).followers == []
+    assert (await request_pause(queue, registry, [copy_record(shop(), id="c")], clock)).followers == []  # still paused
+    assert (await request_resume(queue, registry, [(ISS, "shop")], "bob", clock)).followers == ["shop-us"]
+    assert (await request_resume(queue, registry, [(ISS, "shop-us")], "bob", clock)).followers == []
+    await queue.close()
+
+
+# ── what may expire ──
+
+
+@pytest.mark.parametrize(("max_age", "expires"), [(600.0, False), (61.5, True)])
+async def test_parked_delivery_of_a_paused_client_ages_until_it_leaves_its_bucket(
+    max_age: float, monkeypatch: pytest.MonkeyPatch, *, expires: bool
+) -> None:
+    """When the probe is overdue. If it has expired by then, it was predicted; else it waits for the end."""
+    monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)
+    shop = worker_harness.client("shop", retry=RetryPolicy(sub_only_max_age=max_age))
+    async with worker_harness.running(worker_harness.WorkerHarness(shop)) as harness:
+        harness.receivers.behaviours["shop"] = worker_harness.answers(503)
+        await harness.acked(harness.event("shop", id="first"))
+        await harness.acked(harness.event("shop", id="second", sid=None))
+        [parked] = [sent for name, sent in harness.queue.published if name == PARKED]
+        message = Message(lane=Lane.RETRIES, body=parked.body, kind=parked.kind, tag=None)
+        summary = read_waiting(message, partial(lifetime_in_pause, registry=harness.registry, now=harness.now))
+        harness.pauses.in_force = {(worker_harness.ISS, "shop"): pause()}
+        paused_at = harness.now
+        await harness.pass_time(62.5)
+        harness.worker.scheduler.deferrals.request_overdue_fetches()  # each minute
+        await harness.until(lambda: not any(harness.queue.buckets.values()))
+        await harness.settled()
+        assert bool(harness.dead()) is expires
+        assert summary.expires is not None
+        assert (summary.expires < paused_at + 3600.0) is expires

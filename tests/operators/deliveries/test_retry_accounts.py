@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from notifier.model.pauses import pause_clients
+from notifier.model.record import copy_record
 from notifier.operators.deliveries.repair import remove
-from notifier.operators.deliveries.retry_now import retry_now
+from notifier.operators.deliveries.retry_now import preview_retry, retry_now
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts, RetryRequest
 from notifier.operators.deliveries.waiting_filter import WaitingFilter
 from notifier.operators.status.worker_requests import Members, RequestHandler, WorkerRequest
@@ -31,7 +33,7 @@ async def test_delivery_that_is_due_soon_is_awaited_while_its_client_is_well(*, 
             await harness.prove("shop")
         harness.receivers.behaviours["shop"] = answers(503)
         await harness.acked(harness.event("shop"))
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, Observers(), harness.pauses)
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, Observers())
         query = RetryRequest(key=(ISS, "shop"), who="sre").to_worker()
         assert harness.worker.scheduler.deferrals.is_blocked((ISS, "shop")) is not proven
         assert (await accounts.act(query))["busy"] is proven
@@ -43,7 +45,7 @@ async def test_two_retries_of_one_client_have_separate_accounts() -> None:
     """Such as a command beside the console: the second one does not reset the first."""
     async with running(WorkerHarness(client("shop"))) as harness:
         observers = Observers()
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, observers, harness.pauses)
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, observers)
         first, second = (RetryRequest(key=SHOP, who=who) for who in ("sre", "console"))
         await accounts.act(first.to_worker(follow=True))
         observers.observe(delivered(delivery("d0", SHOP)))
@@ -105,7 +107,7 @@ async def test_each_counted_delivery_is_in_the_account(tmp_path: Path, events: E
     await queue.open()
     await delayed(queue, *(delivery(id_, SHOP) for id_ in ("d0", "d1", "d2")))
     async with running(WorkerHarness(client("shop"))) as harness:
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, queue.observers, harness.pauses)
+        accounts = RetryAccounts(harness.worker, lambda: harness.now, queue.observers)
 
         async def act(request: WorkerRequest) -> Members:
             return {**await accounts.act(request), "busy": False}  # the deliveries are in another queue
@@ -118,14 +120,24 @@ async def test_each_counted_delivery_is_in_the_account(tmp_path: Path, events: E
     assert [members[name] for name in ("waited", "delivered", "waiting", "unknown")] == [3, 3 - unknown, 0, unknown]
 
 
-async def test_retry_of_a_paused_client_attempts_nothing() -> None:
-    """Its account names the pause, for the command."""
-    async with running(WorkerHarness(client("shop"))) as harness:
-        harness.receivers.behaviours["shop"] = answers(503)
-        await harness.acked(harness.event("shop"))
-        count = len(harness.notified())
-        harness.pauses.in_force = {SHOP: pause()}
-        accounts = RetryAccounts(harness.worker, lambda: harness.now, Observers(), harness.pauses)
-        answer = await accounts.act(RetryRequest(key=SHOP, who="sre").to_worker(begin=True))
-        await harness.settled()
-        assert (answer["pause"].startswith("paused by alice"), len(harness.notified())) == (True, count)
+async def test_retry_of_a_paused_client_attempts_nothing(tmp_path: Path) -> None:
+    """Also before the workers have read the pause. Its result names the pause."""
+    queue = OneWorker(SqliteOptions(path=tmp_path / "queue.db"))
+    queue.events, queue.observers = {}, Observers()
+    requests = list[Members]()
+    await queue.open()
+    await delayed(queue, delivery("d0", SHOP))
+    options = course()
+    paused = copy_record(pause(), until=options.clock() + 60.0)
+    await queue.register.change(lambda document: pause_clients(document, [paused], options.clock()))
+
+    async def act(request: WorkerRequest) -> Members:
+        requests.append(request.members)
+        return {}
+
+    queue.handler = RequestHandler("w", {RETRY_CLIENT: act}, queue.side_channel.on_malformed)
+    for run in (retry_now, preview_retry):
+        result = await run(queue, queue.waiting(), RetryRequest(key=SHOP, who="sre"), options)
+        assert (result.waited, (result.unfinished or "")[:32]) == (1, "the client is paused by alice un")
+    await queue.close()
+    assert not any("begin" in members for members in requests)

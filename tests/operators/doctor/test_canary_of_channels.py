@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from notifier.delivery.ports import NoPauses
 from notifier.delivery.verdict import Dead
 from notifier.model.client import Client
 from notifier.model.client_channel import ClientChannel
@@ -123,10 +122,12 @@ async def test_channel_has_another_request_for_canaries() -> None:
 
 async def test_canary_of_a_paused_client_is_sent() -> None:
     """Its answer names the pause, since the client's logouts wait nevertheless."""
-    channel, transport, pauses = Pigeon(), Transport(), NoPauses()
+    channel, transport = Pigeon(), Transport()
     client = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri=None, channel=CHANNEL)
-    pauses.in_force = {client.key: copy_record(pause(), iss=client.iss)}
-    tools = CanaryTools(channels={"pigeon": channel}, transport=transport, new_id=lambda: "f00d", pauses=pauses)
+    tools = CanaryTools(
+        channels={"pigeon": channel}, transport=transport, new_id=lambda: "f00d",
+        pauses=lambda: {client.key: copy_record(pause(), iss=client.iss)},
+    )  # fmt: skip
     answer, found = await send_canary(client, tools)
     assert (len(transport.requests), answer.level, found.text.startswith("is paused by alice")) == (
         1,

@@ -181,7 +181,9 @@ def test_paused_clients() -> None:
     assert (shop.subject, shop.level) == ("shop", Severity.WARNING)
     assert shop.text.startswith("is paused by alice until ")
     assert shop.text.endswith(": deploy")
-    assert "notifier resume --client-id shop" in shop.advice
+    assert f"notifier resume --client-id shop --iss {ISS} ends it" in shop.advice
+    [quoted] = judge_pauses(PauseDocument(pauses=(paused("a b; c"),)), registry, NOW)
+    assert "notifier resume --client-id 'a b; c' --iss" in quoted.advice
     assert mail.text.endswith("; that is longer than its max_paused (1h)")
     many = PauseDocument(
         pauses=tuple(paused(f"c{number}", hours=number + 1) for number in range(MAX_LISTED_PAUSES + 5))

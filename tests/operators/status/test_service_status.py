@@ -319,10 +319,14 @@ def test_paused_client_is_paused_before_anything_else() -> None:
 
 def test_pause_that_one_worker_has_read_is_shown() -> None:
     """With the later end, if they differ; in JSON and on the page, where the client does not count as unreachable."""
-    paused = {"paused_by": "alice", "pause_reason": "deploy\x1b[2J", "circuit": 2, "text": "connection refused"}
+
+    def paused(client_id: str, seconds: float) -> ClientStatus:
+        pause = copy_record(pause_of(client_id, NOW + seconds), reason="deploy\x1b[2J")
+        return stands(client_id, pause=pause, circuit=2, text="connection refused")
+
     workers = [
-        worker("a", stands("shop", circuit=2), stands("mail", paused_until=NOW + 60, **paused)),
-        worker("b", stands("shop", paused_until=NOW + 7200, **paused), stands("mail", paused_until=NOW + 90, **paused)),
+        worker("a", stands("shop", circuit=2), paused("mail", 60)),
+        worker("b", paused("shop", 7200), paused("mail", 90)),
     ]
     status = status_of({}, workers, now=NOW)
     by_id = {client["client_id"]: client for client in document_of(status)["clients"]}  # type: ignore[attr-defined]

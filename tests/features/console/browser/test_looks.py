@@ -26,6 +26,32 @@ async def things_to_see(service: Service, running: WorkerProcess) -> None:
     await running.until_metric(3.0, "dead_letters_total")
 
 
+async def pause_views(window: Window) -> AsyncIterator[str]:
+    """Pause and resume the client of the open page, and yield the name of each dialog, of a mistake and of a result."""
+    page = window.page
+    await page.get_by_role("button", name="Pause …").click()
+    await window.dialog.get_by_label("For").select_option("until …")
+    yield "Pause …"
+    await window.dialog.get_by_label("Until", exact=True).fill("2020-01-02T03:04:05")
+    await window.dialog.get_by_label("Reason").fill("deploy")
+    await window.dialog.get_by_role("button", name="Pause it").click()
+    await expect(window.dialog.get_by_role("alert")).to_be_visible()
+    yield "a mistake in a pause"
+    await window.dialog.get_by_label("For").select_option("1h")
+    await window.dialog.get_by_role("button", name="Pause it").click()
+    await expect(window.dialog).to_contain_text("applied this")
+    yield "paused"
+    await page.keyboard.press("Escape")
+    await window.go("pauses")
+    yield "pauses with rows"
+    await page.get_by_role("button", name="Resume shop …").click()
+    yield "Resume …"
+    await window.dialog.get_by_role("button", name="Resume it").click()
+    await expect(window.dialog).to_contain_text("applied this")
+    yield "resumed"
+    await page.keyboard.press("Escape")
+
+
 async def views(window: Window) -> AsyncIterator[str]:
     """Open each page and dialog, and yield its name."""
     page = window.page
@@ -40,22 +66,8 @@ async def views(window: Window) -> AsyncIterator[str]:
     yield "client"
     await page.locator("summary").click()
     yield "paused lines"
-    await page.get_by_role("button", name="Pause …").click()
-    await window.dialog.get_by_label("For").select_option("until …")
-    yield "Pause …"
-    await window.dialog.get_by_label("For").select_option("1h")
-    await window.dialog.get_by_label("Reason").fill("deploy")
-    await window.dialog.get_by_role("button", name="Pause it").click()
-    await expect(window.dialog).to_contain_text("applied this")
-    yield "paused"
-    await page.keyboard.press("Escape")
-    await window.go("pauses")
-    yield "pauses with rows"
-    await page.get_by_role("button", name="Resume shop …").click()
-    yield "Resume …"
-    await window.dialog.get_by_role("button", name="Resume it").click()
-    await expect(window.dialog).to_contain_text("applied this")
-    await page.keyboard.press("Escape")
+    async for name in pause_views(window):
+        yield name
     await window.go(CLIENT)
     for name in ("Resolved …", "Canary …"):
         await page.get_by_role("button", name=name).click()

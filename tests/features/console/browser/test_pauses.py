@@ -1,8 +1,10 @@
 """A client is paused and resumed: the dialogs, the list, the pages of others, and the audit log."""
 
+import asyncio
 import re
+from typing import Any
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.features.console.browser.conftest import SRE, SUPPORT, NewWindow, Service
 from tests.features.console.browser.window import Window
@@ -84,6 +86,35 @@ async def test_pause_until_a_time_replaces_another(
     await expect(dialog).to_contain_text("first")
 
 
+async def test_followers_can_be_paused_too(running: WorkerProcess, new_window: NewWindow) -> None:
+    """The button waits for its answer. An unknown number of deliveries that may expire is shown as such."""
+    sent, answered = list[Any](), asyncio.Event()
+
+    async def respond(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        if len(sent) > 1:
+            await answered.wait()
+        pause = {"client_id": "shop", "iss": ISSUER, "who": "alice", "until": "2030-01-01T00:00:00Z", "reason": "x"}
+        workers = {"seen": 1, "applied": ["a"], "late": []}
+        followers = ["shop-us"] if len(sent) == 1 else []
+        answer = {"paused": [pause], "former": [], "workers": workers, "expiring": None, "followers": followers}
+        await route.fulfill(json=answer)
+
+    window = await new_window(running)
+    await window.sign_in(SRE)
+    await window.page.route("**/v1/pause", respond)
+    await window.go(SHOP)
+    await pause(window, "deploy")
+    await expect(window.dialog).to_contain_text("Unknown: how many pending deliveries may expire before its end.")
+    await expect(window.dialog).to_contain_text("Still called, since each has its own pause: shop-us.")
+    button = window.dialog.get_by_role("button", name="Pause these too")
+    await button.click()
+    await expect(button).to_be_disabled()
+    answered.set()
+    await expect(button).to_have_count(0)
+    assert [each.get("followers", False) for each in sent] == [False, True]
+
+
 async def test_token_that_may_not_repair_sees_pauses(
     service: Service, running: WorkerProcess, new_window: NewWindow
 ) -> None:
@@ -112,5 +143,5 @@ async def test_audit_log_names_who_paused(service: Service, running: WorkerProce
     await window.go("acts")
     paused, resumed = window.row("client paused"), window.row("client resumed")
     await expect(paused.get_by_role("cell", name="alice", exact=True)).to_be_visible()
-    await expect(paused).to_contain_text("reason: deploy")
+    await expect(paused.first).to_contain_text("reason: deploy")
     await expect(resumed).to_contain_text(re.compile(r"dora@\S+ \(claimed\)"))
