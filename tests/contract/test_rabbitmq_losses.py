@@ -19,7 +19,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
-from notifier.queues.rabbitmq.connection import Connection, close_bounded, connect, open_channel
+from notifier.queues.rabbitmq.connection import Connection, close_bounded, connect, open_channel, underlay_of
 from notifier.queues.rabbitmq.link import Link
 from notifier.queues.rabbitmq.options import RabbitOptions
 from notifier.queues.rabbitmq.queue import RabbitQueue
@@ -283,3 +283,12 @@ async def test_reading_depths_again_causes_no_channel_error(proxy: Proxy, queue:
     proxy.silent_from = QUEUE_NOT_FOUND
     await queue.depths()
     assert not proxy.silent
+
+
+async def test_error_of_a_lost_connection_includes_no_url(amqp_url: str, prefix: str) -> None:
+    """It reaches logs and operators."""
+    connection = await connect(rabbit_options(amqp_url, prefix), "test")
+    await underlay_of(connection).close()
+    with pytest.raises(QueueUnavailable, match=r"^the connection is closed$"):
+        await open_channel(connection)
+    await connection.close()

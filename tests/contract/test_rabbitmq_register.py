@@ -7,6 +7,7 @@ import aiormq
 import pytest
 from pamqp import commands
 from structlog.testing import capture_logs
+from yarl import URL
 
 from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.pauses import NO_PAUSES, PauseDocument, write_pauses
@@ -14,10 +15,11 @@ from notifier.queues.rabbitmq import register
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.register import RabbitRegister
 from tests.contract.broker import OpenWorker
-from tests.contract.queues import Inbox, consuming
+from tests.contract.queues import Inbox, consuming, eventually
 from tests.contract.test_register import pause, paused
 from tests.support.rabbit_options import rabbit_options
 from tests.support.topologies import declare_at_once
+from tests.system.tcp_proxy import Ending, TcpProxy
 
 LOST_SECONDS = 1.0
 
@@ -111,6 +113,19 @@ async def test_read_gives_up_while_another_process_holds_the_message(
                 await reader.read()
         assert await reader.read() == NO_PAUSES
     await reader.close()
+
+
+async def test_read_after_a_lost_connection_opens_another(amqp_url: str, prefix: str) -> None:
+    """A pause just after the loss is read at once, not 30 s later."""
+    broker = URL(amqp_url)
+    async with TcpProxy(broker.host or "", broker.port or 5672) as proxy:
+        reader = process(str(broker.with_host("127.0.0.1").with_port(proxy.port)), prefix)
+        assert await reader.read() == NO_PAUSES
+        proxy.end(Ending.RESET)
+        await eventually(lambda: proxy.connections == 0)
+        await pause(process(amqp_url, prefix), "shop")
+        assert paused(await reader.read()) == {"shop"}
+        await reader.close()
 
 
 async def test_message_that_is_held_twice_is_not_lost(

@@ -165,6 +165,7 @@ class PauseWatch:
     async def act(self, _request: WorkerRequest) -> Members:
         """Read the pauses for an operator, and return their version and this worker's time. Raises RequestRefused."""
         if not await self._try_read() or self.problem is not None:
+            self._read_soon.set()
             raise RequestRefused(f"it cannot read the pauses: {self.problem}")
         return {"version": self.document.version, "at": self._clock()}
 

@@ -222,15 +222,15 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
 
 def _next_free_number(connection: Connection) -> int | None:
-    """Return a number that no recent channel of the connection had; None if it is closed, or no number is free.
+    """Return a number that no recent channel of the connection had; None if no number is free.
 
     aiormq reuses the number of a channel that the broker has closed before it confirms this to the broker, which then
-    closes the connection.
+    closes the connection. Raises QueueUnavailable if the connection is closed: aiormq's error includes the URL.
     """
-    if connection.transport is None:
-        return None
-    aiormq_connection = connection.transport.connection
+    aiormq_connection = underlay_of(connection)
     assert isinstance(aiormq_connection, aiormq.Connection)
+    if aiormq_connection.is_closed:
+        raise QueueUnavailable("the connection is closed")
     limit = aiormq_connection.connection_tune.channel_max or DEFAULT_CHANNEL_MAX
     for _ in range(limit):
         aiormq_connection.last_channel = aiormq_connection.last_channel % limit + 1

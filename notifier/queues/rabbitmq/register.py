@@ -41,6 +41,7 @@ from notifier.queues.rabbitmq.connection import (
     connected,
     is_blocked,
     reason_of,
+    underlay_of,
 )
 from notifier.queues.rabbitmq.options import RabbitOptions
 
@@ -82,7 +83,8 @@ class RabbitRegister:
     async def read(self) -> PauseDocument:
         """Return the document, restored from the copy if it is lost or older. Raises QueueError."""
         async with self._reading:
-            if self._connection is None or self._connection.is_closed:
+            # aio-pika's `is_closed` is False after a loss.
+            if self._connection is None or underlay_of(self._connection).is_closed:
                 await self.close()
                 self._connection = await connect(self._options, REGISTER)
             try:

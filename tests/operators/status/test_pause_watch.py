@@ -159,6 +159,23 @@ async def test_request_is_refused_while_the_pauses_cannot_be_read(stored: Stored
         await watch.act(REQUEST)
 
 
+@pytest.mark.usefixtures("quick")
+async def test_refused_request_is_followed_by_another_reading(stored: Stored) -> None:
+    """As soon as the pauses can be read, not at the next interval."""
+    watch = stored.watch()
+    await watch.start()
+    running = asyncio.create_task(watch.run())
+    await asyncio.sleep(0.03)
+    stored.failure = QueueUnavailable("away")
+    stored.pause()
+    with pytest.raises(RequestRefused, match="away"):
+        await watch.act(REQUEST)
+    stored.failure = None
+    async with asyncio.timeout(pause_watch.READ_INTERVAL_SECONDS / 2):
+        await eventually(lambda: [*watch.in_force] == [SHOP])
+    running.cancel()
+
+
 async def test_resumed_client_is_released(stored: Stored) -> None:
     """And who resumed it is logged; a name in the register is not proven."""
     watch = stored.watch()
