@@ -41,7 +41,7 @@ final class BeanDecorator implements BeanFactoryPostProcessor, BeanPostProcessor
         }
         if (bean instanceof JWKSource<?> source) {
             PublicKeys keys = beans.getBeanProvider(PublicKeys.class).getIfAvailable();
-            return keys == null ? source : new PublishedKeySource((JWKSource<SecurityContext>) source, keys);
+            return keys == null ? source : keys.addTo((JWKSource<SecurityContext>) source);
         }
         return bean;
     }

@@ -17,7 +17,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /** Calls the database on separate threads, so that a browser's request waits for it at most 2 s. */
-final class BoundedCalls implements AutoCloseable {
+final class BoundedCalls {
     private static final Logger LOG = LoggerFactory.getLogger(BoundedCalls.class);
     static final Duration LIMIT = Duration.ofSeconds(2);
     private static final int THREAD_COUNT = 8;
@@ -39,6 +39,14 @@ final class BoundedCalls implements AutoCloseable {
         } catch (RejectedExecutionException full) {
             return CompletableFuture.failedFuture(full);
         }
+    }
+
+    /** Runs a task. Returns whether it has ended within the limit. It continues after that. */
+    boolean tryRun(Runnable task) {
+        return await(start(() -> {
+            task.run();
+            return true;
+        })).isPresent();
     }
 
     /** Returns the result of a call; empty if it fails or does not end within the limit, which is logged. */
@@ -65,10 +73,5 @@ final class BoundedCalls implements AutoCloseable {
     static String name(Throwable failure) {
         boolean isWrapped = (failure instanceof CompletionException || failure instanceof ExecutionException) && failure.getCause() != null;
         return (isWrapped ? failure.getCause() : failure).getClass().getName();
-    }
-
-    @Override
-    public void close() {
-        threads.shutdown();
     }
 }

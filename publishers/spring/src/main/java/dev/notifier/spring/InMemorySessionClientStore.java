@@ -31,6 +31,11 @@ final class InMemorySessionClientStore implements SessionClientStore {
     }
 
     @Override
+    public String node() {
+        return id;
+    }
+
+    @Override
     public synchronized void add(SessionClient client) {
         if (!replace(client, existing -> existing.withSession(client.sessionKey()))) {
             put(client);

@@ -1,7 +1,5 @@
 package dev.notifier.spring;
 
-import java.sql.ResultSet;
-import java.sql.SQLException;
 import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
@@ -53,6 +51,11 @@ final class JdbcSessionClientStore implements SessionClientStore {
     @Override
     public String id() {
         return "table";
+    }
+
+    @Override
+    public String node() {
+        return node;
     }
 
     @Override
@@ -165,14 +168,11 @@ final class JdbcSessionClientStore implements SessionClientStore {
     }
 
     private List<SessionClient> query(String sql, Object... values) {
-        return transaction.execute(status -> jdbc.query(sql, JdbcSessionClientStore::toClient, values));
+        return transaction.execute(status -> jdbc.query(sql, (row, number) -> new SessionClient(row.getString(1), row.getString(2), row.getString(3),
+                row.getString(4), row.getString(5), row.getLong(6), row.getString(7)), values));
     }
 
     private List<String> queryNames(String sql, Object... values) {
         return transaction.execute(status -> jdbc.queryForList(sql, String.class, values));
-    }
-
-    private static SessionClient toClient(ResultSet row, int number) throws SQLException {
-        return new SessionClient(row.getString(1), row.getString(2), row.getString(3), row.getString(4), row.getString(5), row.getLong(6), row.getString(7));
     }
 }

@@ -5,7 +5,6 @@ import dev.notifier.publisher.monitoring.NoMetrics;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.util.UUID;
-import java.util.function.Supplier;
 import javax.sql.DataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -56,13 +55,8 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    NotifierPublisher notifierPublisher(NotifierSettings settings, ObjectProvider<MetricsFactory> metrics) {
-        return new NotifierPublisher(settings, () -> metrics.getIfAvailable(() -> NoMetrics::new).get());
-    }
-
-    @Bean
-    BoundedCalls notifierBoundedCalls() {
-        return new BoundedCalls();
+    NotifierPublisher notifierPublisher(NotifierSettings settings, ObjectProvider<PublisherMetrics> metrics) {
+        return new NotifierPublisher(settings, metrics.getIfAvailable(NoMetrics::new));
     }
 
     /** Without such a bean the authorization server makes its own, which cannot be decorated. */
@@ -79,36 +73,29 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    SessionStores notifierSessionStores(ObjectProvider<StoreFactory> databases, ObjectProvider<SharedSessions> shared) {
-        SharedSessions sessions = shared.getIfAvailable();
-        String node = sessions == null ? UUID.randomUUID().toString() : SessionClient.SHARED;
-        SessionClientStore database = databases.getIfAvailable(() -> name -> null).create(node);
-        LOG.info("notifier: the clients of sessions are stored in {}", database == null ? "memory, since the application has no single database" : "the database");
-        return new SessionStores(database == null ? new InMemorySessionClientStore() : database, sessions, node);
+    SessionStores notifierSessionStores(ObjectProvider<SessionClientStore> database, ObjectProvider<SharedSessions> sessions) {
+        SessionClientStore store = database.getIfAvailable(InMemorySessionClientStore::new);
+        LOG.info("notifier: the clients of sessions are stored in {}", store instanceof InMemorySessionClientStore ? "memory" : "the database");
+        return new SessionStores(store, sessions.getIfAvailable(), new BoundedCalls());
     }
 
     @Bean
-    SessionRecorder notifierSessionRecorder(SessionStores stores, BoundedCalls calls, NotifierPublisher publisher) {
-        return new SessionRecorder(stores, calls, publisher::onLost);
+    SessionRecorder notifierSessionRecorder(SessionStores stores, NotifierPublisher publisher) {
+        return new SessionRecorder(stores, publisher::onLost);
     }
 
     @Bean
     SessionEndPublisher notifierSessionEndPublisher(SessionStores stores, NotifierPublisher publisher, RegisteredClientRepository clients,
-            ObjectProvider<AuthorizationServerSettings> server, NotifierSettings settings, BoundedCalls calls) {
+            ObjectProvider<AuthorizationServerSettings> server, NotifierSettings settings) {
         ClientEntryFactory entries = new ClientEntryFactory(clients, server.getIfAvailable(AuthorizationServerSettings.builder()::build),
                 settings.publisher().includeClientMetadata());
-        return new SessionEndPublisher(stores, publisher, entries, calls);
+        return new SessionEndPublisher(stores, publisher, entries);
     }
 
     @Bean
-    SessionSweep notifierSessionSweep(SessionStores stores, ObjectProvider<SessionRegistry> registry, SessionEndPublisher ends, BoundedCalls calls,
+    SessionSweep notifierSessionSweep(SessionStores stores, ObjectProvider<SessionRegistry> registry, NotifierPublisher publisher, SessionEndPublisher ends,
             NotifierSettings settings) {
-        return new SessionSweep(stores, registry.getIfUnique(), ends, calls, settings.sweepInterval());
-    }
-
-    @Bean
-    SessionEventListener notifierSessionEventListener(ObjectProvider<SessionEndPublisher> ends) {
-        return new SessionEventListener(ends::getObject);
+        return new SessionSweep(stores, registry.getIfUnique(), publisher, ends, settings.sweepInterval());
     }
 
     /** Makes the container's session events events of the application. */
@@ -127,40 +114,29 @@ public class NotifierAutoConfiguration {
         return registration;
     }
 
-    /** Creates the metrics of one start. */
-    interface MetricsFactory extends Supplier<PublisherMetrics> {
-    }
-
-    /** Creates the store in the application's database. */
-    interface StoreFactory {
-        /** Returns null without a single database. */
-        SessionClientStore create(String node);
-    }
-
-    /** Micrometer's metrics. */
+    /** Micrometer's metrics; null without a registry. The publisher closes them. */
     @Configuration(proxyBeanMethods = false)
     @ConditionalOnClass(MeterRegistry.class)
     static class MetricsConfiguration {
-        @Bean
-        MetricsFactory notifierMetricsFactory(ObjectProvider<MeterRegistry> registries) {
-            return () -> {
-                MeterRegistry registry = registries.getIfUnique();
-                return registry == null ? new NoMetrics() : new MicrometerMetrics(registry);
-            };
+        @Bean(destroyMethod = "")
+        PublisherMetrics notifierMetrics(ObjectProvider<MeterRegistry> registries) {
+            MeterRegistry registry = registries.getIfUnique();
+            return registry == null ? null : new MicrometerMetrics(registry);
         }
     }
 
-    /** The table in the application's database. */
+    /** The store in the application's database; null without a single database. */
     @Configuration(proxyBeanMethods = false)
     @ConditionalOnClass(JdbcTemplate.class)
     static class StoreConfiguration {
         @Bean
-        StoreFactory notifierStoreFactory(ObjectProvider<DataSource> dataSources, Environment environment) {
-            return node -> {
-                DataSource dataSource = dataSources.getIfUnique();
-                String sessionTable = node.equals(SessionClient.SHARED) ? environment.getProperty("spring.session.jdbc.table-name", "SPRING_SESSION") : null;
-                return dataSource == null ? null : new JdbcSessionClientStore(dataSource, node, sessionTable);
-            };
+        SessionClientStore notifierDatabaseStore(ObjectProvider<DataSource> dataSources, ObjectProvider<SharedSessions> sessions, Environment environment) {
+            DataSource dataSource = dataSources.getIfUnique();
+            if (dataSource == null) {
+                return null;
+            }
+            return sessions.getIfAvailable() == null ? new JdbcSessionClientStore(dataSource, UUID.randomUUID().toString(), null)
+                    : new JdbcSessionClientStore(dataSource, SessionClient.SHARED, environment.getProperty("spring.session.jdbc.table-name", "SPRING_SESSION"));
         }
     }
 

@@ -1,7 +1,6 @@
 package dev.notifier.spring;
 
 import dev.notifier.publisher.monitoring.PendingEvents;
-import java.util.LinkedHashMap;
 import java.util.Map;
 import org.springframework.boot.autoconfigure.AutoConfiguration;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnBean;
@@ -19,23 +18,14 @@ import org.springframework.context.annotation.Configuration;
 @ConditionalOnProperty(name = "management.health.notifier.enabled", matchIfMissing = true)
 public class NotifierHealthAutoConfiguration {
     private static final double MAX_AGE_SECONDS = 60;
-    private static final String UP = "UP";
-    private static final String DELAYED = "DELAYED";
 
     static String status(NotifierPublisher publisher) {
-        PendingEvents pending = publisher.pendingEvents();
-        return pending != null && pending.oldestAgeSeconds() > MAX_AGE_SECONDS ? DELAYED : UP;
+        return publisher.pendingEvents().oldestAgeSeconds() > MAX_AGE_SECONDS ? "DELAYED" : "UP";
     }
 
     static Map<String, Object> details(NotifierPublisher publisher) {
         PendingEvents pending = publisher.pendingEvents();
-        Map<String, Object> details = new LinkedHashMap<>();
-        if (pending != null) {
-            details.put("pending", pending.pendingCount());
-            details.put("pendingInMemory", pending.pendingInMemoryCount());
-            details.put("oldestAgeSeconds", pending.oldestAgeSeconds());
-        }
-        return details;
+        return Map.of("pending", pending.pendingCount(), "pendingInMemory", pending.pendingInMemoryCount(), "oldestAgeSeconds", pending.oldestAgeSeconds());
     }
 
     /** The health of Spring Boot 3. */

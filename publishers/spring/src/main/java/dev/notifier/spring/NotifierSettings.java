@@ -19,8 +19,7 @@ import org.springframework.core.env.Environment;
 record NotifierSettings(PublisherSettings publisher, Path publicKeys, Duration sweepInterval) {
     private static final String PREFIX = "notifier.";
     private static final String REMEDY = "Correct the properties, for example in application.properties. To start without notifier, set notifier.enabled=false.";
-    private static final Duration MIN_SWEEP_INTERVAL = Duration.ofSeconds(1);
-    private static final Duration MAX_SWEEP_INTERVAL = Duration.ofHours(1);
+    private static final int MAX_SWEEP_SECONDS = 3_600;
 
     /** @throws NotifierConfigurationException if a property is missing or wrong */
     static NotifierSettings read(Environment environment) {
@@ -64,7 +63,7 @@ record NotifierSettings(PublisherSettings publisher, Path publicKeys, Duration s
         String text = environment.getProperty(PREFIX + "sweep.interval", "30s");
         try {
             Duration interval = DurationStyle.detectAndParse(text);
-            if (interval.compareTo(MIN_SWEEP_INTERVAL) >= 0 && interval.compareTo(MAX_SWEEP_INTERVAL) <= 0) {
+            if (interval.toSeconds() >= 1 && interval.toSeconds() <= MAX_SWEEP_SECONDS) {
                 return interval;
             }
         } catch (IllegalArgumentException invalid) {

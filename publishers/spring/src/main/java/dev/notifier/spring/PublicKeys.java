@@ -1,7 +1,10 @@
 package dev.notifier.spring;
 
 import com.nimbusds.jose.jwk.JWK;
+import com.nimbusds.jose.jwk.JWKMatcher;
 import com.nimbusds.jose.jwk.JWKSet;
+import com.nimbusds.jose.jwk.source.JWKSource;
+import com.nimbusds.jose.proc.SecurityContext;
 import dev.notifier.publisher.keys.InvalidKeysException;
 import dev.notifier.publisher.keys.PublicKeyFiles;
 import dev.notifier.publisher.keys.PublicKeyReader;
@@ -10,6 +13,7 @@ import java.nio.file.Path;
 import java.text.ParseException;
 import java.time.Duration;
 import java.util.List;
+import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -33,8 +37,21 @@ final class PublicKeys {
         }
     }
 
+    /**
+     * Adds the keys to the JWK Set endpoint only, which is alone in selecting keys without any criterion. A token is signed and verified with
+     * a key of a certain type: there, a second key of the same type would be an error.
+     */
+    JWKSource<SecurityContext> addTo(JWKSource<SecurityContext> target) {
+        return (selector, context) -> {
+            List<JWK> own = target.get(selector, context);
+            JWKMatcher matcher = selector.getMatcher();
+            boolean hasCriterion = matcher.getKeyTypes() != null || matcher.getKeyIDs() != null || matcher.getKeyUses() != null || matcher.getAlgorithms() != null;
+            return hasCriterion ? own : Stream.concat(own.stream(), read().stream()).toList();
+        };
+    }
+
     /** Returns the keys. If the file has become invalid, its last valid content. */
-    List<JWK> read() {
+    private List<JWK> read() {
         try {
             last = parse(files.read(file));
         } catch (InvalidKeysException invalid) {

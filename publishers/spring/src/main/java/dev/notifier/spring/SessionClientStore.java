@@ -9,6 +9,9 @@ interface SessionClientStore {
     /** Returns a name that is the same for all processes that share the rows. */
     String id();
 
+    /** Returns the {@link SessionClient#node} of the sessions of this process. */
+    String node();
+
     /** Adds a row. If the client has one, only its session is updated. */
     void add(SessionClient client);
 

@@ -3,6 +3,7 @@ package dev.notifier.spring;
 import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.event.SessionEnded;
 import dev.notifier.publisher.monitoring.LogThrottle;
+import jakarta.servlet.http.HttpSession;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
@@ -15,10 +16,16 @@ import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
+import org.springframework.context.ApplicationListener;
 import org.springframework.core.NestedRuntimeException;
+import org.springframework.security.core.session.AbstractSessionEvent;
+import org.springframework.security.core.session.SessionDestroyedEvent;
+import org.springframework.security.core.session.SessionIdChangedEvent;
+import org.springframework.security.web.session.HttpSessionDestroyedEvent;
 
 /**
  * Publishes the end of a session to its clients, and deletes its rows afterwards.
@@ -26,7 +33,7 @@ import org.springframework.core.NestedRuntimeException;
  * An end that cannot be published now, because the database does not answer, is tried again by the sweep. After a kill, the rows remain,
  * and are published by the sweep of another process or of the next one.
  */
-final class SessionEndPublisher {
+final class SessionEndPublisher implements ApplicationListener<AbstractSessionEvent> {
     private static final Logger LOG = LoggerFactory.getLogger(SessionEndPublisher.class);
     private static final int MAX_UNFINISHED_TASKS = 100_000;
 
@@ -39,12 +46,33 @@ final class SessionEndPublisher {
     private final Queue<Runnable> unfinished = new LinkedBlockingQueue<>(MAX_UNFINISHED_TASKS);
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
 
-    SessionEndPublisher(SessionStores stores, NotifierPublisher publisher, ClientEntryFactory entries, BoundedCalls calls) {
+    SessionEndPublisher(SessionStores stores, NotifierPublisher publisher, ClientEntryFactory entries) {
         this.stores = stores;
         this.store = stores.clients();
         this.publisher = publisher;
         this.entries = entries;
-        this.calls = calls;
+        this.calls = stores.calls();
+    }
+
+    /** The container reports a session, or a store of Spring Session that publishes events, such as Redis. */
+    @Override
+    public void onApplicationEvent(AbstractSessionEvent event) {
+        if (event instanceof HttpSessionDestroyedEvent http && isExpired(http.getSession())) {
+            start(() -> publish(stores.toKey(http.getId()), Lane.BULK, "session_expiration"));
+        } else if (event instanceof SessionDestroyedEvent destroyed) {
+            onSignOut(destroyed.getId());
+        } else if (event instanceof SessionIdChangedEvent changed) {
+            onIdChanged(changed.getOldSessionId(), changed.getNewSessionId());
+        }
+    }
+
+    private static boolean isExpired(HttpSession session) {
+        try {
+            long limitMillis = TimeUnit.SECONDS.toMillis(session.getMaxInactiveInterval());
+            return limitMillis > 0 && System.currentTimeMillis() - session.getLastAccessedTime() >= limitMillis;
+        } catch (IllegalStateException invalidated) {
+            return false;
+        }
     }
 
     /** A request has ended the session. Returns when the events are in the outbox, or after 2 s if the database does not answer. */
@@ -54,11 +82,6 @@ final class SessionEndPublisher {
                 publish(stores.toKey(sessionId), Lane.EVENTS, null);
             }
         }));
-    }
-
-    /** The session has expired in the memory of this process. */
-    void onExpired(String sessionId) {
-        start(() -> publish(stores.toKey(sessionId), Lane.BULK, "session_expiration"));
     }
 
     /** The session continues with another id. */

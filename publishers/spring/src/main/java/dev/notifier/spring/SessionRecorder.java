@@ -36,10 +36,10 @@ final class SessionRecorder {
     private final IntConsumer onLost;
 
     /** @param onLost counts clients that will not be notified */
-    SessionRecorder(SessionStores stores, BoundedCalls calls, IntConsumer onLost) {
+    SessionRecorder(SessionStores stores, IntConsumer onLost) {
         this.stores = stores;
         this.store = stores.clients();
-        this.calls = calls;
+        this.calls = stores.calls();
         this.onLost = onLost;
     }
 
@@ -50,12 +50,9 @@ final class SessionRecorder {
         OAuth2AuthorizationRequest request = authorization.getAttribute(OAuth2AuthorizationRequest.class.getName());
         Principal user = authorization.getAttribute(Principal.class.getName());
         SessionClient client = new SessionClient(key, sid, request.getClientId(), AuthorizationServerContextHolder.getContext().getIssuer(),
-                user == null ? authorization.getPrincipalName() : user.getName(), System.currentTimeMillis(), stores.node());
-        boolean isRecorded = calls.await(calls.start(() -> {
-            store.add(client);
-            return true;
-        })).isPresent();
-        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(NODE, stores.node());
+                user == null ? authorization.getPrincipalName() : user.getName(), System.currentTimeMillis(), store.node());
+        boolean isRecorded = calls.tryRun(() -> store.add(client));
+        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(NODE, store.node());
         return (isRecorded ? builder.attribute(RECORDED_IN, store.id()) : builder).build();
     }
 
@@ -92,8 +89,9 @@ final class SessionRecorder {
             return false;
         }
         if (row.isEmpty()) {
-            store.add(client);
-        } else if (!client.sub().equals(row.get().sub())) {
+            store.add(client); // unless a late call of recordCode adds it now
+        }
+        if (row.isEmpty() || !client.sub().equals(row.get().sub())) {
             store.updateSubject(client, client.sub());
         }
         return true;

@@ -9,9 +9,9 @@ import java.util.Base64;
  * The stores of this process.
  *
  * @param sessions null if each process has its sessions in memory
- * @param node see {@link SessionClient#node}
+ * @param calls calls the stores from the browser's requests
  */
-record SessionStores(SessionClientStore clients, SharedSessions sessions, String node) {
+record SessionStores(SessionClientStore clients, SharedSessions sessions, BoundedCalls calls) {
     /** Returns the `sid` of a session, as the authorization server derives it: `/connect/logout` compares both. */
     static String toSid(String sessionId) {
         try {

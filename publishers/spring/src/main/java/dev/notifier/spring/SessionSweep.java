@@ -10,12 +10,13 @@ import java.util.Set;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.LockSupport;
 import org.springframework.context.SmartLifecycle;
 import org.springframework.security.core.session.SessionInformation;
 import org.springframework.security.core.session.SessionRegistry;
 
 /**
- * Publishes in intervals the ends of sessions that no request and no event has reported: expired or deleted in the shared store,
+ * Starts the publisher before the web server, stops it after it, and publishes in intervals the ends of sessions that no request and no event has reported: expired or deleted in the shared store,
  * expired by an administrator, or in the memory of a process that has ended.
  */
 final class SessionSweep implements SmartLifecycle {
@@ -29,26 +30,27 @@ final class SessionSweep implements SmartLifecycle {
     private final SessionClientStore store;
     private final SharedSessions sessions;
     private final SessionRegistry registry;
+    private final NotifierPublisher publisher;
     private final SessionEndPublisher ends;
-    private final BoundedCalls calls;
     private final Duration interval;
     private final Set<String> reportedExpired = new HashSet<>();
     private volatile ScheduledExecutorService thread;
 
     /** @param registry the sessions that administrators can expire; null without one */
-    SessionSweep(SessionStores stores, SessionRegistry registry, SessionEndPublisher ends, BoundedCalls calls, Duration interval) {
+    SessionSweep(SessionStores stores, SessionRegistry registry, NotifierPublisher publisher, SessionEndPublisher ends, Duration interval) {
         this.stores = stores;
         this.store = stores.clients();
         this.sessions = stores.sessions();
         this.registry = registry;
         this.ends = ends;
-        this.calls = calls;
+        this.publisher = publisher;
         this.interval = interval;
     }
 
     @Override
     public synchronized void start() {
         store.verify();
+        publisher.start();
         thread = Executors.newSingleThreadScheduledExecutor(new DaemonThreadFactory("notifier-sweep"));
         thread.scheduleWithFixedDelay(this::sweep, 0, interval.toMillis(), TimeUnit.MILLISECONDS);
     }
@@ -88,11 +90,10 @@ final class SessionSweep implements SmartLifecycle {
             return; // the store of Spring Session has the mark
         }
         reportedExpired.retainAll(expired);
+        expired.removeAll(reportedExpired);
         for (String sessionId : expired) {
-            if (!reportedExpired.contains(sessionId)) {
-                ends.publish(stores.toKey(sessionId), Lane.EVENTS, "terminated");
-                reportedExpired.add(sessionId);
-            }
+            ends.publish(stores.toKey(sessionId), Lane.EVENTS, "terminated");
+            reportedExpired.add(sessionId);
         }
     }
 
@@ -106,13 +107,10 @@ final class SessionSweep implements SmartLifecycle {
         if (missing.isEmpty()) {
             return;
         }
-        try {
-            Thread.sleep(CONFIRMATION_DELAY.toMillis());
-        } catch (InterruptedException stopped) {
-            Thread.currentThread().interrupt();
-            return;
+        LockSupport.parkNanos(CONFIRMATION_DELAY.toNanos());
+        if (!Thread.currentThread().isInterrupted()) {
+            missing.stream().filter(sessions::isEnded).forEach(key -> ends.publish(key, Lane.BULK, null));
         }
-        missing.stream().filter(sessions::isEnded).forEach(key -> ends.publish(key, Lane.BULK, null));
     }
 
     /** The sessions in memory end with this process. Those that remain in the table are published by the next sweep of any process. */
@@ -125,10 +123,8 @@ final class SessionSweep implements SmartLifecycle {
             Thread.currentThread().interrupt();
         }
         thread = null;
-        calls.await(calls.start(() -> {
-            store.removeNode();
-            return true;
-        }));
+        stores.calls().tryRun(store::removeNode);
+        publisher.stop();
     }
 
     @Override
@@ -138,6 +134,11 @@ final class SessionSweep implements SmartLifecycle {
 
     @Override
     public int getPhase() {
-        return NotifierPublisher.PHASE + 1;
+        return 0; // the web server's is higher
+    }
+
+    /** Spring 7 asks this before it pauses the context of a test: each start would claim another folder of the outbox. */
+    public boolean isPauseable() {
+        return false;
     }
 }

@@ -1,5 +1,5 @@
---liquibase formatted sql
---changeset notifier:session_client runOnChange:true
+-- liquibase formatted sql
+-- changeset notifier:session_client runOnChange:true
 
 -- The clients of each session of the authorization server, for notifier-spring-boot-starter.
 CREATE TABLE IF NOT EXISTS notifier_session_client (

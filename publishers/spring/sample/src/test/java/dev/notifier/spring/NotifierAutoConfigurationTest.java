@@ -153,10 +153,10 @@ class NotifierAutoConfigurationTest {
             assertThat(context).hasNotFailed().hasSingleBean(OAuth2AuthorizationService.class);
             assertThat(context.getBean(OAuth2AuthorizationService.class)).isInstanceOf(RecordingAuthorizationService.class);
             assertThat(context.getBean(OAuth2TokenCustomizer.class)).isInstanceOf(SidTokenCustomizer.class);
-            assertThat(context.getBean(JWKSource.class)).isInstanceOf(PublishedKeySource.class);
+            assertThat(context.getBean(JWKSource.class)).isNotInstanceOf(ImmutableJWKSet.class);
             assertThat(context.getBean(SessionStores.class).clients()).isInstanceOf(InMemorySessionClientStore.class);
             assertThat(context.getBean(FilterRegistrationBean.class).isEnabled()).isFalse();
-            assertThat(context.getBean(NotifierPublisher.class).isRunning()).isTrue();
+            assertThat(context.getBean(SessionSweep.class).isRunning()).isTrue();
         });
     }
 
@@ -176,7 +176,7 @@ class NotifierAutoConfigurationTest {
         runner.withUserConfiguration(Database.class, SpringSession.class).run(context -> {
             assertThat(context).hasNotFailed();
             assertThat(context.getBean(SessionStores.class).clients()).isInstanceOf(JdbcSessionClientStore.class);
-            assertThat(context.getBean(SessionStores.class).node()).isEqualTo(SessionClient.SHARED);
+            assertThat(context.getBean(SessionStores.class).clients().node()).isEqualTo(SessionClient.SHARED);
             assertThat(context.getBean(FilterRegistrationBean.class).isEnabled()).isTrue();
         });
     }

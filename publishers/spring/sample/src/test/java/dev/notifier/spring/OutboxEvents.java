@@ -44,7 +44,7 @@ record OutboxEvents(Path outbox) {
         return lines().stream().map(each -> each.get("event")).toList();
     }
 
-    /** Returns the events of a session once there are so many clients, or those that exist at the limit. */
+    /** Returns the events of a session once there is one; none if the limit is reached. */
     List<JsonNode> await(String sid, Duration limit) {
         long deadline = System.nanoTime() + limit.toNanos();
         List<JsonNode> found = ofSession(sid);

@@ -193,6 +193,19 @@ class ServerTest {
     }
 
     @Test
+    void aSessionThatExpiresInTheSharedRegistryIsPublished() throws Exception {
+        Path own = Files.createDirectory(folder.resolve("shared-registry"));
+        try (TestServer server = new TestServer(own, "jdbc", TestServer.database(UUID.randomUUID().toString()), "--sample.max-sessions=1", "--sample.shared-registry=true")) {
+            String sid = signInAtBoth(server.signIn("alice"));
+            server.signIn("alice");
+            assertPublished(server, sid, BY_THE_SWEEP);
+            String other = signInAtBoth(server.signIn("bob"));
+            assertThat(server.signIn("admin").post("/sample/admin/expire", Map.of("user", "bob")).body()).isEqualTo("1");
+            assertPublished(server, other, BY_THE_SWEEP);
+        }
+    }
+
+    @Test
     void theSessionsInMemoryArePublishedAfterARestart() throws Exception {
         Path own = Files.createDirectory(folder.resolve("restarted"));
         String database = TestServer.database(UUID.randomUUID().toString());

@@ -36,7 +36,7 @@ class SessionEndTest {
     private final InMemorySessionClientStore store = new InMemorySessionClientStore();
 
     private SessionSweep sweep(TestPublisher publisher) {
-        return new SessionSweep(publisher.stores, null, publisher.ends, publisher.calls, INTERVAL);
+        return new SessionSweep(publisher.stores, null, publisher.publisher, publisher.ends, INTERVAL);
     }
 
     private static void filter(TestPublisher publisher, MockHttpServletRequest request, Consumer<HttpServletRequest> application) throws Exception {
@@ -165,14 +165,13 @@ class SessionEndTest {
     @Test
     void anEventOfTheContainerPublishesAndAnExpiredSessionGoesToTheBulkLane() {
         try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
-            SessionEventListener listener = new SessionEventListener(() -> publisher.ends);
             publisher.addSession(SessionStores.toSid("signed-out"), "sid1");
             publisher.addSession(SessionStores.toSid("expired"), "sid2");
-            listener.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "signed-out")));
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "signed-out")));
             MockHttpSession expired = new MockHttpSession(null, "expired");
             expired.setMaxInactiveInterval(1);
             await(1_100);
-            listener.onApplicationEvent(new HttpSessionDestroyedEvent(expired));
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(expired));
             assertThat(publisher.outbox.await("sid1", Duration.ofSeconds(5))).hasSize(1);
             JsonNode event = publisher.outbox.await("sid2", Duration.ofSeconds(5)).get(0);
             assertThat(event.get("reason").asText()).isEqualTo("session_expiration");
@@ -184,8 +183,7 @@ class SessionEndTest {
     void anEventOfTheContainerMovesTheRows() {
         try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
             publisher.addSession(SessionStores.toSid("old"), "sid1");
-            new SessionEventListener(() -> publisher.ends)
-                    .onApplicationEvent(new HttpSessionIdChangedEvent(new MockHttpSession(null, "new"), "old"));
+            publisher.ends.onApplicationEvent(new HttpSessionIdChangedEvent(new MockHttpSession(null, "new"), "old"));
             assertThat(store.findBySession(SessionStores.toSid("new"))).hasSize(2);
         }
     }
@@ -209,7 +207,7 @@ class SessionEndTest {
             registry.registerNewSession("s2", "alice");
             publisher.addSession(SessionStores.toSid("s1"), "sid1");
             publisher.addSession(SessionStores.toSid("s2"), "sid2");
-            SessionSweep sweep = new SessionSweep(publisher.stores, registry, publisher.ends, publisher.calls, INTERVAL);
+            SessionSweep sweep = new SessionSweep(publisher.stores, registry, publisher.publisher, publisher.ends, INTERVAL);
             registry.getSessionInformation("s1").expireNow();
             sweep.sweep();
             sweep.sweep();

@@ -30,7 +30,7 @@ class SessionRecorderTest {
     private final JdbcSessionClientStore store = new JdbcSessionClientStore(database, "node", null);
     private final BoundedCalls calls = new BoundedCalls();
     private final CountDownLatch lost = new CountDownLatch(1);
-    private final SessionRecorder recorder = new SessionRecorder(new SessionStores(store, null, "node"), calls, count -> lost.countDown());
+    private final SessionRecorder recorder = new SessionRecorder(new SessionStores(store, null, calls), count -> lost.countDown());
 
     private record Context(String getIssuer) implements AuthorizationServerContext {
         @Override
@@ -42,7 +42,6 @@ class SessionRecorderTest {
     @AfterEach
     void close() {
         AuthorizationServerContextHolder.resetContext();
-        calls.close();
     }
 
     private static OAuth2Authorization authorization(String client) {
@@ -96,7 +95,7 @@ class SessionRecorderTest {
     @Test
     void aCodeIsRefusedAfterTheEndOfItsSharedSessionThatNobodyHasReported() {
         boolean[] isEnded = {false};
-        SessionRecorder shared = new SessionRecorder(new SessionStores(store, id -> isEnded[0], SessionClient.SHARED), calls, count -> lost.countDown());
+        SessionRecorder shared = new SessionRecorder(new SessionStores(store, id -> isEnded[0], calls), count -> lost.countDown());
         OAuth2Authorization code = record(shared, "shop", ISSUER, "session-a");
         shared.recordIdToken(code, "shop", ISSUER, "alice");
         isEnded[0] = true;
@@ -106,7 +105,7 @@ class SessionRecorderTest {
 
     @Test
     void aCodeOfAnotherProcessWithItsRowsInMemoryIsAccepted() {
-        SessionRecorder elsewhere = new SessionRecorder(new SessionStores(new InMemorySessionClientStore(), null, "elsewhere"), calls, count -> lost.countDown());
+        SessionRecorder elsewhere = new SessionRecorder(new SessionStores(new InMemorySessionClientStore(), null, calls), count -> lost.countDown());
         OAuth2Authorization code = record(elsewhere, "shop", ISSUER, "session-a");
         recorder.recordIdToken(code, "shop", ISSUER, "alice");
         assertThat(store.findSessionsAfter("")).isEmpty();

@@ -18,7 +18,6 @@ final class TestPublisher implements AutoCloseable {
 
     final OutboxEvents outbox;
     final NotifierPublisher publisher;
-    final BoundedCalls calls = new BoundedCalls();
     final SessionClientStore store;
     final Set<String> living = new HashSet<>();
     final SessionStores stores;
@@ -28,14 +27,14 @@ final class TestPublisher implements AutoCloseable {
     TestPublisher(Path folder, SessionClientStore store, boolean areShared) {
         this.outbox = new OutboxEvents(folder);
         this.store = store;
-        this.stores = new SessionStores(store, areShared ? id -> !living.contains(id) : null, areShared ? SessionClient.SHARED : "node");
+        this.stores = new SessionStores(store, areShared ? id -> !living.contains(id) : null, new BoundedCalls());
         NotifierSettings settings = NotifierSettings.read(new MockEnvironment().withProperty("notifier.url", "http://127.0.0.1:9")
                 .withProperty("notifier.outbox.folder", folder.toString()).withProperty("notifier.public-keys", "none").withProperty("notifier.drain-limit", "50ms"));
-        this.publisher = new NotifierPublisher(settings, NoMetrics::new);
+        this.publisher = new NotifierPublisher(settings, new NoMetrics());
         publisher.start();
         ClientEntryFactory entries = new ClientEntryFactory(new InMemoryRegisteredClientRepository(client("shop"), client("mail")),
                 AuthorizationServerSettings.builder().build(), true);
-        this.ends = new SessionEndPublisher(stores, publisher, entries, calls);
+        this.ends = new SessionEndPublisher(stores, publisher, entries);
     }
 
     static RegisteredClient client(String id) {
@@ -60,6 +59,5 @@ final class TestPublisher implements AutoCloseable {
     @Override
     public void close() {
         publisher.stop();
-        calls.close();
     }
 }

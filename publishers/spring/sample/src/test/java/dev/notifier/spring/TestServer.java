@@ -38,7 +38,8 @@ final class TestServer implements AutoCloseable {
         Files.writeString(keys, new JWKSet(new RSAKeyGenerator(2048).keyID("notifier").keyUse(KeyUse.SIGNATURE).generate()).toPublicJWKSet().toString());
         List<String> all = new ArrayList<>(List.of("--server.port=0", "--server.tomcat.background-processor-delay=1s", "--spring.datasource.url=" + database,
                 "--notifier.url=http://127.0.0.1:9", "--notifier.outbox.folder=" + folder.resolve("outbox"), "--notifier.public-keys=" + keys,
-                "--notifier.drain-limit=50ms", "--notifier.sweep.interval=1s"));
+                "--notifier.drain-limit=50ms", "--notifier.sweep.interval=1s",
+                "--spring.flyway.enabled=false", "--spring.liquibase.enabled=false"));
         all.addAll(List.of(arguments));
         context = new SpringApplicationBuilder(SampleServer.class).profiles(profile).run(all.toArray(String[]::new));
         outbox = new OutboxEvents(folder.resolve("outbox"));

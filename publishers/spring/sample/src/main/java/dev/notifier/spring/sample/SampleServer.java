@@ -14,6 +14,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.UUID;
+import org.springframework.beans.factory.ObjectProvider;
 import org.springframework.beans.factory.annotation.Value;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
@@ -40,6 +41,9 @@ import org.springframework.security.oauth2.server.authorization.settings.ClientS
 import org.springframework.security.web.SecurityFilterChain;
 import org.springframework.security.web.authentication.LoginUrlAuthenticationEntryPoint;
 import org.springframework.security.web.util.matcher.MediaTypeRequestMatcher;
+import org.springframework.session.FindByIndexNameSessionRepository;
+import org.springframework.session.Session;
+import org.springframework.session.security.SpringSessionBackedSessionRegistry;
 
 /**
  * An authorization server for tests. Any user signs in with the password `pw`.
@@ -71,9 +75,11 @@ public class SampleServer {
                 .sessionManagement(session -> session.maximumSessions(maxSessions).sessionRegistry(registry)).build();
     }
 
+    /** The registry of this process, or with `sample.shared-registry` that of Spring Session. */
     @Bean
-    SessionRegistry sessionRegistry() {
-        return new SessionRegistryImpl();
+    SessionRegistry sessionRegistry(@Value("${sample.shared-registry:false}") boolean isShared,
+            ObjectProvider<FindByIndexNameSessionRepository<? extends Session>> sessions) {
+        return isShared ? new SpringSessionBackedSessionRegistry<>(sessions.getObject()) : new SessionRegistryImpl();
     }
 
     @Bean

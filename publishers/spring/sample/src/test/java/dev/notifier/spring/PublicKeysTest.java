@@ -15,6 +15,8 @@ import com.nimbusds.jose.jwk.RSAKey;
 import com.nimbusds.jose.jwk.gen.ECKeyGenerator;
 import com.nimbusds.jose.jwk.gen.RSAKeyGenerator;
 import com.nimbusds.jose.jwk.source.ImmutableJWKSet;
+import com.nimbusds.jose.jwk.source.JWKSource;
+import com.nimbusds.jose.proc.SecurityContext;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -27,13 +29,13 @@ import org.springframework.security.oauth2.jwt.JwtEncoderParameters;
 import org.springframework.security.oauth2.jwt.NimbusJwtEncoder;
 import org.springframework.security.oauth2.jose.jws.SignatureAlgorithm;
 
-class PublishedKeySourceTest {
+class PublicKeysTest {
     @TempDir
     Path folder;
 
     private Path file;
     private RSAKey own;
-    private PublishedKeySource source;
+    private JWKSource<SecurityContext> source;
 
     @BeforeEach
     void writeKeys() throws Exception {
@@ -42,7 +44,7 @@ class PublishedKeySourceTest {
         RSAKey first = new RSAKeyGenerator(2048).keyID("notifier-1").keyUse(KeyUse.SIGNATURE).algorithm(JWSAlgorithm.RS256).generate();
         JWK second = new ECKeyGenerator(Curve.P_256).keyID("notifier-2").keyUse(KeyUse.SIGNATURE).algorithm(JWSAlgorithm.ES256).generate();
         Files.writeString(file, new JWKSet(List.of(first, second)).toPublicJWKSet().toString());
-        source = new PublishedKeySource(new ImmutableJWKSet<>(new JWKSet(own)), new PublicKeys(file));
+        source = new PublicKeys(file).addTo(new ImmutableJWKSet<>(new JWKSet(own)));
     }
 
     private List<String> select(JWKMatcher matcher) throws Exception {
@@ -79,6 +81,7 @@ class PublishedKeySourceTest {
     @Test
     void aSingleKeyIsAccepted() throws Exception {
         Files.writeString(file, own.toPublicJWK().toJSONString());
-        assertThat(new PublicKeys(file).read()).extracting(JWK::getKeyID).containsExactly("own");
+        source = new PublicKeys(file).addTo(new ImmutableJWKSet<>(new JWKSet()));
+        assertThat(select(new JWKMatcher.Builder().build())).containsExactly("own");
     }
 }
