@@ -107,9 +107,10 @@ public class NotifierAutoConfiguration {
 
     /** Runs only where sessions are shared: otherwise the container reports their ends. */
     @Bean
-    FilterRegistrationBean<SessionEndFilter> notifierSessionEndFilter(ObjectProvider<SessionEndPublisher> ends, ObjectProvider<SharedSessions> sessions) {
+    FilterRegistrationBean<SessionEndFilter> notifierSessionEndFilter(ObjectProvider<SessionEndPublisher> ends, ObjectProvider<SharedSessions> sessions,
+            Environment environment) {
         FilterRegistrationBean<SessionEndFilter> registration = new FilterRegistrationBean<>(new SessionEndFilter(ends::getObject));
-        registration.setOrder(SessionEndFilter.ORDER);
+        registration.setOrder(environment.getProperty("spring.session.servlet.filter-order", Integer.class, SessionEndFilter.SESSION_FILTER_ORDER) + 1);
         registration.setEnabled(sessions.getIfAvailable() != null);
         return registration;
     }

@@ -15,8 +15,8 @@ import org.springframework.web.filter.OncePerRequestFilter;
  * directly inside `SessionRepositoryFilter`, and never reads a session that the request itself does not read.
  */
 final class SessionEndFilter extends OncePerRequestFilter {
-    /** After `SessionRepositoryFilter.DEFAULT_ORDER`. */
-    static final int ORDER = Integer.MIN_VALUE + 51;
+    /** `SessionRepositoryFilter.DEFAULT_ORDER`. */
+    static final int SESSION_FILTER_ORDER = Integer.MIN_VALUE + 50;
 
     private final Supplier<SessionEndPublisher> ends;
 

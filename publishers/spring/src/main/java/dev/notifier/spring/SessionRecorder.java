@@ -91,9 +91,7 @@ final class SessionRecorder {
         if (row.isEmpty()) {
             store.add(client); // unless a late call of recordCode adds it now
         }
-        if (row.isEmpty() || !client.sub().equals(row.get().sub())) {
-            store.updateSubject(client, client.sub());
-        }
+        store.updateSubject(client, client.sub());
         return true;
     }
 }

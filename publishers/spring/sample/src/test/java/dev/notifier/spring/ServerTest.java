@@ -19,8 +19,8 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** The starter's jar in a real server: each way to end a session, with sessions in memory and of Spring Session JDBC. */
 class ServerTest {
-    private static final Duration AT_ONCE = Duration.ofSeconds(5);
-    private static final Duration BY_THE_SWEEP = Duration.ofSeconds(15);
+    private static final Duration AT_ONCE = Duration.ofSeconds(10);
+    private static final Duration BY_THE_SWEEP = Duration.ofSeconds(60);
     private static final Map<String, TestServer> SERVERS = new HashMap<>();
 
     @TempDir

@@ -10,7 +10,6 @@ import jakarta.servlet.http.HttpServletResponse;
 import jakarta.servlet.http.HttpSession;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -230,22 +229,22 @@ class SessionEndTest {
     }
 
     @Test
-    void aHangingDatabaseDelaysASignOutByTwoSecondsAndTheSweepPublishesIt() {
+    void aSignOutContinuesWhileTheDatabaseHangsAndTheSweepPublishesIt() {
         TestDatabase database = TestDatabase.withTables();
         try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
             publisher.addSession(SessionStores.toSid("s1"), "sid1");
             publisher.addSession(SessionStores.toSid("s2"), "sid2");
             database.hang();
-            long start = System.nanoTime();
             publisher.ends.onSignOut("s1");
-            assertThat(TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - start)).isBetween(1_900L, 4_000L);
             database.disconnect();
             database.release();
             publisher.ends.onSignOut("s2");
             database.recover();
-            sweep(publisher).sweep();
-            assertThat(publisher.outbox.await("sid1", Duration.ofSeconds(5))).hasSize(1);
-            assertThat(publisher.outbox.await("sid2", Duration.ofSeconds(5))).hasSize(1);
+            long deadline = System.nanoTime() + Duration.ofSeconds(30).toNanos();
+            while (publisher.outbox.events().size() < 2 && System.nanoTime() < deadline) { // the first call fails on its own thread
+                sweep(publisher).sweep();
+            }
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactlyInAnyOrder("sid1", "sid2");
         }
     }
 

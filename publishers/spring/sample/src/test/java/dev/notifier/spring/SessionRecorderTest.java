@@ -112,11 +112,9 @@ class SessionRecorderTest {
     }
 
     @Test
-    void aHangingDatabaseDelaysTheCodeByTwoSecondsAndTheRowIsWrittenAtTheIdToken() {
+    void aSignInContinuesWhileTheDatabaseHangsAndTheRowIsWrittenAtTheIdToken() {
         database.hang();
-        long start = System.nanoTime();
         OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
-        assertThat(TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - start)).isBetween(1_900L, 4_000L);
         database.recover();
         recorder.recordIdToken(code, "shop", ISSUER, "pairwise");
         assertThat(store.findBySession(SessionStores.toSid("session-a"))).extracting(SessionClient::sub).containsExactly("pairwise");
