@@ -67,10 +67,12 @@ class Traits:
     """What a publisher is like, where they differ.
 
     `looks_up`: it asks the server whether the session of a `.pending` or `.prepared` lives.
+    `lane_after_kill`: that of a session end without a file, which is found after the kill that came in between.
     `sign_ins`: how many sessions the short form may make for one case.
     """
 
     looks_up: bool = True
+    lane_after_kill: str = "events"
     sign_ins: int = 100
 
 

@@ -12,6 +12,7 @@ from notifier import RELEASE
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "publishers"
+JAVA_MODULES = ("java-core/pom.xml", "keycloak/pom.xml", "spring/pom.xml", "spring/sample/pom.xml")
 
 
 def versions() -> Mapping[str, str]:
@@ -22,7 +23,7 @@ def versions() -> Mapping[str, str]:
         "notifier": RELEASE,
         "python/pyproject.toml": tomllib.loads((PACKAGES / "python/pyproject.toml").read_text())["project"]["version"],
         "pom.xml": _pom_version("pom.xml", "{*}version"),
-        **{pom: _pom_version(pom, "{*}parent/{*}version") for pom in ("java-core/pom.xml", "keycloak/pom.xml")},
+        **{pom: _pom_version(pom, "{*}parent/{*}version") for pom in JAVA_MODULES},
         "oidc-provider/package.json": json.loads((PACKAGES / "oidc-provider/package.json").read_text())["version"],
         "oidc-provider/package-lock.json": lock["version"],
         "oidc-provider/package-lock.json, packages": lock["packages"][""]["version"],

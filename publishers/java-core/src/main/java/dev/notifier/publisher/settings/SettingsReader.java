@@ -27,12 +27,12 @@ public final class SettingsReader {
     private static final int AMQPS_PORT = 5671;
 
     private final UnaryOperator<String> values;
-    private final String prefix;
+    private final UnaryOperator<String> names;
     private final List<String> mistakes = new ArrayList<>();
 
-    private SettingsReader(UnaryOperator<String> values, String prefix) {
+    private SettingsReader(UnaryOperator<String> values, UnaryOperator<String> names) {
         this.values = values;
-        this.prefix = prefix;
+        this.names = names;
     }
 
     /**
@@ -44,7 +44,16 @@ public final class SettingsReader {
      * @throws InvalidSettingsException if a setting is missing or wrong
      */
     public static PublisherSettings read(UnaryOperator<String> values, String prefix, String clientName) {
-        return new SettingsReader(values, prefix).read(clientName);
+        return read(values, name -> prefix + toKebabCase(name), clientName);
+    }
+
+    /**
+     * Reads the settings of a package that groups their names.
+     *
+     * @param names returns a setting's name as users write it
+     */
+    public static PublisherSettings read(UnaryOperator<String> values, UnaryOperator<String> names, String clientName) {
+        return new SettingsReader(values, names).read(clientName);
     }
 
     private PublisherSettings read(String clientName) {
@@ -218,7 +227,7 @@ public final class SettingsReader {
     }
 
     private void mistake(String name, String text) {
-        mistakes.add(prefix + toKebabCase(name) + " " + text);
+        mistakes.add(names.apply(name) + " " + text);
     }
 
     /** Returns the name as users write it: `outbox-folder` for `outboxFolder`. */

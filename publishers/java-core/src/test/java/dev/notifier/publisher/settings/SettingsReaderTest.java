@@ -111,4 +111,10 @@ class SettingsReaderTest {
         assertEquals(Duration.ofHours(12), read("outboxMaxAge", "12h").outbox().maxAge());
         assertTrue(mistakes("drainLimit", "2h").contains("drain-limit is 2h"));
     }
+
+    @Test
+    void aPackageMayGroupTheNames() {
+        String message = assertThrows(InvalidSettingsException.class, () -> SettingsReader.read(name -> null, name -> "<" + name + ">", "test")).getMessage();
+        assertTrue(message.contains("<outboxFolder> is missing"), message);
+    }
 }

@@ -1,0 +1,294 @@
+package dev.notifier.spring;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.notifier.spring.jackson.databind.JsonNode;
+import dev.notifier.spring.publisher.event.Lane;
+import jakarta.servlet.http.HttpServlet;
+import jakarta.servlet.http.HttpServletRequest;
+import jakarta.servlet.http.HttpServletResponse;
+import jakarta.servlet.http.HttpSession;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.function.Consumer;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.springframework.mock.web.MockFilterChain;
+import org.springframework.mock.web.MockHttpServletRequest;
+import org.springframework.mock.web.MockHttpServletResponse;
+import org.springframework.mock.web.MockHttpSession;
+import org.springframework.security.core.session.SessionRegistryImpl;
+import org.springframework.security.oauth2.server.authorization.client.RegisteredClient;
+import org.springframework.security.oauth2.server.authorization.client.RegisteredClientRepository;
+import org.springframework.security.oauth2.server.authorization.context.AuthorizationServerContextHolder;
+import org.springframework.security.oauth2.server.authorization.settings.AuthorizationServerSettings;
+import org.springframework.security.web.session.HttpSessionDestroyedEvent;
+import org.springframework.security.web.session.HttpSessionIdChangedEvent;
+
+/** The filter, the events and the sweep, with a real outbox. */
+class SessionEndTest {
+    private static final Duration INTERVAL = Duration.ofSeconds(30);
+
+    @TempDir
+    Path folder;
+
+    private final InMemorySessionClientStore store = new InMemorySessionClientStore();
+
+    private SessionSweep sweep(TestPublisher publisher) {
+        return new SessionSweep(publisher.stores, null, publisher.publisher, publisher.ends, INTERVAL);
+    }
+
+    private static void filter(TestPublisher publisher, MockHttpServletRequest request, Consumer<HttpServletRequest> application) throws Exception {
+        MockFilterChain chain = new MockFilterChain(new HttpServlet() {
+            private static final long serialVersionUID = 1L;
+
+            @Override
+            protected void service(HttpServletRequest inner, HttpServletResponse response) {
+                application.accept(inner);
+            }
+        });
+        new SessionEndFilter(() -> publisher.ends).doFilter(request, new MockHttpServletResponse(), chain);
+    }
+
+    private static MockHttpServletRequest request(String sessionId) {
+        MockHttpServletRequest request = new MockHttpServletRequest("GET", "/");
+        MockHttpSession session = new MockHttpSession(null, sessionId);
+        session.setNew(false);
+        request.setSession(session);
+        return request;
+    }
+
+    @Test
+    void theEventNamesTheSessionAndItsClients() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            store.updateSubject(TestPublisher.row("s1", "sid1", "shop"), "pairwise");
+            publisher.living.clear();
+            publisher.ends.onSignOut("s1");
+            JsonNode event = publisher.outbox.events().get(0);
+            assertThat(publisher.outbox.lines().get(0).get("lane").asText()).isEqualTo("events");
+            assertThat(event.get("iss").asText()).isEqualTo(TestPublisher.ISSUER);
+            assertThat(event.get("sid").asText()).isEqualTo("sid1");
+            assertThat(event.get("clients").get(0).toString()).isEqualTo("{\"client_id\":\"mail\",\"sub\":\"alice\",\"backchannel_logout_uri\":null}");
+            assertThat(event.get("clients").get(1).toString()).isEqualTo("{\"client_id\":\"shop\",\"sub\":\"pairwise\",\"backchannel_logout_uri\":"
+                    + "\"https://shop.example.com/out\",\"backchannel_logout_session_required\":true,\"id_token_signed_response_alg\":\"RS256\"}");
+            assertThat(store.findBySession("s1")).isEmpty();
+        }
+    }
+
+    @Test
+    void twoProcessesThatFindTheSameEndGiveItTheSameId() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            for (int process = 0; process < 2; process++) {
+                publisher.addSession("s1", "sid1");
+                publisher.ends.publish("s1", Lane.BULK, null);
+            }
+            assertThat(publisher.outbox.events()).hasSize(2).extracting(each -> each.get("id")).containsOnly(publisher.outbox.events().get(0).get("id"));
+            store.add(new SessionClient("s1", "sid1", "shop", TestPublisher.ISSUER, "alice", 2_000, SessionClient.SHARED));
+            publisher.ends.publish("s1", Lane.BULK, null);
+            assertThat(publisher.outbox.events().stream().map(each -> each.get("id")).distinct()).as("a later end of the same session").hasSize(2);
+        }
+    }
+
+    @Test
+    void theIssuersAndSidsOfASessionAreSeparateEvents() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            publisher.addSession("s1", "sid2");
+            store.add(new SessionClient("s1", "sid1", "shop", "https://other.example.com", "alice", 1_000, SessionClient.SHARED));
+            publisher.ends.publish("s1", Lane.EVENTS, null);
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText() + " " + each.get("iss").asText() + " " + OutboxEvents.clientIds(each))
+                    .containsExactlyInAnyOrder("sid1 https://id.example.com [mail, shop]", "sid2 https://id.example.com [mail, shop]",
+                            "sid1 https://other.example.com [shop]");
+        }
+    }
+
+    @Test
+    void theFilterPublishesASessionThatTheRequestEnds() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            filter(publisher, request("s1"), request -> {
+                request.getSession().invalidate();
+                publisher.living.remove("s1");
+            });
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    @Test
+    void theFilterPublishesASessionThatTheRequestReplaces() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            MockHttpServletRequest outer = request("s1");
+            filter(publisher, outer, request -> {
+                request.getSession().invalidate();
+                publisher.living.remove("s1");
+                await(2);
+                outer.setSession(new MockHttpSession(null, "s2"));
+            });
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    private static void await(int millis) {
+        long until = System.currentTimeMillis() + millis;
+        while (System.currentTimeMillis() < until) {
+            Thread.onSpinWait();
+        }
+    }
+
+    @Test
+    void theFilterMovesTheRowsOfASessionWithANewId() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            String[] changed = new String[1];
+            filter(publisher, request("s1"), request -> changed[0] = request.changeSessionId());
+            assertThat(publisher.outbox.events()).isEmpty();
+            assertThat(store.findBySession(changed[0])).hasSize(2);
+        }
+    }
+
+    @Test
+    void theFilterReadsNoSessionByItself() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            MockHttpServletRequest request = new MockHttpServletRequest("GET", "/logo.png") {
+                @Override
+                public HttpSession getSession(boolean create) {
+                    throw new AssertionError("a request for an image prolongs no session");
+                }
+            };
+            filter(publisher, request, inner -> { });
+        }
+    }
+
+    @Test
+    void anEventOfTheContainerPublishesAndAnExpiredSessionGoesToTheBulkLane() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
+            publisher.addSession(SessionStores.toSid("signed-out"), "sid1");
+            publisher.addSession(SessionStores.toSid("expired"), "sid2");
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "signed-out")));
+            MockHttpSession expired = new MockHttpSession(null, "expired");
+            expired.setMaxInactiveInterval(1);
+            await(1_100);
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(expired));
+            assertThat(publisher.outbox.await("sid1", Duration.ofSeconds(5))).hasSize(1);
+            JsonNode event = publisher.outbox.await("sid2", Duration.ofSeconds(5)).get(0);
+            assertThat(event.get("reason").asText()).isEqualTo("session_expiration");
+            assertThat(publisher.outbox.lines()).extracting(each -> each.get("lane").asText()).containsExactlyInAnyOrder("events", "bulk");
+        }
+    }
+
+    @Test
+    void anEventOfTheContainerMovesTheRows() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
+            publisher.addSession(SessionStores.toSid("old"), "sid1");
+            publisher.ends.onApplicationEvent(new HttpSessionIdChangedEvent(new MockHttpSession(null, "new"), "old"));
+            assertThat(store.findBySession(SessionStores.toSid("new"))).hasSize(2);
+        }
+    }
+
+    @Test
+    void theSweepPublishesSessionsThatTheStoreDoesNotHave() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            publisher.addSession("s2", "sid2");
+            publisher.living.remove("s1");
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid1");
+        }
+    }
+
+    @Test
+    void theSweepPublishesASessionThatAnAdministratorExpiresOnce() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
+            SessionRegistryImpl registry = new SessionRegistryImpl();
+            registry.registerNewSession("s1", "alice");
+            registry.registerNewSession("s2", "alice");
+            publisher.addSession(SessionStores.toSid("s1"), "sid1");
+            publisher.addSession(SessionStores.toSid("s2"), "sid2");
+            SessionSweep sweep = new SessionSweep(publisher.stores, registry, publisher.publisher, publisher.ends, INTERVAL);
+            registry.getSessionInformation("s1").expireNow();
+            sweep.sweep();
+            sweep.sweep();
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid1");
+        }
+    }
+
+    @Test
+    void theSweepPublishesTheSessionsInTheMemoryOfAnEndedProcess() {
+        TestDatabase database = TestDatabase.withTables();
+        JdbcSessionClientStore ended = new JdbcSessionClientStore(database, "ended", null);
+        ended.add(new SessionClient("s1", "sid1", "shop", TestPublisher.ISSUER, "alice", 1, "ended"));
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "living", null), false)) {
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.events()).as("it may still be alive").isEmpty();
+            ended.removeNode();
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    @Test
+    void aSignOutContinuesWhileTheDatabaseHangsAndTheSweepPublishesIt() {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.addSession(SessionStores.toSid("s1"), "sid1");
+            publisher.addSession(SessionStores.toSid("s2"), "sid2");
+            database.hang();
+            publisher.ends.onSignOut("s1");
+            database.disconnect();
+            database.release();
+            publisher.ends.onSignOut("s2");
+            database.recover();
+            long deadline = System.nanoTime() + Duration.ofSeconds(30).toNanos();
+            while (publisher.outbox.events().size() < 2 && System.nanoTime() < deadline) { // the first call fails on its own thread
+                sweep(publisher).sweep();
+            }
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactlyInAnyOrder("sid1", "sid2");
+        }
+    }
+
+    @Test
+    void anUnreachableDatabaseKeepsTheOrderOfAnIdAndItsEnd() {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.addSession(SessionStores.toSid("s1"), "sid1");
+            database.disconnect();
+            publisher.ends.onIdChanged("s1", "s2");
+            publisher.ends.onSignOut("s2");
+            sweep(publisher).sweep();
+            database.recover();
+            assertThat(publisher.outbox.events()).isEmpty();
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    @Test
+    void aRepositoryThatDependsOnTheIssuerFindsTheClient() {
+        ClientEntryFactory entries = new ClientEntryFactory(new RepositoryByIssuer(), AuthorizationServerSettings.builder().build(), true);
+        assertThat(entries.create(TestPublisher.row("s1", "sid1", "shop")).has("backchannel_logout_uri")).isTrue();
+        SessionClient other = new SessionClient("s1", "sid1", "shop", "https://other.example.com", "alice", 1, SessionClient.SHARED);
+        assertThat(entries.create(other).toString()).as("a client that cannot be read").isEqualTo("{\"client_id\":\"shop\",\"sub\":\"alice\"}");
+    }
+
+    private static final class RepositoryByIssuer implements RegisteredClientRepository {
+        @Override
+        public void save(RegisteredClient client) {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
+        public RegisteredClient findById(String id) {
+            throw new UnsupportedOperationException();
+        }
+
+        @Override
+        public RegisteredClient findByClientId(String clientId) {
+            if (!AuthorizationServerContextHolder.getContext().getIssuer().equals(TestPublisher.ISSUER)) {
+                throw new IllegalStateException("unknown issuer");
+            }
+            return TestPublisher.client(clientId);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+package dev.notifier.spring;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.tuple;
+
+import java.security.Principal;
+import java.time.Instant;
+import java.util.Map;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.springframework.mock.web.MockHttpSession;
+import org.springframework.security.authentication.TestingAuthenticationToken;
+import org.springframework.security.oauth2.core.AuthorizationGrantType;
+import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
+import org.springframework.security.oauth2.core.endpoint.OAuth2AuthorizationRequest;
+import org.springframework.security.oauth2.server.authorization.OAuth2Authorization;
+import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationCode;
+import org.springframework.security.oauth2.server.authorization.context.AuthorizationServerContext;
+import org.springframework.security.oauth2.server.authorization.context.AuthorizationServerContextHolder;
+import org.springframework.security.oauth2.server.authorization.settings.AuthorizationServerSettings;
+
+class SessionRecorderTest {
+    private static final String ISSUER = TestPublisher.ISSUER;
+    private static final String OTHER_ISSUER = "https://other.example.com";
+
+    private final TestDatabase database = TestDatabase.withTables();
+    private final JdbcSessionClientStore store = new JdbcSessionClientStore(database, "node", null);
+    private final BoundedCalls calls = new BoundedCalls();
+    private final CountDownLatch lost = new CountDownLatch(1);
+    private final SessionRecorder recorder = new SessionRecorder(new SessionStores(store, null, calls), count -> lost.countDown());
+
+    private record Context(String getIssuer) implements AuthorizationServerContext {
+        @Override
+        public AuthorizationServerSettings getAuthorizationServerSettings() {
+            return AuthorizationServerSettings.builder().build();
+        }
+    }
+
+    @AfterEach
+    void close() {
+        AuthorizationServerContextHolder.resetContext();
+    }
+
+    private static OAuth2Authorization authorization(String client) {
+        return OAuth2Authorization.withRegisteredClient(TestPublisher.client(client)).principalName("alice")
+                .authorizationGrantType(AuthorizationGrantType.AUTHORIZATION_CODE)
+                .attribute(Principal.class.getName(), new TestingAuthenticationToken("alice", null))
+                .attribute(OAuth2AuthorizationRequest.class.getName(),
+                        OAuth2AuthorizationRequest.authorizationCode().clientId(client).authorizationUri("https://id.example.com/authorize").build())
+                .token(new OAuth2AuthorizationCode("code", Instant.now(), Instant.now().plusSeconds(60))).build();
+    }
+
+    private OAuth2Authorization record(SessionRecorder target, String client, String issuer, String sessionId) {
+        AuthorizationServerContextHolder.setContext(new Context(issuer));
+        return target.recordCode(authorization(client), new MockHttpSession(null, sessionId));
+    }
+
+    @Test
+    void eachCodeHasTheSidOfItsSession() {
+        OAuth2Authorization first = record(recorder, "shop", ISSUER, "session-a");
+        OAuth2Authorization second = record(recorder, "shop", ISSUER, "session-b");
+        OAuth2Authorization third = record(recorder, "mail", ISSUER, "session-a");
+        assertThat(first.<String>getAttribute(SessionRecorder.SID)).isEqualTo(SessionStores.toSid("session-a")).isEqualTo(third.getAttribute(SessionRecorder.SID));
+        assertThat(second.<String>getAttribute(SessionRecorder.SID)).isEqualTo(SessionStores.toSid("session-b"));
+        assertThat(store.findBySession(SessionStores.toSid("session-a"))).extracting(SessionClient::clientId).containsExactly("mail", "shop");
+    }
+
+    @Test
+    void aSessionInMemoryIsNotStoredByItsId() {
+        record(recorder, "shop", ISSUER, "session-a");
+        assertThat(database.template().queryForList("SELECT * FROM notifier_session_client").toString()).doesNotContain("session-a");
+    }
+
+    @Test
+    void eachIssuerHasItsRow() {
+        OAuth2Authorization first = record(recorder, "shop", ISSUER, "session-a");
+        record(recorder, "shop", OTHER_ISSUER, "session-a");
+        recorder.recordIdToken(first, "shop", ISSUER, "pairwise");
+        assertThat(store.findBySession(SessionStores.toSid("session-a"))).extracting(SessionClient::iss, SessionClient::sub)
+                .containsExactlyInAnyOrder(tuple(ISSUER, "pairwise"), tuple(OTHER_ISSUER, "alice"));
+    }
+
+    @Test
+    void aCodeIsRefusedAfterTheEndOfItsSession() {
+        OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
+        store.delete(store.findBySession(SessionStores.toSid("session-a")));
+        assertThatThrownBy(() -> recorder.recordIdToken(code, "shop", ISSUER, "alice")).isInstanceOfSatisfying(OAuth2AuthenticationException.class,
+                failure -> assertThat(failure.getError().getErrorCode()).isEqualTo("invalid_grant"));
+        assertThat(store.findBySession(SessionStores.toSid("session-a"))).isEmpty();
+    }
+
+    @Test
+    void aCodeIsRefusedAfterTheEndOfItsSharedSessionThatNobodyHasReported() {
+        boolean[] isEnded = {false};
+        SessionRecorder shared = new SessionRecorder(new SessionStores(store, id -> isEnded[0], calls), count -> lost.countDown());
+        OAuth2Authorization code = record(shared, "shop", ISSUER, "session-a");
+        shared.recordIdToken(code, "shop", ISSUER, "alice");
+        isEnded[0] = true;
+        assertThatThrownBy(() -> shared.recordIdToken(code, "shop", ISSUER, "alice")).isInstanceOf(OAuth2AuthenticationException.class);
+        assertThat(store.findBySession("session-a")).as("rows that the sweep publishes").hasSize(1);
+    }
+
+    @Test
+    void aCodeOfAnotherProcessWithItsRowsInMemoryIsAccepted() {
+        SessionRecorder elsewhere = new SessionRecorder(new SessionStores(new InMemorySessionClientStore(), null, calls), count -> lost.countDown());
+        OAuth2Authorization code = record(elsewhere, "shop", ISSUER, "session-a");
+        recorder.recordIdToken(code, "shop", ISSUER, "alice");
+        assertThat(store.findSessionsAfter("")).isEmpty();
+    }
+
+    @Test
+    void aSignInContinuesWhileTheDatabaseHangsAndTheRowIsWrittenAtTheIdToken() {
+        database.hang();
+        OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
+        database.recover();
+        recorder.recordIdToken(code, "shop", ISSUER, "pairwise");
+        assertThat(store.findBySession(SessionStores.toSid("session-a"))).extracting(SessionClient::sub).containsExactly("pairwise");
+        assertThat(lost.getCount()).isEqualTo(1);
+    }
+
+    @Test
+    void anUnreachableDatabaseFailsNoSignInAndTheLossIsCounted() throws InterruptedException {
+        database.disconnect();
+        OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
+        assertThat(code.<String>getAttribute(SessionRecorder.SID)).isEqualTo(SessionStores.toSid("session-a"));
+        assertThat(lost.getCount()).isEqualTo(1);
+        recorder.recordIdToken(code, "shop", ISSUER, "alice");
+        assertThat(lost.await(10, TimeUnit.SECONDS)).isTrue();
+    }
+
+    @Test
+    void theAttributesAreTextsThatEveryServiceOfAuthorizationsStores() {
+        Map<String, Object> attributes = record(recorder, "shop", ISSUER, "session-a").getAttributes();
+        assertThat(attributes.entrySet().stream().filter(each -> each.getKey().startsWith("notifier."))).hasSize(4)
+                .allSatisfy(each -> assertThat(each.getValue()).isInstanceOf(String.class));
+    }
+}

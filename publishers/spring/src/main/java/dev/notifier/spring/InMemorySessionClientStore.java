@@ -1,0 +1,98 @@
+package dev.notifier.spring;
+
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.UUID;
+import java.util.function.UnaryOperator;
+
+/** Stores the rows in memory, for an application without a database. They end with the process. */
+final class InMemorySessionClientStore implements SessionClientStore {
+    private static final int PAGE_SIZE = 1_000;
+
+    private final String id = "memory-" + UUID.randomUUID();
+    private final TreeMap<String, Map<String, SessionClient>> rowsBySession = new TreeMap<>();
+    private final Map<String, String> sessionsByRow = new TreeMap<>();
+
+    private static String rowKey(String sid, String clientId, String iss) {
+        return sid + '\n' + iss + '\n' + clientId;
+    }
+
+    private static String rowKey(SessionClient row) {
+        return rowKey(row.sid(), row.clientId(), row.iss());
+    }
+
+    @Override
+    public String id() {
+        return id;
+    }
+
+    @Override
+    public String node() {
+        return id;
+    }
+
+    @Override
+    public synchronized void add(SessionClient client) {
+        if (!replace(client, existing -> existing.withSession(client.sessionKey()))) {
+            put(client);
+        }
+    }
+
+    @Override
+    public synchronized Optional<SessionClient> find(String sid, String clientId, String iss) {
+        String key = rowKey(sid, clientId, iss);
+        return Optional.ofNullable(sessionsByRow.get(key)).map(session -> rowsBySession.get(session).get(key));
+    }
+
+    @Override
+    public synchronized void updateSubject(SessionClient client, String sub) {
+        replace(client, existing -> existing.withSubject(sub));
+    }
+
+    @Override
+    public synchronized void move(String fromKey, String toKey) {
+        findBySession(fromKey).forEach(row -> replace(row, existing -> existing.withSession(toKey)));
+    }
+
+    @Override
+    public synchronized List<SessionClient> findBySession(String sessionKey) {
+        return new ArrayList<>(rowsBySession.getOrDefault(sessionKey, Map.of()).values());
+    }
+
+    @Override
+    public synchronized void delete(Collection<SessionClient> clients) {
+        clients.forEach(this::remove);
+    }
+
+    @Override
+    public synchronized List<String> findSessionsAfter(String sessionKey) {
+        return rowsBySession.tailMap(sessionKey, false).keySet().stream().limit(PAGE_SIZE).toList();
+    }
+
+    private boolean replace(SessionClient client, UnaryOperator<SessionClient> change) {
+        SessionClient existing = remove(client);
+        if (existing != null) {
+            put(change.apply(existing));
+        }
+        return existing != null;
+    }
+
+    private void put(SessionClient row) {
+        rowsBySession.computeIfAbsent(row.sessionKey(), session -> new TreeMap<>()).put(rowKey(row), row);
+        sessionsByRow.put(rowKey(row), row.sessionKey());
+    }
+
+    private SessionClient remove(SessionClient row) {
+        String session = sessionsByRow.remove(rowKey(row));
+        if (session == null) {
+            return null;
+        }
+        SessionClient removed = rowsBySession.get(session).remove(rowKey(row));
+        rowsBySession.computeIfPresent(session, (key, rows) -> rows.isEmpty() ? null : rows);
+        return removed;
+    }
+}

@@ -1,0 +1,97 @@
+package dev.notifier.spring;
+
+import jakarta.servlet.http.HttpSession;
+import java.security.Principal;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.IntConsumer;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
+import org.springframework.security.oauth2.core.OAuth2Error;
+import org.springframework.security.oauth2.core.OAuth2ErrorCodes;
+import org.springframework.security.oauth2.core.endpoint.OAuth2AuthorizationRequest;
+import org.springframework.security.oauth2.server.authorization.OAuth2Authorization;
+import org.springframework.security.oauth2.server.authorization.context.AuthorizationServerContextHolder;
+
+/**
+ * Records which client takes part in which session.
+ *
+ * A code is issued in the browser's request, which has the session, and redeemed in a request of the client, which has none. Therefore
+ * the code's authorization carries the session from the first to the second. No sign-in fails because of the database: a row that is not
+ * written when the code is issued is written when the code is redeemed.
+ */
+final class SessionRecorder {
+    private static final Logger LOG = LoggerFactory.getLogger(SessionRecorder.class);
+
+    /** Attributes of an authorization. */
+    static final String SID = "notifier.sid";
+    private static final String SESSION_KEY = "notifier.session";
+    private static final String NODE = "notifier.node";
+    private static final String RECORDED_IN = "notifier.recorded_in";
+
+    private final SessionStores stores;
+    private final SessionClientStore store;
+    private final BoundedCalls calls;
+    private final IntConsumer onLost;
+
+    /** @param onLost counts clients that will not be notified */
+    SessionRecorder(SessionStores stores, IntConsumer onLost) {
+        this.stores = stores;
+        this.store = stores.clients();
+        this.calls = stores.calls();
+        this.onLost = onLost;
+    }
+
+    /** Records the client to which a code is issued, and returns the authorization with the session. */
+    OAuth2Authorization recordCode(OAuth2Authorization authorization, HttpSession session) {
+        String sid = SessionStores.toSid(session.getId());
+        String key = stores.toKey(session.getId());
+        OAuth2AuthorizationRequest request = authorization.getAttribute(OAuth2AuthorizationRequest.class.getName());
+        Principal user = authorization.getAttribute(Principal.class.getName());
+        SessionClient client = new SessionClient(key, sid, request.getClientId(), AuthorizationServerContextHolder.getContext().getIssuer(),
+                user == null ? authorization.getPrincipalName() : user.getName(), System.currentTimeMillis(), store.node());
+        boolean isRecorded = calls.tryRun(() -> store.add(client));
+        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(NODE, store.node());
+        return (isRecorded ? builder.attribute(RECORDED_IN, store.id()) : builder).build();
+    }
+
+    /**
+     * Records the subject as the client knows it.
+     *
+     * @throws OAuth2AuthenticationException if the session has ended since the code was issued
+     */
+    void recordIdToken(OAuth2Authorization authorization, String clientId, String iss, String sub) {
+        String recordedIn = authorization.getAttribute(RECORDED_IN);
+        if (recordedIn != null && !recordedIn.equals(store.id())) {
+            return; // in the memory of the process that has the session
+        }
+        SessionClient client = new SessionClient(authorization.getAttribute(SESSION_KEY), authorization.getAttribute(SID), clientId, iss, sub,
+                System.currentTimeMillis(), authorization.getAttribute(NODE));
+        CompletableFuture<Boolean> isLiving = calls.start(() -> updateOrAdd(client, recordedIn != null)).whenComplete((living, failure) -> {
+            if (failure != null && recordedIn == null) {
+                onLost.accept(1);
+                LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", clientId, BoundedCalls.name(failure));
+            }
+        });
+        if (calls.await(isLiving).equals(Optional.of(false))) {
+            throw new OAuth2AuthenticationException(new OAuth2Error(OAuth2ErrorCodes.INVALID_GRANT, "The session of this code has ended.", null));
+        }
+    }
+
+    /** Returns false if the session has ended. */
+    private boolean updateOrAdd(SessionClient client, boolean isRecorded) {
+        Optional<SessionClient> row = store.find(client.sid(), client.clientId(), client.iss());
+        if (row.isEmpty() && isRecorded) {
+            return false; // deleted when the session ended
+        }
+        if (stores.sessions() != null && stores.sessions().isEnded(row.orElse(client).sessionKey())) {
+            return false;
+        }
+        if (row.isEmpty()) {
+            store.add(client); // unless a late call of recordCode adds it now
+        }
+        store.updateSubject(client, client.sub());
+        return true;
+    }
+}

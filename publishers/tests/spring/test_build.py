@@ -1,0 +1,42 @@
+"""Maven builds the starter as described in its README, and its tests pass on each line of Spring Boot."""
+
+import json
+import re
+import zipfile
+
+import pytest
+
+from publishers.tests.spring.starter import BOOTS, SOURCES, starter_jar, unit_tests_report
+
+METADATA = SOURCES / "src/main/resources/META-INF/spring-configuration-metadata.json"
+README = (SOURCES / "README.md").read_text()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("boot", BOOTS)
+def test_its_tests_pass(boot: str) -> None:
+    """Maven has run them, with the shaded jar in real servers."""
+    report = unit_tests_report(boot)
+    ran = re.findall(r"^.*Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$", report, re.MULTILINE)
+    assert len(ran) == 2, f"not all tests pass: {report[-6000:]}"  # of java-core and of the sample
+    assert int(ran[1]) >= 60, ran
+
+
+@pytest.mark.full
+def test_the_jar_contains_nothing_that_an_application_has() -> None:
+    """RabbitMQ's client and Jackson 2 are relocated; the rest is the application's."""
+    with zipfile.ZipFile(starter_jar()) as jar:
+        classes = [name for name in jar.namelist() if name.endswith(".class")]
+        assert "RabbitMQ" in jar.read("META-INF/NOTICE").decode()
+    assert [name for name in classes if not name.startswith("dev/notifier/spring/")] == []
+    for relocated in ("rabbitmq", "jackson", "publisher"):
+        assert any(name.startswith(f"dev/notifier/spring/{relocated}/") for name in classes), relocated
+
+
+def test_the_readme_lists_every_setting_and_its_default() -> None:
+    """Its table and the metadata for editors are the same settings."""
+    properties = json.loads(METADATA.read_text())["properties"]
+    defaults = {each["name"]: str(each.get("defaultValue", "")) for each in properties}
+    spelled = {name: value.lower() if value in {"True", "False"} else value for name, value in defaults.items()}
+    table = dict(re.findall(r"^\| `((?:notifier|management)\.[a-z.-]+)` \| (?:`(.*?)`)?[^|]*\|", README, re.MULTILINE))
+    assert table == spelled
