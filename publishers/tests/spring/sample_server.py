@@ -134,8 +134,9 @@ class Browser:
             found = await self.ask("GET", f"{url}/oauth2/authorize", params={**query, "redirect_uri": CALLBACK})
             [code] = parse_qs(urlsplit(found.location).query)["code"]
             form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
-            credentials = aiohttp.BasicAuth(client, f"s-{client}")
-            async with self._http.post(f"{url}/oauth2/token", data=form, auth=credentials) as answer:
+            credentials = base64.b64encode(f"{client}:s-{client}".encode()).decode()
+            headers = {"Authorization": f"Basic {credentials}"}
+            async with self._http.post(f"{url}/oauth2/token", data=form, headers=headers) as answer:
                 assert answer.status == 200, await answer.text()
                 self.id_tokens[client] = (await answer.json())["id_token"]
         return self
