@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.apt_programs import program
-from tests.support.installing import run_installer
+from tests.support.installing import SECONDS, run_installer
 
 PUBLISHERS = Path(__file__).parents[2] / "publishers"
 
@@ -27,10 +27,10 @@ def copied_sources(modules: Sequence[str], kept: Path) -> Iterator[Path]:
         yield copy
 
 
-def run_maven(copy: Path, repository: Path, *words: str) -> str:
+def run_maven(copy: Path, repository: Path, *words: str, seconds: float = SECONDS) -> str:
     """Run Maven in the copy. Return its output. `repository`: where its libraries are kept."""
     maven = [program("mvn", "maven"), "-B", "-ntp", f"-Dmaven.repo.local={repository}"]
-    return run_installer([*maven, *words], cwd=copy)
+    return run_installer([*maven, *words], cwd=copy, seconds=seconds)
 
 
 def sources_digest(modules: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ COPIED = (*MODULES, "keycloak")
 """The parent's pom.xml names all."""
 BOOTS = ("4.1", "4.0", "3.5")
 """The lines of Spring Boot for which the sample server is built. The starter's jar is the same for all."""
+TESTING = 1800.0  # seconds
 BUILT = ("-pl", "java-core,spring,spring/sample")
 
 
@@ -40,7 +41,7 @@ def unit_tests_report(boot: str) -> str:
     """Run the starter's tests on this line of Spring Boot. Return Maven's output."""
     with alone(cache() / "notifier-spring"), copied_sources(COPIED, cache() / "notifier-spring") as copy:
         words = ("-Dmaven.test.failure.ignore=true", f"-Dboot={boot}", "verify")
-        return run_maven(copy, cache() / "maven-spring", *BUILT, *words)
+        return run_maven(copy, cache() / "maven-spring", *BUILT, *words, seconds=TESTING)
 
 
 def _built(boot: str) -> tuple[Path, Path]:

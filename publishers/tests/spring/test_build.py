@@ -9,6 +9,7 @@ import pytest
 from publishers.tests.spring.starter import BOOTS, SOURCES, starter_jar, unit_tests_report
 
 METADATA = SOURCES / "src/main/resources/META-INF/spring-configuration-metadata.json"
+pytestmark = pytest.mark.timeout(2400)
 README = (SOURCES / "README.md").read_text()
 
 

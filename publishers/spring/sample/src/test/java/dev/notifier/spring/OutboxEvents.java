@@ -2,6 +2,7 @@ package dev.notifier.spring;
 
 import dev.notifier.spring.jackson.databind.JsonNode;
 import dev.notifier.spring.jackson.databind.ObjectMapper;
+import java.io.File;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
@@ -9,7 +10,9 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.locks.LockSupport;
 import java.util.stream.Stream;
 
@@ -20,23 +23,36 @@ record OutboxEvents(Path outbox) {
     /** Returns the lines of all files: lane and event. */
     List<JsonNode> lines() {
         List<JsonNode> lines = new ArrayList<>();
-        try (Stream<Path> files = Files.exists(outbox) ? Files.walk(outbox) : Stream.empty()) {
-            for (Path file : files.filter(each -> each.toString().matches(".*\\.(pending|json)")).sorted().toList()) {
-                for (String line : readLines(file)) {
-                    lines.add(JSON.readTree(line));
+        for (File folder : list(outbox.toFile())) {
+            for (File file : list(folder)) {
+                if (file.getName().matches(".*\\.(pending|json)")) {
+                    readLines(file.toPath()).forEach(line -> lines.add(parse(line)));
                 }
             }
-            return lines;
+        }
+        return lines;
+    }
+
+    private static List<File> list(File folder) {
+        File[] files = folder.listFiles();
+        return files == null ? List.of() : Stream.of(files).sorted().toList();
+    }
+
+    private static List<String> readLines(Path file) {
+        try {
+            return Files.readAllLines(file);
+        } catch (NoSuchFileException renamed) {
+            return readLines(Path.of(file.toString().replace(".pending", ".json")));
         } catch (IOException failure) {
             throw new UncheckedIOException(failure);
         }
     }
 
-    private static List<String> readLines(Path file) throws IOException {
+    private static JsonNode parse(String line) {
         try {
-            return Files.readAllLines(file);
-        } catch (NoSuchFileException renamed) {
-            return Files.readAllLines(Path.of(file.toString().replace(".pending", ".json")));
+            return JSON.readTree(line);
+        } catch (IOException failure) {
+            throw new UncheckedIOException(failure);
         }
     }
 
@@ -55,8 +71,10 @@ record OutboxEvents(Path outbox) {
         return found;
     }
 
+    /** Returns the events of a session, each once: a file may be listed before and after it is renamed. */
     List<JsonNode> ofSession(String sid) {
-        return events().stream().filter(each -> each.get("sid").asText().equals(sid)).toList();
+        Set<String> ids = new HashSet<>();
+        return events().stream().filter(each -> each.get("sid").asText().equals(sid) && ids.add(each.get("id").asText())).toList();
     }
 
     static List<String> clientIds(JsonNode event) {
