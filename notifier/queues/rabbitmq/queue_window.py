@@ -12,10 +12,12 @@ A queue refuses if it nacks, or confirms nothing. With `patience`, a publish rai
 refused for this many seconds, except one trial every half second. It raises after half a second if the queue has nacked
 500 publishes, or 250 wait: so callers hold about 300 deliveries at most, of the 1,024 that a worker has memory for.
 While a publish is unconfirmed, its confirm shows that the queue is back, and a trial would cost its caller 10 s and
-leave another copy; so there is one a minute, in case that this confirm is lost.
+leave another copy; so there is one a minute, in case that this confirm is lost. A nack shows for 10 s that the queue
+answers, so that a lost confirm does not delay its trials.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
 
 from notifier.model.errors import OneQueueUnavailable, QueueFull, QueueUnavailable
@@ -50,6 +52,7 @@ class QueueWindow:
         self._nacks = 0
         self._late_count = 0  # publishes without a confirm, which keep their places
         self._silent_since = self._tried_at = 0.0
+        self._nacked_at = -math.inf
         self.confirmed_count = 0
         self.refusal: str | None = None
         self.refused_at = 0.0
@@ -64,8 +67,8 @@ class QueueWindow:
         elif self._patience is not None:
             many = self._nacks >= MANY_NACKS or self._publish_count >= MANY_PUBLISHES
             if now - self._silent_since > (SHORT_PATIENCE_SECONDS if many else self._patience):
-                has_unconfirmed = self._publish_count or self._late_count
-                pause = UNCONFIRMED_TRIAL_SECONDS if has_unconfirmed else TRIAL_SECONDS
+                is_silent = now - self._nacked_at > PLACE_SECONDS and (self._publish_count or self._late_count)
+                pause = UNCONFIRMED_TRIAL_SECONDS if is_silent else TRIAL_SECONDS
                 if now < max(self._tried_at, self._silent_since) + pause:
                     raise self._refuse()
                 self._tried_at = now
@@ -112,7 +115,8 @@ class QueueWindow:
 
     def on_refused(self, refusal: str, *, is_nack: bool, late_confirm: "asyncio.Future[object] | None" = None) -> None:
         """Record a nack, or a publish that was not confirmed in time, which keeps its place until `late_confirm`."""
-        self._nacks += is_nack
+        if is_nack:
+            self._nacks, self._nacked_at = self._nacks + 1, self._loop.time()
         if late_confirm is not None:
             self.keep_place(late_confirm)
         self.refusal, self.refused_at = refusal, self._loop.time()

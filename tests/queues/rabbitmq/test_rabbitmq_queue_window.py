@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 import pytest
 
@@ -157,6 +158,30 @@ async def test_publish_without_a_confirm_is_the_trial_of_a_silent_queue() -> Non
         late_confirm.set_result(None)
     await asyncio.sleep(0)
     await asyncio.gather(*Broker(window).start(1))
+
+
+@in_virtual_time
+async def test_a_lost_confirm_does_not_delay_the_trials_of_a_queue_that_answers() -> None:
+    """RabbitMQ 3.10 may lose one of those that it nacks: the next publish after a nack is tried within a second."""
+    broker = Broker(QueueWindow(PATIENCE), confirms=False)
+    never = asyncio.get_running_loop().create_future()
+
+    async def lose() -> None:
+        async with broker.window:
+            await asyncio.sleep(10)
+            broker.window.on_refused("no confirm", is_nack=False, late_confirm=never)
+
+    lost = asyncio.create_task(lose())
+    while not lost.done():
+        with suppress(QueueFull):
+            await broker.publish()
+        await asyncio.sleep(0.1)
+    broker.confirms, began_at = True, asyncio.get_running_loop().time()
+    while broker.window.refusal is not None:
+        with suppress(QueueFull):
+            await broker.publish()
+        await asyncio.sleep(0.1)
+    assert asyncio.get_running_loop().time() - began_at < 1
 
 
 @in_virtual_time
