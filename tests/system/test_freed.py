@@ -212,7 +212,7 @@ async def test_deliveries_follow_when_a_registry_pause_ends(place: tuple[str, st
         async with worker(site) as running:
             tried = await notifier_at(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert (tried.returncode, "--force" in tried.stdout) == (1, False), tried.stderr
-            assert "paused: true; set it to false" in tried.stdout
+            assert "set paused to false in the registry" in tried.stdout
             site.write_clients([shop, client("mail", clients.url("mail"))])
             began = time.monotonic()
             await clients.until_notified("shop", sessions(theirs))
