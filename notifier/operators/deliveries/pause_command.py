@@ -38,6 +38,10 @@ from notifier.telemetry.audit import operating_user
 
 MAX_CLOCK_DIFFERENCE_SECONDS = 5.0
 NOT_APPLIED_STATUS = 3  # the exit status if a worker does not apply the pauses (yet)
+UNVERIFIED_TEXT = (
+    "is not verified: this command cannot read the whole registry, so a mistyped ID or an alias"
+    " pauses no client, and followers are not found"
+)
 STOPPED_TEXT = "stopped; `notifier pauses` shows whether the change was made"
 
 
@@ -64,6 +68,7 @@ def pause(context: typer.Context, *, config: Config = None, members: PauseMember
     part, key, client, known = _find_client(context, config, members)
     if client is None:
         end_if_missing(known, members["client_id"], key[0], registered_only=True)
+        say(printable(f"notifier: {key[1]} {UNVERIFIED_TEXT}"), err=True)
     registry, who = _registry_of(known), operating_user()
     pauses, mistakes = plan_pauses(registry, key, members, who, time.time())
     for mistake in mistakes:
