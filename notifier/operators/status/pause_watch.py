@@ -143,7 +143,7 @@ class PauseWatch:
 
         A pause that ended when another one of its client began was replaced, not resumed.
         """
-        starts = Counter((each.key, each.since) for each in self.document.pauses)
+        starts = Counter[tuple[ClientKey, float | None]]((each.key, each.since) for each in self.document.pauses)
         for pause in reversed(self.document.pauses):
             known = before.get(pause.id)
             if known is None and pause.ended_at is None:
