@@ -126,14 +126,14 @@ def in_force(document: PauseDocument, now: float) -> dict[ClientKey, Pause]:
 
 
 def pause_clients(document: PauseDocument, pauses: Iterable[Pause], now: float) -> PauseDocument:
-    """Return the document with these new pauses; a pause in force of the same client is replaced, and so ends.
+    """Return the document with these new pauses. Each replaces the one in force of its client, which ends as it begins.
 
     Raises QueueError if too many pauses are in force.
     """
     new = {pause.key: pause for pause in pauses}
     if len(in_force(document, now).keys() | new.keys()) > MAX_PAUSES:
         raise QueueError(f"{MAX_PAUSES:,} clients are paused already, which is the most; resume some of them first")
-    kept = [_end(each, now, new[each.key].who) if each.key in new else each for each in document.pauses]
+    kept = [each if (by := new.get(each.key)) is None else _end(each, by.since, by.who) for each in document.pauses]
     return _build(document, [*new.values(), *kept])
 
 

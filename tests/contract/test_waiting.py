@@ -21,9 +21,12 @@ from notifier.model.message import (
 )
 from notifier.model.outcome import Cause
 from notifier.model.progress import PastOutcome
+from notifier.model.registry import Registry
+from notifier.operators.deliveries.pause_request import count_expiring
 from notifier.operators.deliveries.repair import CLIENT_DELAY, DUE_EARLIER, make_due, remove
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
+from notifier.operators.terminal.queue_access import opened
 from notifier.queues.passes import make_pass_reader
 from notifier.queues.queue_port import Queue
 from notifier.queues.rabbitmq.dead_letters import WAITING, PassLock
@@ -253,6 +256,18 @@ async def test_killed_pass_loses_nothing(rabbit_place: Place, amqp_url: str, pre
             await queue_pass.next_page()
     await waits(queue, set(ids))
     assert sorted(one.id for one in await listed(queue)) == ids  # a pass that is killed may change the order
+
+
+async def test_command_without_an_open_queue_counts_again(rabbit_place: Place) -> None:
+    """As `notifier pauses`: from the second time on its pass parks messages that were returned before."""
+    worker = await rabbit_place.open()
+    await parked(worker, delivery("a"), delivery("b"))
+    await ready(worker, PARKED, 2)
+    for _ in range(3):
+        queue = rabbit_place.closed()
+        assert await count_expiring(queue, {SHOP: time.time() + 1e7}, Registry(), time.time(), opened) is not None
+        assert not queue.status().connected
+    await ready(worker, PARKED, 2)
 
 
 async def test_look_waits_for_the_messages_of_an_ended_pass(rabbit_place: Place, amqp_url: str, prefix: str) -> None:

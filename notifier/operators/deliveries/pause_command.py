@@ -31,13 +31,17 @@ from notifier.operators.deliveries.retry_command import find_issuer
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.known_registry import KnownRegistry, end_if_missing, load_known_registry
 from notifier.operators.terminal.output import say, say_json
-from notifier.operators.terminal.queue_access import load_queue_part, run_request
+from notifier.operators.terminal.queue_access import load_queue_part, opened, run_request
 from notifier.operators.terminal.screen import Grid, make_screen
 from notifier.settings.config_file import PartialSettings
 from notifier.telemetry.audit import operating_user
 
 MAX_CLOCK_DIFFERENCE_SECONDS = 5.0
 NOT_APPLIED_STATUS = 3  # the exit status if a worker does not apply the pauses (yet)
+UNVERIFIED_TEXT = (
+    "is not verified: this command cannot read the whole registry, so a mistyped ID or an alias"
+    " pauses no client, and followers are not found"
+)
 STOPPED_TEXT = "stopped; `notifier pauses` shows whether the change was made"
 
 
@@ -64,12 +68,15 @@ def pause(context: typer.Context, *, config: Config = None, members: PauseMember
     part, key, client, known = _find_client(context, config, members)
     if client is None:
         end_if_missing(known, members["client_id"], key[0], registered_only=True)
+        say(printable(f"notifier: {key[1]} {UNVERIFIED_TEXT}"), err=True)
     registry, who = _registry_of(known), operating_user()
     pauses, mistakes = plan_pauses(registry, key, members, who, time.time())
     for mistake in mistakes:
         raise typer.BadParameter(mistake.text, param_hint=f"--{mistake.path}")
     result = run_request(
-        part.settings.queue, lambda queue: request_pause(queue, registry, pauses, time.time), STOPPED_TEXT
+        part.settings.queue,
+        lambda queue: request_pause(queue, registry, pauses, time.time, opening=opened),
+        STOPPED_TEXT,
     )
     _end_with_result(result, _describe_pause(result), as_json=as_json)
 
@@ -133,7 +140,7 @@ def pauses(context: typer.Context, *, config: Config = None, as_json: Json = Fal
     rows, asked = run_request(
         part.settings.queue,
         lambda queue: list_pauses(
-            queue, registry, operating_user(), time.time, selects=lambda _: True, counts=True
+            queue, registry, operating_user(), time.time, selects=lambda _: True, counts=True, opening=opened
         ),
         "stopped",
     )  # fmt: skip

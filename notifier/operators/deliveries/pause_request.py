@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from functools import partial
 from typing import Annotated, Any, Required
 
@@ -41,6 +41,9 @@ from notifier.queues.queue_port import Queue
 
 MAX_TRIES = 3  # of a change, after a worker has restored the document
 COUNT_SECONDS = 10.0  # for the pass that counts expiring deliveries
+
+Opening = Callable[[Queue], AbstractAsyncContextManager[object]]
+"""Opens a queue that is not open for a pass over pending deliveries, which may park messages again."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -170,8 +173,9 @@ def _followers_of(registry: Registry, key: ClientKey) -> Sequence[ClientKey]:
 
 
 async def request_pause(
-    queue: Queue, registry: Registry, pauses: Sequence[Pause], clock: Clock, *, proven: bool = False
-) -> PauseResult:
+    queue: Queue, registry: Registry, pauses: Sequence[Pause], clock: Clock, *, proven: bool = False,
+    opening: Opening = nullcontext,
+) -> PauseResult:  # fmt: skip
     """Pause clients, of which the first may lead the others. Raises QueueError, UnknownVersion.
 
     `proven`: whether the name of the operator is. The count of deliveries follows, which takes COUNT_SECONDS at most.
@@ -189,7 +193,7 @@ async def request_pause(
     followers = [each[1] for each in _followers_of(registry, pauses[0].key) if each not in paused]
     result = copy_record(result, made=pauses, former=former, followers=followers)
     result.write_audit(pauses[0].who, proven=proven)
-    counts = await count_expiring(queue, {each.key: each.until for each in pauses}, registry, clock())
+    counts = await count_expiring(queue, {each.key: each.until for each in pauses}, registry, clock(), opening)
     return copy_record(result, expiring=None if counts is None else counts.total())
 
 
@@ -226,8 +230,9 @@ async def _apply(
 
 
 async def list_pauses(
-    queue: Queue, registry: Registry, who: str, clock: Clock, *, selects: Callable[[str], bool], counts: bool
-) -> tuple[Sequence[dict[str, Any]], PauseResult]:
+    queue: Queue, registry: Registry, who: str, clock: Clock, *, selects: Callable[[str], bool], counts: bool,
+    opening: Opening = nullcontext,
+) -> tuple[Sequence[dict[str, Any]], PauseResult]:  # fmt: skip
     """Return the pauses as JSON, those in force first, and which workers apply them. Raises QueueError, UnknownVersion.
 
     `selects`: whether to return the pauses of an issuer. `counts`: add to each how many deliveries may expire before
@@ -239,7 +244,7 @@ async def list_pauses(
     if not counts:
         return [pause_document(each) for each in pauses], asked
     ends = {each.key: each.until for each in pauses if each.ended_at is None}
-    found = await count_expiring(queue, ends, registry, clock()) if ends else None
+    found = await count_expiring(queue, ends, registry, clock(), opening) if ends else None
     return [
         pause_document(each) | {"expiring": None if found is None or each.ended_at is not None else found[each.key]}
         for each in pauses
@@ -270,14 +275,18 @@ def _find_problem(result: Members, version: int, until: float) -> str | None:
 
 
 async def count_expiring(
-    queue: Queue, ends: Mapping[ClientKey, float], registry: Registry, now: float
+    queue: Queue, ends: Mapping[ClientKey, float], registry: Registry, now: float, opening: Opening = nullcontext
 ) -> Counter[ClientKey] | None:
     """Return how many pending deliveries of each client may expire before the end of its pause; None if unknown."""
     get_lifetime = partial(lifetime_in_pause, registry=registry, now=now)
     [iss, client_id] = next(iter(ends)) if len(ends) == 1 else (None, None)
     filter_, counts = WaitingFilter(iss=iss, client_id=client_id, get_lifetime=get_lifetime), Counter[ClientKey]()
     try:
-        async with asyncio.timeout(COUNT_SECONDS), aclosing(find_messages(queue.waiting(), filter_)) as found:
+        async with (
+            asyncio.timeout(COUNT_SECONDS),
+            opening(queue),
+            aclosing(find_messages(queue.waiting(), filter_)) as found,
+        ):
             async for summary, _ in found:
                 end = ends.get((summary.iss, summary.client_id))
                 counts[summary.iss, summary.client_id] += bool(end and summary.expires and summary.expires < end)

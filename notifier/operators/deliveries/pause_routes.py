@@ -148,7 +148,9 @@ class PauseRoutes:
 
 
 def _unknown_client(request: ApiRequest, key: ClientKey, registry: Registry) -> Refusal:
-    """Return the refusal (404), with a similar name if the token covers its issuer."""
+    """Return the refusal (404), with the reason if it is left out, or a similar name if the token covers its issuer."""
+    if (reason := registry.why_left_out(*key)) is not None:
+        return Refusal(problem_response(404, f"The registry leaves this client out: {reason}"))
     hint = suggest_client(*key, registry)
     known = hint is not None and permits_issuer(request.token, hint.issuer.iss)
     return Refusal(problem_response(404, f"There is no such client{f'; {hint.text}' if hint and known else ''}"))

@@ -7,6 +7,7 @@ reads them before its next attempt (`outdated_at`): the requests of that time re
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -138,14 +139,18 @@ class PauseWatch:
         self._use(in_force(self.document, now))
 
     def _log_changes(self, before: Mapping[str, Pause]) -> None:
-        """Log the pauses that were made or ended since `before`, by ID. A name in the register is not proven."""
-        replaced = {each.key for each in self.document.pauses if each.ended_at is None and each.id not in before}
+        """Log the pauses that were made or ended since `before`, by ID. A name in the register is not proven.
+
+        A pause that ended when another one of its client began was replaced, not resumed.
+        """
+        starts = Counter[tuple[ClientKey, float | None]]((each.key, each.since) for each in self.document.pauses)
         for pause in reversed(self.document.pauses):
             known = before.get(pause.id)
             if known is None and pause.ended_at is None:
                 write_pause_audit("client_paused", pause, mark_claimed(pause.who))
             is_new_end = known is None or known.ended_at is None
-            if is_new_end and pause.ended_by is not None and pause.key not in replaced:
+            is_replaced = starts[pause.key, pause.ended_at] > (pause.ended_at == pause.since)
+            if is_new_end and pause.ended_by is not None and not is_replaced:
                 write_pause_audit("client_resumed", pause, mark_claimed(pause.ended_by))
 
     def _end_due(self) -> None:

@@ -80,10 +80,20 @@ async def open_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator
     if not opening and file is None:
         yield queue
         return
+    async with opened(queue):
+        yield queue
+
+
+@asynccontextmanager
+async def opened(queue: Queue) -> AsyncIterator[None]:
+    """Open the queue for the block, once it can be used, unless it is open already. Raises QueueError."""
+    if queue.status().connected:
+        yield
+        return
     await queue.open()
     try:
         await wait_until_ready(queue)
-        yield queue
+        yield
     finally:
         await queue.close()
 

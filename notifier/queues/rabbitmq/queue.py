@@ -283,7 +283,7 @@ class RabbitQueue(EventPublisher):
         return RabbitDeadLetters(self._options, self.publish, self._dead_lock, name_holder)
 
     def waiting(self, name_holder: NameHolder = name_another) -> RabbitWaiting:
-        """Return the pending deliveries, over a dedicated connection. A move requires this queue to be open."""
+        """Return the pending deliveries, over a dedicated connection. Open this queue before: a pass may park."""
         return RabbitWaiting(self._options, self.publish, self._park, self._waiting_lock, name_holder)
 
     async def _is_empty(self, queue: str) -> bool:

@@ -49,7 +49,8 @@ class SqliteRegister:
 
 
 def _read(store: Store) -> bytes | None:
-    row = store.database.execute("SELECT document FROM register WHERE name = 'pauses'").fetchone()
+    # Another program may have written text or a number, which bytes() refuses, or takes as a size.
+    row = store.database.execute("SELECT CAST(document AS BLOB) FROM register WHERE name = 'pauses'").fetchone()
     return None if row is None else bytes(row[0])
 
 

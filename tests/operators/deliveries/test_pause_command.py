@@ -80,6 +80,14 @@ def test_followers_are_named_and_resumed(site: Site) -> None:
     assert "shop-us: resumed" in run(site, "resume", *OF, "--client-id", "shop", "--followers")[1]
 
 
+def test_unverified_client_is_paused_with_a_warning(site: Site) -> None:
+    """A mistyped ID, an alias or `--followers` would otherwise seem to work while the registry is unreadable."""
+    (site.folder / "clients.yaml").write_text("[")
+    status, text, warning = run(site, *PAUSE, "--client-id", "shpo", "--followers")
+    assert (status, "shpo: paused until" in text) == (0, True)
+    assert "shpo is not verified: this command cannot read the whole registry" in warning
+
+
 def test_client_that_is_left_out_is_not_paused(capsys: pytest.CaptureFixture[str]) -> None:
     """The command names the reason."""
     faults = {ISSUER: {"shop": "its address is not https"}}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from notifier.model.errors import ChangeUncertain, NotifierError, QueueUnavailable
 from notifier.model.pauses import NO_PAUSES, PauseDocument
 from notifier.model.record import copy_record
+from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization
 from notifier.network.listeners.operation import routes_of
 from notifier.operators.deliveries.pause_routes import PauseRoutes
@@ -67,7 +68,7 @@ class Api:
 
 
 @asynccontextmanager
-async def api_of(queue: Any) -> AsyncIterator[Api]:
+async def api_of(queue: Any, registry: Registry = REGISTRY) -> AsyncIterator[Api]:
     """Serve the API of this queue."""
     tokens = [token("sre", "read", "repair"), token("tenant", "read", "repair", issuers=frozenset({ISS}))]
 
@@ -75,7 +76,7 @@ async def api_of(queue: Any) -> AsyncIterator[Api]:
         api.arrived += 1
         return tokens
 
-    loaded: Any = SimpleNamespace(registry=REGISTRY)
+    loaded: Any = SimpleNamespace(registry=registry)
     routes = routes_of(PauseRoutes(queue, lambda: loaded), Authorization(list_tokens))
     async with aiohttp.ClientSession() as http:
         api = Api("", http)
@@ -107,6 +108,14 @@ async def test_requests_of_one_token_follow_each_other() -> None:
         register.released.set()
         answers = await asyncio.gather(*asking)
     assert (register.peak, {status for status, _ in answers}) == (2, {200})
+
+
+async def test_client_that_is_left_out_is_refused_with_the_reason() -> None:
+    """As by the command."""
+    registry = replace(REGISTRY, faults={ISS: {"broken": "its address is not https"}})
+    async with api_of(queue_of(Register()), registry) as api:
+        status, answer = await api.ask("POST", "/v1/pause", json={**SHOP, "client_id": "broken"})
+    assert (status, answer["title"]) == (404, "The registry leaves this client out: its address is not https")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,18 @@ async def test_first_reading_is_logged(stored: Stored) -> None:
     ]  # fmt: skip
 
 
+async def test_first_reading_logs_no_resume_of_a_replaced_pause(stored: Stored) -> None:
+    """Also if the pause that replaced it is over, and if the register was changed later than it was planned."""
+    stored.pause(until=900.0)
+    stored.now = 120.0
+    short = Pause(id="b", iss=ISS, client_id="shop", who="bob", reason="deploy", since=120.0, until=130.0)
+    stored.document = pause_clients(stored.document, [short], 120.5)
+    stored.now = 140.0
+    with events() as logged:
+        await stored.watch().start()
+    assert logged() == []
+
+
 async def test_change_that_ended_between_two_readings_is_logged(stored: Stored) -> None:
     """Such as during a suspension."""
     watch = stored.watch()

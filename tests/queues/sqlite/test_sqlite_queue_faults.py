@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import QueueError, QueueUnavailable
 from notifier.model.message import Lane
 from notifier.queues.sqlite import SqliteOptions, SqliteQueue
 from tests.contract.queues import Inbox, delay, names, outgoing
@@ -100,6 +100,20 @@ async def test_a_row_of_another_release(file: Path) -> None:
     await queue.consume(inbox)
     foreign, behind = await inbox.some(2)
     assert (foreign.kind, foreign.message_id, behind.message_id) == ("notifier.later", "foreign", "behind")
+    await queue.close()
+
+
+@pytest.mark.parametrize("written", ["text", 10**10])
+async def test_pauses_of_another_type_are_malformed(file: Path, written: object) -> None:
+    """They end no thread and take no memory, and the next change is refused."""
+    queue = SqliteQueue(SqliteOptions(path=file))
+    await queue.open()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("INSERT OR REPLACE INTO register VALUES ('pauses', ?)", (written,))
+    with pytest.raises(QueueError, match="is malformed"):
+        await queue.register.read()
+    with pytest.raises(QueueError, match="is malformed"):
+        await queue.register.change(lambda document: document)
     await queue.close()
 
 
