@@ -70,7 +70,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("waits_for", "cause"), (f"{_WAITS_FOR} `notifier explain CAUSE` describes it.", "")),
     **dict.fromkeys(("reason", "last_answer", "answer"), (f"{_REASON} `notifier explain REASON` describes it.", "")),
     "count": ("The number of these messages.", ""),
-    "expire_before": ("How many pending deliveries expire before the end of the pause.", "paused"),
+    "may_expire_before": ("How many pending deliveries may expire before the end of the pause.", "paused"),
     "where": ("The place of a pending delivery: `delayed` or `parked`.", ""),
     "since": ("How long the oldest of these deliveries has been pending, or when a problem began.", ""),
     **dict.fromkeys(("next", "next_attempt", "due"), ("When the first pending delivery is attempted again.", "")),
