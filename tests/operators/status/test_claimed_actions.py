@@ -53,10 +53,10 @@ async def test_other_lines_are_refused(action: object, details: dict[str, Any]) 
 
 async def test_claimed_names_displace_no_proven_ones() -> None:
     """A command may claim any number of names."""
-    write_audit("reload_asked", who="sre")
+    write_audit("reload_asked", who="displaced by none")
     for number in range(2 * MAX_KINDS):
         await ActionRecorder().act(claim(f"user {number}"))
-    assert [line["action"] for line in recent_lines() if line["who"] == "sre"] == ["reload_asked"]
+    assert [line["action"] for line in recent_lines() if line["who"] == "displaced by none"] == ["reload_asked"]
 
 
 async def test_lines_of_commands_are_limited() -> None:
