@@ -49,8 +49,8 @@ final class InMemorySessionClientStore implements SessionClientStore {
     }
 
     @Override
-    public synchronized void updateSubject(SessionClient client, String sub) {
-        replace(client, existing -> existing.withSubject(sub));
+    public synchronized boolean update(SessionClient client, String iss, String sub) {
+        return replace(client, existing -> existing.withToken(iss, sub));
     }
 
     @Override
@@ -76,7 +76,9 @@ final class InMemorySessionClientStore implements SessionClientStore {
     private boolean replace(SessionClient client, UnaryOperator<SessionClient> change) {
         SessionClient existing = remove(client);
         if (existing != null) {
-            put(change.apply(existing));
+            SessionClient changed = change.apply(existing);
+            remove(changed);
+            put(changed);
         }
         return existing != null;
     }

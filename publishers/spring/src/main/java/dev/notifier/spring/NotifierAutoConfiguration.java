@@ -80,8 +80,8 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    SessionRecorder notifierSessionRecorder(SessionStores stores, NotifierPublisher publisher) {
-        return new SessionRecorder(stores, publisher::onLost);
+    SessionRecorder notifierSessionRecorder(SessionStores stores, SessionEndPublisher ends, NotifierPublisher publisher) {
+        return new SessionRecorder(stores, ends, publisher::onLost);
     }
 
     @Bean
@@ -98,10 +98,10 @@ public class NotifierAutoConfiguration {
         return new SessionSweep(stores, registry.getIfUnique(), publisher, ends, settings.sweepInterval());
     }
 
-    /** Makes the container's session events events of the application. */
+    /** Makes the container's session events events of the application. A second one, such as in a ServletListenerRegistrationBean, is harmless. */
     @Bean
     @ConditionalOnMissingBean
-    HttpSessionEventPublisher httpSessionEventPublisher() {
+    HttpSessionEventPublisher notifierHttpSessionEventPublisher() {
         return new HttpSessionEventPublisher();
     }
 
@@ -149,6 +149,10 @@ public class NotifierAutoConfiguration {
         @Bean
         SharedSessions notifierSharedSessions(ObjectProvider<SessionRepository<?>> repositories) {
             SessionRepository<?> repository = repositories.getIfUnique();
+            if (repository == null && repositories.stream().findAny().isPresent()) {
+                throw new NotifierConfigurationException("There are several beans of type SessionRepository, and none is primary.",
+                        "Mark the bean that has the sessions of the authorization server as @Primary.");
+            }
             return repository == null ? null : id -> {
                 Session session = repository.findById(id);
                 return session == null || Boolean.TRUE.equals(session.getAttribute(SharedSessions.EXPIRED_ATTRIBUTE));

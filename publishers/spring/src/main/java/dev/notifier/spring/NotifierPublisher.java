@@ -6,6 +6,7 @@ import dev.notifier.publisher.event.SessionEnded;
 import dev.notifier.publisher.monitoring.PendingEvents;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
 import java.io.IOException;
+import java.util.List;
 import java.util.Set;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -17,6 +18,7 @@ final class NotifierPublisher {
     private final NotifierSettings settings;
     private final PublisherMetrics metrics;
     private volatile SessionEndedPublisher publisher;
+    private volatile boolean isRunning;
 
     NotifierPublisher(NotifierSettings settings, PublisherMetrics metrics) {
         this.settings = settings;
@@ -29,17 +31,26 @@ final class NotifierPublisher {
         } catch (IOException failure) {
             throw NotifierSettings.createFolderFailure(settings.publisher().outbox().folder(), failure);
         }
+        isRunning = true;
         publisher.startTakeover(sessions -> Set.of()); // events are written when their sessions have ended
         LOG.info("notifier: session ended events go to {}, by the outbox {}", settings.publisher().endpoint(), settings.publisher().outbox().folder());
     }
 
     void stop() {
+        isRunning = false;
         publisher.close();
     }
 
-    /** Returns when the event is on disk, or in memory if the disk is full, failing or slow. */
-    void publish(SessionEnded sessionEnded, Lane lane) {
-        publisher.publishSessionEnded(sessionEnded, lane);
+    boolean isRunning() {
+        return isRunning;
+    }
+
+    /** Returns when the events are in one file, or in memory if the disk is full, failing or slow. */
+    void publish(List<SessionEnded> ends, Lane lane) {
+        if (!isRunning) {
+            throw new IllegalStateException("the process ends: the next one publishes the events by their rows");
+        }
+        publisher.publishSessionsEnded(ends, lane);
     }
 
     PendingEvents pendingEvents() {

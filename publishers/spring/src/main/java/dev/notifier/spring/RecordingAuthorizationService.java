@@ -1,14 +1,11 @@
 package dev.notifier.spring;
 
-import jakarta.servlet.http.HttpSession;
 import java.util.function.Supplier;
 import org.springframework.security.oauth2.core.oidc.OidcScopes;
 import org.springframework.security.oauth2.server.authorization.OAuth2Authorization;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationCode;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationService;
 import org.springframework.security.oauth2.server.authorization.OAuth2TokenType;
-import org.springframework.web.context.request.RequestContextHolder;
-import org.springframework.web.context.request.ServletRequestAttributes;
 
 /** Records the session and the client of each code that the decorated service saves. */
 final class RecordingAuthorizationService implements OAuth2AuthorizationService {
@@ -22,17 +19,12 @@ final class RecordingAuthorizationService implements OAuth2AuthorizationService 
 
     @Override
     public void save(OAuth2Authorization authorization) {
-        HttpSession session = isNewCode(authorization) ? currentSession() : null;
-        target.save(session == null ? authorization : recorder.get().recordCode(authorization, session));
+        target.save(isNewCode(authorization) ? recorder.get().recordCode(authorization) : authorization);
     }
 
     private static boolean isNewCode(OAuth2Authorization authorization) {
-        return authorization.getToken(OAuth2AuthorizationCode.class) != null && authorization.getAttribute(SessionRecorder.SID) == null
-                && authorization.getAuthorizedScopes().contains(OidcScopes.OPENID);
-    }
-
-    private static HttpSession currentSession() {
-        return RequestContextHolder.getRequestAttributes() instanceof ServletRequestAttributes request ? request.getRequest().getSession(false) : null;
+        return authorization.getToken(OAuth2AuthorizationCode.class) != null && authorization.getAccessToken() == null
+                && authorization.getAttribute(SessionRecorder.SID) == null && authorization.getAuthorizedScopes().contains(OidcScopes.OPENID);
     }
 
     @Override

@@ -167,7 +167,7 @@ public final class OutboxEntry {
         return completed;
     }
 
-    /** Returns the lines whose events are deferred, because another server answers to them in place of notifier. */
+    /** Returns the lines whose events are deferred, because another server answers to them in place of notifier, or notifier does not permit them. */
     public BitSet deferred() {
         return deferred;
     }

@@ -243,6 +243,18 @@ public final class LanePublisher implements Runnable {
         }
 
         @Override
+        public void onForbidden(int index, String why) {
+            Position position = positions.get(index);
+            metrics.onAttemptFailed(FailureReason.DENIED);
+            interceptions.defer(position);
+            position.entry.deferred().set(position.line);
+            if (throttle.tryAcquire("forbidden")) {
+                LOG.error("notifier: publishing event {} fails (denied), delays no other event, and is repeated; every 10 to 60 s one such event is sent again, in rotation: {}",
+                        events.get(index).id(), why);
+            }
+        }
+
+        @Override
         public void onIntercepted(int index, String why) {
             Position position = positions.get(index);
             if (interceptions.onIntercepted(position)) {

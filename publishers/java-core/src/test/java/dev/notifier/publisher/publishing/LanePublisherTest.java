@@ -22,6 +22,7 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.stream.Stream;
@@ -194,6 +195,33 @@ class LanePublisherTest {
         threads.get(0).join(5_000); // a deferred event does not delay the stop
         assertFalse(threads.get(0).isAlive());
         assertEquals(1, files().stream().filter(each -> each.endsWith(".json")).count());
+    }
+
+    @Test
+    void anEventThatIsNotPermittedDelaysNoOtherAndIsNotLost() throws Exception {
+        AtomicBoolean isPermitted = new AtomicBoolean();
+        script = (events, results) -> {
+            for (int place = 0; place < events.size(); place++) {
+                if (events.get(place).id().startsWith("other-issuer") && !isPermitted.get()) {
+                    results.onForbidden(place, "403");
+                } else {
+                    taken.add(events.get(place).id());
+                    results.onConfirmed(place);
+                }
+            }
+        };
+        commit(Lane.EVENTS, "other-issuer-1");
+        commit(Lane.EVENTS, "a");
+        commit(Lane.EVENTS, "other-issuer-2", "b");
+        publish(Lane.EVENTS);
+        until(() -> taken.size() == 2 && outbox.pendingCount() == 3); // b is in the file of the second
+        assertEquals(2, count("onAttemptFailed"));
+        isPermitted.set(true);
+        until(() -> outbox.pendingCount() == 0); // the first is sent again after 10 s, and restores the second
+        assertEquals(List.of("a", "b", "other-issuer-1", "other-issuer-2"), taken);
+        stop();
+        List<String> lines = CapturedLog.lines();
+        assertEquals(1, lines.subList(firstLogLine, lines.size()).stream().filter(each -> each.contains("fails (denied)")).count());
     }
 
     @Test
