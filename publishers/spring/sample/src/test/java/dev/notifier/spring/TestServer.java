@@ -71,9 +71,25 @@ final class TestServer implements AutoCloseable {
 
     /** Redeems a code. Returns the answer of the token endpoint. */
     JsonNode redeem(String code, String client, String issuerPath) throws IOException {
+        return token(client, "s-" + client, issuerPath, Map.of("grant_type", "authorization_code", "code", code, "redirect_uri", "http://127.0.0.1/callback"));
+    }
+
+    /** Returns the answer of the token endpoint. */
+    JsonNode token(String client, String secret, String issuerPath, Map<String, String> form) throws IOException {
         HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + issuerPath + "/oauth2/token"))
-                .header("Authorization", "Basic " + Base64.getEncoder().encodeToString((client + ":s-" + client).getBytes(StandardCharsets.UTF_8)));
-        return JSON.readTree(new Browser().send(request, Map.of("grant_type", "authorization_code", "code", code, "redirect_uri", "http://127.0.0.1/callback")).body());
+                .header("Authorization", "Basic " + Base64.getEncoder().encodeToString((client + ":" + secret).getBytes(StandardCharsets.UTF_8)));
+        return JSON.readTree(new Browser().send(request, form).body());
+    }
+
+    /** Registers a client by these members. Returns the answer of the registration endpoint. */
+    JsonNode register(String members) throws IOException {
+        String token = token("registrar", "s-registrar", "", Map.of("grant_type", "client_credentials", "scope", "client.create")).get("access_token").asText();
+        return withToken(HttpRequest.newBuilder(URI.create(url + "/connect/register")).header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofString("{\"redirect_uris\":[\"http://127.0.0.1/callback\"]" + members + "}")), token);
+    }
+
+    JsonNode withToken(HttpRequest.Builder request, String token) throws IOException {
+        return JSON.readTree(new Browser().send(request.header("Authorization", "Bearer " + token), null).body());
     }
 
     static String sid(JsonNode tokens) throws Exception {

@@ -1,7 +1,5 @@
 package dev.notifier.spring.sample;
 
-import static org.springframework.security.config.Customizer.withDefaults;
-
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.oauth2.server.authorization.config.annotation.web.configurers.OAuth2AuthorizationServerConfigurer;
 
@@ -12,6 +10,8 @@ final class AuthorizationEndpoints {
 
     static void configure(HttpSecurity http) throws Exception {
         OAuth2AuthorizationServerConfigurer server = OAuth2AuthorizationServerConfigurer.authorizationServer();
-        http.securityMatcher(server.getEndpointsMatcher()).with(server, configurer -> configurer.oidc(withDefaults()));
+        http.securityMatcher(server.getEndpointsMatcher()).with(server, configurer -> configurer.oidc(oidc -> oidc
+                .clientRegistrationEndpoint(endpoint -> endpoint.authenticationProviders(SampleRegistration::configure))
+                .providerConfigurationEndpoint(endpoint -> endpoint.providerConfigurationCustomizer(metadata -> metadata.claim("op_policy_uri", "https://id.example.com/policy")))));
     }
 }

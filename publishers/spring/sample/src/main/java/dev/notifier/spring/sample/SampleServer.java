@@ -100,6 +100,9 @@ public class SampleServer {
                             .setting(BackchannelLogoutSettings.URI, String.format(uri, name)).setting(BackchannelLogoutSettings.SESSION_REQUIRED, true).build())
                     .build());
         }
+        clients.add(RegisteredClient.withId("registrar").clientId("registrar").clientSecret("{noop}s-registrar")
+                .clientAuthenticationMethod(ClientAuthenticationMethod.CLIENT_SECRET_BASIC)
+                .authorizationGrantType(AuthorizationGrantType.CLIENT_CREDENTIALS).scope("client.create").build());
         return clients;
     }
 
