@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -104,8 +105,8 @@ class Spring:
             raise SignOutFailed(f"no answer within {ANSWER_WITHIN} s") from None
         except aiohttp.ClientError as error:
             raise Away(repr(error)) from None
-        if answer.status != 302 or "error" in answer.location:
-            raise SignOutFailed(f"{answer.status}: {answer.location}")
+        if answer.status != 302 or urlsplit(answer.location).path != "/":  # the sign-in page is a redirect, too
+            raise SignOutFailed(f"{answer.status}: {answer.location} {answer.text}; the log ends: {self.log()[-3000:]}")
         return time.monotonic() - began
 
     async def end_in_bulk(self, sessions: Sequence[Session]) -> None:

@@ -23,6 +23,7 @@ public final class LanePublisher implements Runnable {
 
     /** The maximum number of events in flight, by lane. After a kill, the next process publishes all events of an unfinished file again, such as 2,000 sessions. */
     private static final Map<Lane, Integer> MAX_IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
+    private static final int MAX_REFUSED_FILES = 10_000; // where users choose the issuer, they could fill the disk
     private static final long IDLE_WAIT_MILLIS = 1_000;
 
     private final Lane lane;
@@ -32,11 +33,13 @@ public final class LanePublisher implements Runnable {
     private final PublisherMetrics metrics;
     private final Backoff backoff = new Backoff();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
+    private final LogThrottle refusalThrottle = new LogThrottle(Duration.ofSeconds(1));
     private final InterceptionTracker<Position> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
     private final Map<OutboxEntry, List<OutgoingEvent>> opened = new HashMap<>();
     private volatile long stopAt = Long.MAX_VALUE;
     private volatile boolean hasPublished;
     private boolean isFailing;
+    private int refusedFileCount;
 
     public LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics) {
         this.lane = lane;
@@ -196,7 +199,9 @@ public final class LanePublisher implements Runnable {
         entry.completed().set(line);
         entry.markRefused();
         metrics.onRefused(1);
-        LOG.error("notifier: event {} in {} can never be published, and is set aside as .refused with its entry: {}", line + 1, entry.name(), why);
+        if (refusalThrottle.tryAcquire("refused")) {
+            LOG.error("notifier: event {} in {} can never be published, and is set aside as .refused with its entry: {}", line + 1, entry.name(), why);
+        }
     }
 
     private void removeIfDone(OutboxEntry entry) {
@@ -205,11 +210,14 @@ public final class LanePublisher implements Runnable {
             return;
         }
         opened.remove(entry);
-        if (entry.hasRefusedEvent()) {
+        if (entry.hasRefusedEvent() && refusedFileCount++ < MAX_REFUSED_FILES) {
             outbox.setAside(entry, ".refused");
-        } else {
-            outbox.removePublished(entry);
+            return;
         }
+        if (entry.hasRefusedEvent() && throttle.tryAcquire("refused files")) {
+            LOG.error("notifier: lane {} has set aside {} files as .refused since the start, so further ones are removed", lane.label(), MAX_REFUSED_FILES);
+        }
+        outbox.removePublished(entry);
     }
 
     /** An event in the outbox. */
@@ -266,8 +274,7 @@ public final class LanePublisher implements Runnable {
 
         @Override
         public void onRefused(int index, String why) {
-            LOG.error("notifier: event {} is refused", events.get(index).id());
-            refuse(positions.get(index).entry, positions.get(index).line, why);
+            refuse(positions.get(index).entry, positions.get(index).line, "event " + events.get(index).id() + " is refused: " + why);
         }
     }
 

@@ -556,6 +556,16 @@ class OutboxTest {
     }
 
     @Test
+    void aNameWithAnEndlessNumberStopsNoOther() throws Exception {
+        Path ended = folder("1", "rwx------");
+        Files.write(ended.resolve("1600000000000-0a0b0c0d-00000000-events-99999999999999999999.json"), event("a", Lane.EVENTS).toLine());
+        Files.write(ended.resolve("1600000000000-0a0b0c0d-00000001-events-1.json"), event("b", Lane.EVENTS).toLine());
+        Outbox outbox = outbox();
+        outbox.start(living());
+        until(() -> waitingQuietly(outbox).equals(List.of("a", "b")));
+    }
+
+    @Test
     void theAgeIsReadFromTheName() throws Exception {
         Files.write(folder("0", "rwx------").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), event("a", Lane.BULK).toLine());
         Outbox outbox = outbox();

@@ -29,6 +29,7 @@ import org.springframework.boot.test.context.FilteredClassLoader;
 import org.springframework.boot.test.context.runner.ReactiveWebApplicationContextRunner;
 import org.springframework.boot.test.context.runner.WebApplicationContextRunner;
 import org.springframework.boot.web.servlet.FilterRegistrationBean;
+import org.springframework.boot.web.servlet.ServletListenerRegistrationBean;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.core.io.support.SpringFactoriesLoader;
@@ -41,6 +42,7 @@ import org.springframework.security.oauth2.server.authorization.client.Registere
 import org.springframework.security.oauth2.server.authorization.token.JwtEncodingContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenClaimsContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenCustomizer;
+import org.springframework.security.web.session.HttpSessionEventPublisher;
 import org.springframework.session.MapSessionRepository;
 import org.springframework.session.SessionRepository;
 
@@ -108,6 +110,23 @@ class NotifierAutoConfigurationTest {
         @Bean
         SessionRepository<?> sessions() {
             return new MapSessionRepository(new ConcurrentHashMap<>());
+        }
+    }
+
+    @Configuration(proxyBeanMethods = false)
+    static class SecondSpringSession {
+        @Bean
+        SessionRepository<?> otherSessions() {
+            return new MapSessionRepository(new ConcurrentHashMap<>());
+        }
+    }
+
+    /** As many applications have it. */
+    @Configuration(proxyBeanMethods = false)
+    static class OwnEventPublisher {
+        @Bean
+        ServletListenerRegistrationBean<HttpSessionEventPublisher> httpSessionEventPublisher() {
+            return new ServletListenerRegistrationBean<>(new HttpSessionEventPublisher());
         }
     }
 
@@ -194,6 +213,16 @@ class NotifierAutoConfigurationTest {
             assertThat(context.getBean("opaqueTokenCustomizer")).isNotInstanceOf(SidTokenCustomizer.class);
             assertThat(context).doesNotHaveBean("notifierTokenCustomizer");
         });
+    }
+
+    @Test
+    void anEventPublisherOfTheApplicationIsNoConflict() {
+        runner.withUserConfiguration(OwnEventPublisher.class).run(context -> assertThat(context).hasNotFailed());
+    }
+
+    @Test
+    void aSecondRepositoryOfSessionsIsRefused() {
+        assertRefused(runner.withUserConfiguration(SpringSession.class, SecondSpringSession.class), "several beans of type SessionRepository", "@Primary");
     }
 
     @Test

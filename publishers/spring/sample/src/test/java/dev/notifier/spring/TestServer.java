@@ -70,13 +70,17 @@ final class TestServer implements AutoCloseable {
     }
 
     /** Redeems a code. Returns the answer of the token endpoint. */
-    JsonNode redeem(String code, String client, String issuerPath) throws IOException {
-        return token(client, "s-" + client, issuerPath, Map.of("grant_type", "authorization_code", "code", code, "redirect_uri", "http://127.0.0.1/callback"));
+    JsonNode redeem(String code, String client, String issuer) throws IOException {
+        return token(client, "s-" + client, issuer, Map.of("grant_type", "authorization_code", "code", code, "redirect_uri", "http://127.0.0.1/callback"));
     }
 
-    /** Returns the answer of the token endpoint. */
-    JsonNode token(String client, String secret, String issuerPath, Map<String, String> form) throws IOException {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + issuerPath + "/oauth2/token"))
+    /**
+     * Returns the answer of the token endpoint.
+     *
+     * @param issuer the issuer's path, or its whole URL
+     */
+    JsonNode token(String client, String secret, String issuer, Map<String, String> form) throws IOException {
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url).resolve(issuer + "/oauth2/token"))
                 .header("Authorization", "Basic " + Base64.getEncoder().encodeToString((client + ":" + secret).getBytes(StandardCharsets.UTF_8)));
         return JSON.readTree(new Browser().send(request, form).body());
     }
