@@ -35,12 +35,20 @@ def test_a_problem_of_notifier_refuses(status: int) -> None:
     assert '"title": "no"' in refused.text
 
 
-@pytest.mark.parametrize(("status", "reason"), [(401, "denied"), (403, "denied"), (404, "rejected"), (503, "rejected")])
+@pytest.mark.parametrize(("status", "reason"), [(401, "denied"), (404, "rejected"), (503, "rejected")])
 def test_other_problems_of_notifier_hold_the_lane(status: int, reason: str) -> None:
     """With the time that notifier requested."""
     held = problem(status)
     assert isinstance(held, PublishFailure)
     assert (held.reason, held.retry_after) == (reason, 0.0 if reason == "denied" else 7.0)
+    assert held.concerns_others
+
+
+def test_403_of_notifier_concerns_no_other_event() -> None:
+    """The token or the publisher may not speak for the issuer of this event."""
+    held = problem(403)
+    assert isinstance(held, PublishFailure)
+    assert (held.reason, held.concerns_others) == (FailureReason.DENIED, False)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 599])

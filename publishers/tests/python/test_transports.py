@@ -77,11 +77,11 @@ async def test_a_queue_that_is_full_keeps_the_event(
 
 
 async def test_a_refused_event_is_logged_without_the_user(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A 403 of notifier holds the lane. The text of a 400 is logged without the user and the session."""
+    """A 401 of notifier holds the lane. The text of a 400 is logged without the user and the session."""
     async with api(tmp_path) as played:
         title = "no: secret-user, hush-b, line\nbreak"
         refusal = replace(problem(400), text=json.dumps({"type": PROBLEM_TYPE, "title": title}))
-        played.script.extend([problem(403), Answer(), refusal])
+        played.script.extend([problem(401), Answer(), refusal])
         outbox = PublisherSettings(url=f"{played.url}/notifier", outbox=tmp_path / "outbox")
         away = PublisherSettings(url="http://127.0.0.1:1", outbox=tmp_path / "outbox", drain_limit=0.01)
         async with Publisher(away) as publisher:
@@ -95,6 +95,21 @@ async def test_a_refused_event_is_logged_without_the_user(tmp_path: Path, caplog
     assert "answered 400: " in caplog.text
     assert "no: <sub>, <sid>, line" in caplog.text
     assert not [word for word in ("hush", "secret-user") if word in caplog.text]
+
+
+async def test_an_event_that_is_not_permitted_delays_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A 403 of notifier may concern its issuer alone. It is logged once a minute, and the event stays pending."""
+    async with api(tmp_path) as played:
+        played.script.extend([problem(403), problem(403)])
+        outbox = PublisherSettings(url=f"{played.url}/notifier", outbox=tmp_path / "outbox", drain_limit=0.01)
+        async with Publisher(outbox) as publisher:
+            for sid in ("s-1", "s-2", "s-3"):
+                await publisher.publish(ended(sid))
+            await until(lambda: publisher.state.published == 1, lambda: played.asked)
+            assert [asked.event["sid"] for asked in played.asked] == ["s-1", "s-2", "s-3"]
+            assert (publisher.state.refused, publisher.state.failures["denied"]) == (0, 2)
+            assert publisher.state.waiting == 2
+    assert caplog.text.count("check the token's scope `publish`, its `issuers`, and the issuer's `publishers`") == 1
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -26,11 +26,15 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishFailure:
-    """The event was not accepted, and stays pending. `retry_after`: seconds that the server requested to wait."""
+    """The event was not accepted, and stays pending. `retry_after`: seconds that the server requested to wait.
+
+    `concerns_others`: whether other events would probably fail as well.
+    """
 
     reason: FailureReason
     text: str
     retry_after: float = 0.0
+    concerns_others: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

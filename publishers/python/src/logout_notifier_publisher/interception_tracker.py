@@ -1,8 +1,9 @@
 """Count the foreign responses to the events of a lane, and schedule the probes of deferred events. No I/O.
 
 An event to which an intermediary responds in place of notifier blocks its lane until it has had `MAX_ATTEMPTS` such
-responses. Then it is deferred: the lane continues without it. Deferred events are probed one at a time, in rotation. A
-confirmed probe makes all of them normal again. Nothing is stored: after a restart each event has its attempts again.
+responses. Then it is deferred: the lane continues without it. An event that notifier does not permit (403) is deferred
+at once. Deferred events are probed one at a time, in rotation. A confirmed probe makes all of them normal again.
+Nothing is stored: after a restart each event has its attempts again.
 """
 
 from collections.abc import Callable, Sequence

@@ -94,8 +94,8 @@ class LanePublisher:
                 self._on_success()
             return
         self._record_failure(failed)
-        if failed.reason is FailureReason.INTERCEPTED and is_probe:
-            return  # it only concerns the deferred event
+        if is_probe and not failed.concerns_others:
+            return
         self._failing = True
         if confirmed:
             self._backoff.reset()  # other events are accepted
@@ -128,9 +128,14 @@ class LanePublisher:
         failed = outcome
         if failed.reason in _REASONS_OF_RESPONSES:
             failed = replace(failed, text=_redact_sub_and_sid(failed.text, stored))
-        if failed.reason is FailureReason.INTERCEPTED and event.state is not EventState.DEFERRED:
+        if failed.concerns_others or event.state is EventState.DEFERRED:
+            return failed
+        if failed.reason is FailureReason.INTERCEPTED:
             self._on_intercepted(event, failed)
-        return failed
+            return failed
+        self._record_failure(failed)
+        self._defer(event)
+        return None
 
     def _on_intercepted(self, event: PendingEvent, failed: PublishFailure) -> None:
         self._interceptions.on_intercepted(event.name)
@@ -138,14 +143,17 @@ class LanePublisher:
             # so each intercepted event delays the others by 1.75 s and its requests, unless a longer wait is requested
             self._backoff.reset()
         if self._interceptions.exhausted:
-            if not self._outbox.list_deferred(self._lane):
-                self._interceptions.on_first_deferred()
-            self._outbox.defer(event)
+            self._defer(event)
             log.warning(
                 "event %s is deferred after %d responses that are not notifier's: %s. The other events are"
                 " published. One deferred event is sent again every 10 to 60 s, in rotation",
                 event.id, MAX_ATTEMPTS, failed.text,
             )  # fmt: skip
+
+    def _defer(self, event: PendingEvent) -> None:
+        if not self._outbox.list_deferred(self._lane):
+            self._interceptions.on_first_deferred()
+        self._outbox.defer(event)
 
     def _record_failure(self, failed: PublishFailure) -> None:
         self._counts.failures[failed.reason] += 1

@@ -39,15 +39,18 @@ class PublishResponse:
         return PublishFailure(
             reason=FailureReason.INTERCEPTED,
             text=f"{text}: this is not notifier's answer; check `url`, and proxies before it",
+            concerns_others=False,
         )
 
     def _to_problem_outcome(self, host: str) -> PublishOutcome:
         text = f"{host} answered {self.status}: {_to_line(self._text(), MAX_PROBLEM_CHARACTERS)}"
         if self.status in (400, 413, 422):
             return Refused(text=text)
-        if self.status in (401, 403):
-            remedy = "check the token in `secret_file`, its scope `publish`, and the issuer's `publishers`"
-            return PublishFailure(reason=FailureReason.DENIED, text=f"{text}: {remedy}")
+        if self.status == 401:
+            return PublishFailure(reason=FailureReason.DENIED, text=f"{text}: check the token in `secret_file`")
+        if self.status == 403:
+            remedy = "check the token's scope `publish`, its `issuers`, and the issuer's `publishers`"
+            return PublishFailure(reason=FailureReason.DENIED, text=f"{text}: {remedy}", concerns_others=False)
         return PublishFailure(reason=FailureReason.REJECTED, text=text, retry_after=self.retry_after)
 
     def _read_member(self, name: str) -> str | None:
