@@ -18,7 +18,6 @@ final class NotifierPublisher {
     private final NotifierSettings settings;
     private final PublisherMetrics metrics;
     private volatile SessionEndedPublisher publisher;
-    private volatile boolean isRunning;
 
     NotifierPublisher(NotifierSettings settings, PublisherMetrics metrics) {
         this.settings = settings;
@@ -31,18 +30,12 @@ final class NotifierPublisher {
         } catch (IOException failure) {
             throw NotifierSettings.createFolderFailure(settings.publisher().outbox().folder(), failure);
         }
-        isRunning = true;
         publisher.startTakeover(sessions -> Set.of()); // events are written when their sessions have ended
         LOG.info("notifier: session ended events go to {}, by the outbox {}", settings.publisher().endpoint(), settings.publisher().outbox().folder());
     }
 
     void stop() {
-        isRunning = false;
         publisher.close();
-    }
-
-    boolean isRunning() {
-        return isRunning;
     }
 
     /** Returns when the events are in one file, or in memory if the disk is full, failing or slow. */

@@ -246,11 +246,11 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
                 Instant.now().truncatedTo(ChronoUnit.MILLIS), reason);
     }
 
-    /** Runs a task. Logs its failure instead of throwing it. Returns whether it has succeeded, and others may follow. */
+    /** Runs a task. Logs its failure instead of throwing it. Returns whether it has succeeded. */
     boolean runGuarded(Runnable task) {
         try {
             task.run();
-            return publisher.isRunning();
+            return true;
         } catch (RuntimeException | LinkageError | StackOverflowError failure) {
             String name = BoundedCalls.name(failure);
             if (throttle.tryAcquire(name)) {

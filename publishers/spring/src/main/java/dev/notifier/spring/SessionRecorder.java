@@ -1,9 +1,7 @@
 package dev.notifier.spring;
 
-import dev.notifier.publisher.monitoring.LogThrottle;
 import jakarta.servlet.http.HttpSession;
 import java.security.Principal;
-import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.IntConsumer;
@@ -40,7 +38,6 @@ final class SessionRecorder {
     private final SessionEndPublisher ends;
     private final BoundedCalls calls;
     private final IntConsumer onLost;
-    private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
 
     /** @param onLost counts clients that will not be notified */
     SessionRecorder(SessionStores stores, SessionEndPublisher ends, IntConsumer onLost) {
@@ -120,8 +117,6 @@ final class SessionRecorder {
 
     private void reportLost(String client, String failure) {
         onLost.accept(1);
-        if (throttle.tryAcquire(client)) {
-            LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", client, failure);
-        }
+        LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", client, failure);
     }
 }

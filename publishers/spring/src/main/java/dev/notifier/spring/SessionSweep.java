@@ -120,7 +120,6 @@ final class SessionSweep implements SmartLifecycle {
     /** The sessions in memory end with this process. Those that remain in the table are published by the next sweep of any process. */
     @Override
     public synchronized void stop() {
-        publisher.stop();
         threads.shutdown(); // an interrupt in a query would close an embedded H2 file for the whole process
         try {
             threads.awaitTermination(STOP_LIMIT_SECONDS, TimeUnit.SECONDS);
@@ -129,6 +128,7 @@ final class SessionSweep implements SmartLifecycle {
         }
         threads = null;
         stores.calls().tryRun(() -> store.removeNode(store.node()));
+        publisher.stop();
     }
 
     @Override
