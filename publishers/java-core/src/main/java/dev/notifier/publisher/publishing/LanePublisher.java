@@ -31,6 +31,7 @@ public final class LanePublisher implements Runnable {
     private final LaneQueue queue;
     private final Transport transport;
     private final PublisherMetrics metrics;
+    private final int maxRefusedFiles;
     private final Backoff backoff = new Backoff();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
     private final LogThrottle refusalThrottle = new LogThrottle(Duration.ofSeconds(1));
@@ -42,11 +43,16 @@ public final class LanePublisher implements Runnable {
     private int refusedFileCount;
 
     public LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics) {
+        this(lane, outbox, transport, metrics, MAX_REFUSED_FILES);
+    }
+
+    LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics, int maxRefusedFiles) {
         this.lane = lane;
         this.outbox = outbox;
         this.queue = outbox.lane(lane);
         this.transport = transport;
         this.metrics = metrics;
+        this.maxRefusedFiles = maxRefusedFiles;
     }
 
     /**
@@ -210,12 +216,12 @@ public final class LanePublisher implements Runnable {
             return;
         }
         opened.remove(entry);
-        if (entry.hasRefusedEvent() && refusedFileCount++ < MAX_REFUSED_FILES) {
+        if (entry.hasRefusedEvent() && refusedFileCount++ < maxRefusedFiles) {
             outbox.setAside(entry, ".refused");
             return;
         }
         if (entry.hasRefusedEvent() && throttle.tryAcquire("refused files")) {
-            LOG.error("notifier: lane {} has set aside {} files as .refused since the start, so further ones are removed", lane.label(), MAX_REFUSED_FILES);
+            LOG.error("notifier: lane {} has set aside {} files as .refused since the start, so further ones are removed", lane.label(), maxRefusedFiles);
         }
         outbox.removePublished(entry);
     }

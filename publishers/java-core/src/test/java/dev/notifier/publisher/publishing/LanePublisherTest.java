@@ -81,7 +81,10 @@ class LanePublisherTest {
     }
 
     private void publish(Lane lane) {
-        LanePublisher publisher = new LanePublisher(lane, outbox, new Scripted(), metrics);
+        run(new LanePublisher(lane, outbox, new Scripted(), metrics));
+    }
+
+    private void run(LanePublisher publisher) {
         publishers.add(publisher);
         Thread thread = new Thread(publisher);
         threads.add(thread);
@@ -266,6 +269,27 @@ class LanePublisherTest {
         assertEquals(List.of("good"), taken);
         assertEquals(1, count("onRefused"));
         assertEquals(1, files().stream().filter(each -> each.endsWith(".refused")).count());
+    }
+
+    @Test
+    void refusedEventsDoNotFillTheDiskNorTheLog() throws Exception {
+        script = (events, results) -> {
+            for (int place = 0; place < events.size(); place++) {
+                results.onRefused(place, "400");
+            }
+        };
+        for (int event = 0; event < 20; event++) {
+            commit(Lane.EVENTS, "bad-" + event);
+        }
+        run(new LanePublisher(Lane.EVENTS, outbox, new Scripted(), metrics, 3));
+        until(() -> outbox.pendingCount() == 0);
+        stop();
+        assertEquals(20, count("onRefused"));
+        assertEquals(3, files().stream().filter(each -> each.endsWith(".refused")).count());
+        assertEquals(4, files().size(), "the lock, too");
+        List<String> lines = CapturedLog.lines().subList(firstLogLine, CapturedLog.lines().size());
+        assertTrue(lines.stream().filter(each -> each.contains("can never be published")).count() <= 3, "at most one per second");
+        assertEquals(1, lines.stream().filter(each -> each.contains("further ones are removed")).count());
     }
 
     @Test
