@@ -80,8 +80,8 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    SessionRecorder notifierSessionRecorder(SessionStores stores, NotifierPublisher publisher) {
-        return new SessionRecorder(stores, publisher::onLost);
+    SessionRecorder notifierSessionRecorder(SessionStores stores, NotifierSettings settings, NotifierPublisher publisher) {
+        return new SessionRecorder(stores, settings.revokesRefreshTokens(), publisher::onLost);
     }
 
     @Bean

@@ -27,19 +27,23 @@ final class SessionRecorder {
     /** Attributes of an authorization. */
     static final String SID = "notifier.sid";
     private static final String SESSION_KEY = "notifier.session";
+    private static final String ISSUER = "notifier.iss";
     private static final String NODE = "notifier.node";
     private static final String RECORDED_IN = "notifier.recorded_in";
+    private static final String OFFLINE_ACCESS = "offline_access";
 
     private final SessionStores stores;
     private final SessionClientStore store;
     private final BoundedCalls calls;
+    private final boolean revokesRefreshTokens;
     private final IntConsumer onLost;
 
     /** @param onLost counts clients that will not be notified */
-    SessionRecorder(SessionStores stores, IntConsumer onLost) {
+    SessionRecorder(SessionStores stores, boolean revokesRefreshTokens, IntConsumer onLost) {
         this.stores = stores;
         this.store = stores.clients();
         this.calls = stores.calls();
+        this.revokesRefreshTokens = revokesRefreshTokens;
         this.onLost = onLost;
     }
 
@@ -47,13 +51,18 @@ final class SessionRecorder {
     OAuth2Authorization recordCode(OAuth2Authorization authorization, HttpSession session) {
         String sid = SessionStores.toSid(session.getId());
         String key = stores.toKey(session.getId());
-        OAuth2AuthorizationRequest request = authorization.getAttribute(OAuth2AuthorizationRequest.class.getName());
+        String iss = AuthorizationServerContextHolder.getContext().getIssuer();
         Principal user = authorization.getAttribute(Principal.class.getName());
-        SessionClient client = new SessionClient(key, sid, request.getClientId(), AuthorizationServerContextHolder.getContext().getIssuer(),
-                user == null ? authorization.getPrincipalName() : user.getName(), System.currentTimeMillis(), store.node());
+        SessionClient client = new SessionClient(key, sid, clientId(authorization), iss, user == null ? authorization.getPrincipalName() : user.getName(),
+                System.currentTimeMillis(), store.node());
         boolean isRecorded = calls.tryRun(() -> store.add(client));
-        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(NODE, store.node());
+        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(ISSUER, iss)
+                .attribute(NODE, store.node());
         return (isRecorded ? builder.attribute(RECORDED_IN, store.id()) : builder).build();
+    }
+
+    private static String clientId(OAuth2Authorization authorization) {
+        return authorization.<OAuth2AuthorizationRequest>getAttribute(OAuth2AuthorizationRequest.class.getName()).getClientId();
     }
 
     /**
@@ -85,7 +94,7 @@ final class SessionRecorder {
         if (row.isEmpty() && isRecorded) {
             return false; // deleted when the session ended
         }
-        if (stores.sessions() != null && stores.sessions().isEnded(row.orElse(client).sessionKey())) {
+        if (isEnded(row.orElse(client))) {
             return false;
         }
         if (row.isEmpty()) {
@@ -93,5 +102,25 @@ final class SessionRecorder {
         }
         store.updateSubject(client, client.sub());
         return true;
+    }
+
+    private boolean isEnded(SessionClient row) {
+        return stores.sessions() != null && stores.sessions().isEnded(row.sessionKey());
+    }
+
+    /**
+     * Returns whether the refresh token of an authorization belongs to a session that has ended, unless it was granted for longer.
+     *
+     * Nothing is done at the end of the session but to delete its rows: so the end is as fast as before, no crash comes in between, and a
+     * token that is rotated at the same moment is found.
+     *
+     * @throws IllegalStateException if the database does not answer: an ended session must not look like a living one
+     */
+    boolean isRefreshTokenEnded(OAuth2Authorization authorization) {
+        if (!revokesRefreshTokens || !store.id().equals(authorization.getAttribute(RECORDED_IN)) || authorization.getAuthorizedScopes().contains(OFFLINE_ACCESS)) {
+            return false;
+        }
+        return calls.await(calls.start(() -> store.find(authorization.getAttribute(SID), clientId(authorization), authorization.getAttribute(ISSUER))
+                .map(this::isEnded).orElse(true))).orElseThrow(() -> new IllegalStateException("notifier: the session of a refresh token cannot be read now"));
     }
 }

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.tuple;
 import java.security.Principal;
 import java.time.Instant;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
@@ -30,7 +31,7 @@ class SessionRecorderTest {
     private final JdbcSessionClientStore store = new JdbcSessionClientStore(database, "node", null);
     private final BoundedCalls calls = new BoundedCalls();
     private final CountDownLatch lost = new CountDownLatch(1);
-    private final SessionRecorder recorder = new SessionRecorder(new SessionStores(store, null, calls), count -> lost.countDown());
+    private final SessionRecorder recorder = new SessionRecorder(new SessionStores(store, null, calls), true, count -> lost.countDown());
 
     private record Context(String getIssuer) implements AuthorizationServerContext {
         @Override
@@ -95,7 +96,7 @@ class SessionRecorderTest {
     @Test
     void aCodeIsRefusedAfterTheEndOfItsSharedSessionThatNobodyHasReported() {
         boolean[] isEnded = {false};
-        SessionRecorder shared = new SessionRecorder(new SessionStores(store, id -> isEnded[0], calls), count -> lost.countDown());
+        SessionRecorder shared = new SessionRecorder(new SessionStores(store, id -> isEnded[0], calls), true, count -> lost.countDown());
         OAuth2Authorization code = record(shared, "shop", ISSUER, "session-a");
         shared.recordIdToken(code, "shop", ISSUER, "alice");
         isEnded[0] = true;
@@ -105,7 +106,7 @@ class SessionRecorderTest {
 
     @Test
     void aCodeOfAnotherProcessWithItsRowsInMemoryIsAccepted() {
-        SessionRecorder elsewhere = new SessionRecorder(new SessionStores(new InMemorySessionClientStore(), null, calls), count -> lost.countDown());
+        SessionRecorder elsewhere = new SessionRecorder(new SessionStores(new InMemorySessionClientStore(), null, calls), true, count -> lost.countDown());
         OAuth2Authorization code = record(elsewhere, "shop", ISSUER, "session-a");
         recorder.recordIdToken(code, "shop", ISSUER, "alice");
         assertThat(store.findSessionsAfter("")).isEmpty();
@@ -134,7 +135,47 @@ class SessionRecorderTest {
     @Test
     void theAttributesAreTextsThatEveryServiceOfAuthorizationsStores() {
         Map<String, Object> attributes = record(recorder, "shop", ISSUER, "session-a").getAttributes();
-        assertThat(attributes.entrySet().stream().filter(each -> each.getKey().startsWith("notifier."))).hasSize(4)
+        assertThat(attributes.entrySet().stream().filter(each -> each.getKey().startsWith("notifier."))).hasSize(5)
                 .allSatisfy(each -> assertThat(each.getValue()).isInstanceOf(String.class));
+    }
+
+    @Test
+    void aRefreshTokenEndsWithTheRowsOfItsSession() {
+        OAuth2Authorization first = record(recorder, "shop", ISSUER, "session-a");
+        OAuth2Authorization second = record(recorder, "shop", ISSUER, "session-b");
+        assertThat(recorder.isRefreshTokenEnded(first)).isFalse();
+        store.move(SessionStores.toSid("session-a"), SessionStores.toSid("session-c"));
+        assertThat(recorder.isRefreshTokenEnded(first)).as("the session has another id").isFalse();
+        store.delete(store.findBySession(SessionStores.toSid("session-c")));
+        AuthorizationServerContextHolder.setContext(new Context(OTHER_ISSUER));
+        assertThat(recorder.isRefreshTokenEnded(first)).isTrue();
+        assertThat(recorder.isRefreshTokenEnded(second)).isFalse();
+        assertThat(recorder.isRefreshTokenEnded(OAuth2Authorization.from(first).authorizedScopes(Set.of("openid", "offline_access")).build())).isFalse();
+        assertThat(new SessionRecorder(new SessionStores(store, null, calls), false, count -> lost.countDown()).isRefreshTokenEnded(first)).as("turned off").isFalse();
+    }
+
+    @Test
+    void aRefreshTokenEndsWithItsSharedSessionBeforeTheSweepFindsIt() {
+        boolean[] isEnded = {false};
+        SessionRecorder shared = new SessionRecorder(new SessionStores(store, id -> isEnded[0], calls), true, count -> lost.countDown());
+        OAuth2Authorization code = record(shared, "shop", ISSUER, "session-a");
+        assertThat(shared.isRefreshTokenEnded(code)).isFalse();
+        isEnded[0] = true;
+        assertThat(shared.isRefreshTokenEnded(code)).isTrue();
+    }
+
+    @Test
+    void aRefreshTokenOfAnotherProcessWithItsRowsInMemoryContinues() {
+        SessionRecorder elsewhere = new SessionRecorder(new SessionStores(new InMemorySessionClientStore(), null, calls), true, count -> lost.countDown());
+        assertThat(recorder.isRefreshTokenEnded(record(elsewhere, "shop", ISSUER, "session-a"))).isFalse();
+    }
+
+    @Test
+    void anUnreachableDatabaseNeitherRevokesNorAcceptsARefreshToken() {
+        OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
+        database.disconnect();
+        assertThatThrownBy(() -> recorder.isRefreshTokenEnded(code)).isInstanceOf(IllegalStateException.class).hasMessageNotContaining("s3cret");
+        database.recover();
+        assertThat(recorder.isRefreshTokenEnded(code)).isFalse();
     }
 }
