@@ -126,6 +126,7 @@ class Browser:
         self.id_tokens: dict[str, str] = {}
 
     async def sign_in(self, url: str, *clients: str) -> Self:
+        self.refresh_tokens: dict[str, str] = {}
         """Sign in by the server's form, then at these clients, which redeem their codes."""
         signed_in = await self.ask("POST", f"{url}/login", data={"username": self.user, "password": "pw"})
         assert signed_in.status == 302, signed_in
@@ -134,15 +135,28 @@ class Browser:
             found = await self.ask("GET", f"{url}/oauth2/authorize", params={**query, "redirect_uri": CALLBACK})
             [code] = parse_qs(urlsplit(found.location).query)["code"]
             form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
-            credentials = base64.b64encode(f"{client}:s-{client}".encode()).decode()
-            headers = {"Authorization": f"Basic {credentials}"}
-            async with self._http.post(f"{url}/oauth2/token", data=form, headers=headers) as answer:
-                assert answer.status == 200, await answer.text()
-                self.id_tokens[client] = (await answer.json())["id_token"]
+            status, tokens = await self.redeem(url, client, form)
+            assert status == 200, tokens
+            self.id_tokens[client] = tokens["id_token"]
+            self.refresh_tokens[client] = tokens["refresh_token"]
         return self
 
     async def sign_out(self, url: str) -> Reply:
         """By RP-Initiated Logout of the first client."""
+    async def refresh(self, url: str, client: str) -> tuple[int, Mapping[str, Any]]:
+        """Use the client's refresh token. Return the status and the answer. A new ID token replaces the former."""
+        form = {"grant_type": "refresh_token", "refresh_token": self.refresh_tokens[client]}
+        status, tokens = await self.redeem(url, client, form)
+        self.id_tokens[client] = tokens.get("id_token", self.id_tokens[client])
+        return status, tokens
+
+    async def redeem(self, url: str, client: str, form: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+        """Post to the token endpoint as the client. Return the status and the answer."""
+        credentials = base64.b64encode(f"{client}:s-{client}".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}"}
+        async with self._http.post(f"{url}/oauth2/token", data=form, headers=headers) as answer:
+            return answer.status, await answer.json()
+
         hint = next(iter(self.id_tokens.values()))
         return await self.ask("GET", f"{url}/connect/logout", params={"id_token_hint": hint})
 

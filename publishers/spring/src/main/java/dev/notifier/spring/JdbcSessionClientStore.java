@@ -4,7 +4,6 @@ import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import javax.sql.DataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -80,8 +79,8 @@ final class JdbcSessionClientStore implements SessionClientStore {
     }
 
     @Override
-    public Optional<SessionClient> find(String sid, String clientId, String iss) {
-        return query(SELECT + KEY, sid, clientId, iss).stream().findFirst();
+    public List<SessionClient> find(String sid, String clientId) {
+        return query(SELECT + "WHERE sid = ? AND client_id = ?", sid, clientId);
     }
 
     @Override

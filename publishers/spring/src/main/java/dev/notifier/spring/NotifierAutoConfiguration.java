@@ -80,8 +80,8 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    SessionRecorder notifierSessionRecorder(SessionStores stores, SessionEndPublisher ends, NotifierPublisher publisher) {
-        return new SessionRecorder(stores, ends, publisher::onLost);
+    SessionRecorder notifierSessionRecorder(SessionStores stores, SessionEndPublisher ends, NotifierSettings settings, NotifierPublisher publisher) {
+        return new SessionRecorder(stores, ends, settings.revokesRefreshTokens(), publisher::onLost);
     }
 
     @Bean

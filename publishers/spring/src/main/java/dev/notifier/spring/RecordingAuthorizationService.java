@@ -1,14 +1,20 @@
 package dev.notifier.spring;
 
 import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import org.springframework.security.oauth2.core.OAuth2RefreshToken;
 import org.springframework.security.oauth2.core.oidc.OidcScopes;
 import org.springframework.security.oauth2.server.authorization.OAuth2Authorization;
+import org.springframework.security.oauth2.server.authorization.OAuth2Authorization.Token;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationCode;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationService;
 import org.springframework.security.oauth2.server.authorization.OAuth2TokenType;
 
-/** Records the session and the client of each code that the decorated service saves. */
+/** Records the session and the client of each code that the decorated service saves. Revokes a refresh token whose session has ended when it is used. */
 final class RecordingAuthorizationService implements OAuth2AuthorizationService {
+    private static final Logger LOG = LoggerFactory.getLogger(RecordingAuthorizationService.class);
+
     private final OAuth2AuthorizationService target;
     private final Supplier<SessionRecorder> recorder;
 
@@ -39,6 +45,15 @@ final class RecordingAuthorizationService implements OAuth2AuthorizationService 
 
     @Override
     public OAuth2Authorization findByToken(String token, OAuth2TokenType tokenType) {
-        return target.findByToken(token, tokenType);
+        OAuth2Authorization found = target.findByToken(token, tokenType);
+        Token<OAuth2RefreshToken> refreshToken = found == null ? null : found.getRefreshToken();
+        boolean isMeant = refreshToken != null && (OAuth2TokenType.REFRESH_TOKEN.equals(tokenType) || tokenType == null && refreshToken.getToken().getTokenValue().equals(token));
+        if (!isMeant || !refreshToken.isActive() || !recorder.get().isRefreshTokenEnded(found)) {
+            return found;
+        }
+        LOG.debug("notifier: a refresh token is revoked, since its session has ended");
+        OAuth2Authorization revoked = OAuth2Authorization.from(found).invalidate(refreshToken.getToken()).build();
+        target.save(revoked);
+        return revoked;
     }
 }

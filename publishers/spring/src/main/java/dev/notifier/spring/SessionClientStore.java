@@ -3,7 +3,6 @@ package dev.notifier.spring;
 import java.util.Collection;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 
 /** Stores which clients take part in which session. A client has one row for each `sid` and issuer. */
 interface SessionClientStore {
@@ -19,7 +18,8 @@ interface SessionClientStore {
     /** Adds a row. If the client has one, only its session is updated. */
     void add(SessionClient client);
 
-    Optional<SessionClient> find(String sid, String clientId, String iss);
+    /** Returns the rows of a client, one for each issuer. */
+    List<SessionClient> find(String sid, String clientId);
 
     /** Sets issuer and subject as the client knows them. Returns false if the row does not exist any more. */
     boolean update(SessionClient client, String iss, String sub);

@@ -2,6 +2,7 @@ package dev.notifier.spring;
 
 import jakarta.servlet.http.HttpSession;
 import java.security.Principal;
+import java.util.Comparator;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.IntConsumer;
@@ -29,22 +30,25 @@ final class SessionRecorder {
     /** Attributes of an authorization. */
     static final String SID = "notifier.sid";
     private static final String SESSION_KEY = "notifier.session";
-    private static final String NODE = "notifier.node";
     private static final String ISSUER = "notifier.iss";
+    private static final String NODE = "notifier.node";
     private static final String RECORDED_IN = "notifier.recorded_in";
+    private static final String OFFLINE_ACCESS = "offline_access";
 
     private final SessionStores stores;
     private final SessionClientStore store;
     private final SessionEndPublisher ends;
     private final BoundedCalls calls;
+    private final boolean revokesRefreshTokens;
     private final IntConsumer onLost;
 
     /** @param onLost counts clients that will not be notified */
-    SessionRecorder(SessionStores stores, SessionEndPublisher ends, IntConsumer onLost) {
+    SessionRecorder(SessionStores stores, SessionEndPublisher ends, boolean revokesRefreshTokens, IntConsumer onLost) {
         this.stores = stores;
         this.store = stores.clients();
         this.ends = ends;
         this.calls = stores.calls();
+        this.revokesRefreshTokens = revokesRefreshTokens;
         this.onLost = onLost;
     }
 
@@ -66,14 +70,17 @@ final class SessionRecorder {
         if (stores.sessions() == null) {
             session.setAttribute(SessionEndPublisher.HAS_CLIENTS, true);
         }
-        OAuth2AuthorizationRequest code = authorization.getAttribute(OAuth2AuthorizationRequest.class.getName());
         Principal user = authorization.getAttribute(Principal.class.getName());
-        SessionClient client = new SessionClient(key, sid, code.getClientId(), iss,
-                user == null ? authorization.getPrincipalName() : user.getName(), System.currentTimeMillis(), store.node());
+        SessionClient client = new SessionClient(key, sid, clientId(authorization), iss, user == null ? authorization.getPrincipalName() : user.getName(),
+                System.currentTimeMillis(), store.node());
         boolean isRecorded = calls.tryRun(() -> ends.add(client));
-        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key)
-                .attribute(NODE, store.node()).attribute(ISSUER, iss);
+        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(ISSUER, iss)
+                .attribute(NODE, store.node());
         return (isRecorded ? builder.attribute(RECORDED_IN, store.id()) : builder).build();
+    }
+
+    private static String clientId(OAuth2Authorization authorization) {
+        return authorization.<OAuth2AuthorizationRequest>getAttribute(OAuth2AuthorizationRequest.class.getName()).getClientId();
     }
 
     /**
@@ -101,8 +108,9 @@ final class SessionRecorder {
 
     /** Returns false if the session has ended. */
     private boolean updateOrAdd(SessionClient client, String codeIssuer, boolean isRecorded) {
-        Optional<SessionClient> row = store.find(client.sid(), client.clientId(), codeIssuer)
-                .or(() -> store.find(client.sid(), client.clientId(), client.iss())); // an earlier ID token has changed it
+        Optional<SessionClient> row = store.find(client.sid(), client.clientId()).stream()
+                .filter(each -> each.iss().equals(codeIssuer) || each.iss().equals(client.iss())) // an earlier ID token may have changed it
+                .min(Comparator.comparing(each -> !each.iss().equals(codeIssuer)));
         if (row.isEmpty() && isRecorded) {
             return false; // deleted when the session ended
         }
@@ -118,5 +126,21 @@ final class SessionRecorder {
     private void reportLost(String client, String failure) {
         onLost.accept(1);
         LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", client, failure);
+    }
+
+    /**
+     * Returns whether the refresh token of an authorization belongs to a session that has ended, unless it was granted for longer.
+     *
+     * Nothing is done at the end of the session but to delete its rows: so the end is as fast as before, no crash comes in between, and a
+     * token that is rotated at the same moment is found.
+     *
+     * @throws IllegalStateException if the database does not answer: an ended session must not look like a living one
+     */
+    boolean isRefreshTokenEnded(OAuth2Authorization authorization) {
+        if (!revokesRefreshTokens || !store.id().equals(authorization.getAttribute(RECORDED_IN)) || authorization.getAuthorizedScopes().contains(OFFLINE_ACCESS)) {
+            return false;
+        }
+        return calls.await(calls.start(() -> store.find(authorization.getAttribute(SID), clientId(authorization)).stream()
+                .allMatch(row -> ends.isEnded(row.sessionKey())))).orElseThrow(() -> new IllegalStateException("notifier: the session of a refresh token cannot be read now"));
     }
 }

@@ -237,6 +237,7 @@ class NotifierAutoConfigurationTest {
         assertRefused(runner.withPropertyValues("notifier.public-keys="), "notifier.public-keys is missing", "notifier keys jwks");
         assertRefused(runner.withPropertyValues("notifier.url=amqps://idp@rabbitmq.example.com/", "notifier.secret-file="), "notifier.secret-file is missing");
         assertRefused(runner.withPropertyValues("notifier.sweep.interval=soon"), "notifier.sweep.interval is soon", "30s");
+        assertRefused(runner.withPropertyValues("notifier.refresh-tokens.revoke=yes"), "notifier.refresh-tokens.revoke is yes", "true or false");
     }
 
     @Test

@@ -32,8 +32,10 @@ class SessionClientStoreTest {
         store.add(new SessionClient("s2", "sid1", "shop", ISSUER, "alice", 2_000, SessionClient.SHARED));
         assertThat(store.findBySession("s1")).isEmpty();
         assertThat(store.findBySession("s2")).containsExactly(new SessionClient("s2", "sid1", "shop", ISSUER, "pairwise", 1_000, SessionClient.SHARED));
-        assertThat(store.find("sid1", "shop", ISSUER)).isPresent();
-        assertThat(store.find("sid1", "shop", "https://other.example.com")).isEmpty();
+        store.add(new SessionClient("s2", "sid1", "shop", "https://other.example.com", "alice", 2_000, SessionClient.SHARED));
+        assertThat(store.find("sid1", "shop")).extracting(SessionClient::iss).containsExactlyInAnyOrder(ISSUER, "https://other.example.com");
+        assertThat(store.find("sid1", "mail")).isEmpty();
+        assertThat(store.find("sid", "shop")).isEmpty();
     }
 
     @ParameterizedTest

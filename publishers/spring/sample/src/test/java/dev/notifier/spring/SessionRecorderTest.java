@@ -8,6 +8,7 @@ import java.nio.file.Path;
 import java.security.Principal;
 import java.time.Instant;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.AfterEach;
@@ -62,7 +63,7 @@ class SessionRecorderTest {
     }
 
     private SessionRecorder recorder(TestPublisher target) {
-        return new SessionRecorder(target.stores, target.ends, count -> lost.countDown());
+        return new SessionRecorder(target.stores, target.ends, true, count -> lost.countDown());
     }
 
     private static OAuth2Authorization authorization(String client) {
@@ -210,5 +211,57 @@ class SessionRecorderTest {
         Map<String, Object> attributes = record(recorder, "shop", ISSUER, "session-a").getAttributes();
         assertThat(attributes.entrySet().stream().filter(each -> each.getKey().startsWith("notifier."))).hasSize(5)
                 .allSatisfy(each -> assertThat(each.getValue()).isInstanceOf(String.class));
+    }
+
+    @Test
+    void aRefreshTokenEndsWithTheRowsOfItsSession() {
+        OAuth2Authorization first = record(recorder, "shop", ISSUER, "session-a");
+        OAuth2Authorization second = record(recorder, "shop", ISSUER, "session-b");
+        assertThat(recorder.isRefreshTokenEnded(first)).isFalse();
+        store.move(SessionStores.toSid("session-a"), SessionStores.toSid("session-c"));
+        assertThat(recorder.isRefreshTokenEnded(first)).as("the session has another id").isFalse();
+        store.delete(store.findBySession(SessionStores.toSid("session-c")));
+        AuthorizationServerContextHolder.setContext(new Context(OTHER_ISSUER));
+        assertThat(recorder.isRefreshTokenEnded(first)).isTrue();
+        assertThat(recorder.isRefreshTokenEnded(second)).isFalse();
+        assertThat(recorder.isRefreshTokenEnded(OAuth2Authorization.from(first).authorizedScopes(Set.of("openid", "offline_access")).build())).isFalse();
+        assertThat(new SessionRecorder(publisher.stores, publisher.ends, false, count -> lost.countDown()).isRefreshTokenEnded(first)).as("turned off").isFalse();
+    }
+
+    @Test
+    void aRefreshTokenEndsWithItsSharedSessionBeforeTheSweepFindsIt() {
+        try (TestPublisher other = new TestPublisher(folder.resolve("shared"), store, true)) {
+            SessionRecorder shared = recorder(other);
+            other.living.add("session-a");
+            OAuth2Authorization code = record(shared, "shop", ISSUER, "session-a");
+            assertThat(shared.isRefreshTokenEnded(code)).isFalse();
+            other.living.clear();
+            assertThat(shared.isRefreshTokenEnded(code)).isTrue();
+        }
+    }
+
+    @Test
+    void aRefreshTokenOfAClientThatReachesTheServerByAnotherHostContinues() {
+        OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
+        recorder.recordIdToken(code, "shop", OTHER_ISSUER, "pairwise");
+        assertThat(recorder.isRefreshTokenEnded(code)).isFalse();
+        publisher.ends.onSignOut("session-a");
+        assertThat(recorder.isRefreshTokenEnded(code)).isTrue();
+    }
+
+    @Test
+    void aRefreshTokenOfAnotherProcessWithItsRowsInMemoryContinues() {
+        try (TestPublisher elsewhere = new TestPublisher(folder.resolve("elsewhere"), new InMemorySessionClientStore(), false)) {
+            assertThat(recorder.isRefreshTokenEnded(record(recorder(elsewhere), "shop", ISSUER, "session-a"))).isFalse();
+        }
+    }
+
+    @Test
+    void anUnreachableDatabaseNeitherRevokesNorAcceptsARefreshToken() {
+        OAuth2Authorization code = record(recorder, "shop", ISSUER, "session-a");
+        database.disconnect();
+        assertThatThrownBy(() -> recorder.isRefreshTokenEnded(code)).isInstanceOf(IllegalStateException.class).hasMessageNotContaining("s3cret");
+        database.recover();
+        assertThat(recorder.isRefreshTokenEnded(code)).isFalse();
     }
 }

@@ -80,7 +80,16 @@ final class TestServer implements AutoCloseable {
      * @param issuer the issuer's path, or its whole URL
      */
     JsonNode token(String client, String secret, String issuer, Map<String, String> form) throws IOException {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url).resolve(issuer + "/oauth2/token"))
+        return ask(client, secret, issuer + "/oauth2/token", form);
+    }
+
+    JsonNode refresh(JsonNode tokens, String client) throws IOException {
+        return token(client, "s-" + client, "", Map.of("grant_type", "refresh_token", "refresh_token", tokens.get("refresh_token").asText()));
+    }
+
+    /** Sends a request of a client. */
+    JsonNode ask(String client, String secret, String path, Map<String, String> form) throws IOException {
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url).resolve(path))
                 .header("Authorization", "Basic " + Base64.getEncoder().encodeToString((client + ":" + secret).getBytes(StandardCharsets.UTF_8)));
         return JSON.readTree(new Browser().send(request, form).body());
     }
@@ -124,7 +133,11 @@ final class TestServer implements AutoCloseable {
         }
 
         String code(String client, String issuerPath) {
-            HttpResponse<String> answer = get(issuerPath + "/oauth2/authorize?" + encode(Map.of("response_type", "code", "client_id", client, "scope", "openid",
+            return code(client, issuerPath, "openid");
+        }
+
+        String code(String client, String issuerPath, String scope) {
+            HttpResponse<String> answer = get(issuerPath + "/oauth2/authorize?" + encode(Map.of("response_type", "code", "client_id", client, "scope", scope,
                     "state", "x", "redirect_uri", "http://127.0.0.1/callback")));
             String location = answer.headers().firstValue("Location").orElseThrow(() -> new IllegalStateException(answer.statusCode() + " " + answer.body()));
             if (!location.contains("code=")) {

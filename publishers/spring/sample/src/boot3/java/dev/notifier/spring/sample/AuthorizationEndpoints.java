@@ -1,5 +1,7 @@
 package dev.notifier.spring.sample;
 
+import static org.springframework.security.config.Customizer.withDefaults;
+
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.oauth2.server.authorization.config.annotation.web.configurers.OAuth2AuthorizationServerConfigurer;
 
@@ -10,7 +12,8 @@ final class AuthorizationEndpoints {
 
     static void configure(HttpSecurity http) throws Exception {
         OAuth2AuthorizationServerConfigurer server = OAuth2AuthorizationServerConfigurer.authorizationServer();
-        http.securityMatcher(server.getEndpointsMatcher()).with(server, configurer -> configurer.oidc(oidc -> oidc
+        http.securityMatcher(server.getEndpointsMatcher()).with(server, configurer -> configurer.deviceAuthorizationEndpoint(withDefaults())
+                .deviceVerificationEndpoint(withDefaults()).oidc(oidc -> oidc
                 .clientRegistrationEndpoint(endpoint -> endpoint.authenticationProviders(SampleRegistration::configure))
                 .providerConfigurationEndpoint(endpoint -> endpoint.providerConfigurationCustomizer(metadata -> metadata.claim("op_policy_uri", "https://id.example.com/policy")))));
     }
