@@ -18,9 +18,9 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import ClientKey
 from notifier.model.errors import NotifierError, TopologyMismatch
 from notifier.model.moment import Clock, format_moment, wait_for_event
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force, limit_ends, max_paused_of
 from notifier.model.record import copy_record
-from notifier.model.registry import CurrentRegistry, Registry
+from notifier.model.registry import CurrentRegistry
 from notifier.model.shared_resources import shared_lock
 from notifier.operators.status.worker_requests import (
     FiniteSeconds,
@@ -38,12 +38,6 @@ RETRY_INTERVAL_SECONDS = 1.0  # after a failed reading
 CHECK_INTERVAL_SECONDS = 0.5  # for pauses that are over, and for a new connection
 SUSPENDED_SECONDS = 3.0  # without a check: the process was suspended, or its event loop blocked
 START_SECONDS = 10.0  # then the worker delivers without the pauses
-
-
-def max_paused_of(registry: Registry, key: ClientKey) -> float:
-    """Return the seconds for which the client, which need not be registered, may be paused."""
-    client = registry.clients_of(key[0]).get(key[1]) or registry.default_of(key[0])
-    return client.retry.max_paused
 
 
 class _PausesResult(TypedDict):
@@ -128,12 +122,10 @@ class PauseWatch:
         if document.version < self.document.version:
             return
         now, registry = self._clock(), self._registry()
-        former = {pause.id: pause for pause in self.document.pauses}
-        pauses = []
-        for each in document.pauses:
-            known = former.get(each.id)
-            until = min(each.until, now + max_paused_of(registry, each.key)) if known is None else known.until
-            pauses.append(copy_record(each, until=until))
+        former, pauses = {pause.id: pause for pause in self.document.pauses}, list[Pause]()
+        for each in limit_ends(document, registry, now).pauses:
+            end = former[each.id].until if each.id in former else now + max_paused_of(registry, each.key)
+            pauses.append(copy_record(each, until=min(each.until, end)))
         self.document = copy_record(document, pauses=tuple(pauses))
         self._log_changes({pause.id: pause for pause in pauses if pause.until <= now} if is_first else former)
         self._use(in_force(self.document, now))

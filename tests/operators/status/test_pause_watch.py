@@ -30,7 +30,7 @@ class Stored:
 
     def __init__(self) -> None:
         self.now, self.reads = 100.0, 0
-        self.document: PauseDocument = PauseDocument(version=0)
+        self.document: PauseDocument = NO_PAUSES
         self.failure: Exception | None = None
         self.connected = True
         self.released = list[ClientKey]()
