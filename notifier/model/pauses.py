@@ -1,8 +1,8 @@
 """The pauses that operators request at run time: the document in the queue, its changes, and the port to it. Pure.
 
-One document has at most MAX_PAUSES pauses: those in force, and those that ended last. Each change increases its
+One document has at most MAX_PAUSES pauses: the pauses in force, and the last that ended. Each change increases its
 version, so that a reader detects an older document. A pause ends by itself at `until`, by the clock of each reader. No
-change stores that, since the clock of whoever makes it may be fast. All times are in epoch seconds.
+change stores that, since the clock of its writer may be fast. All times are in epoch seconds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -114,14 +114,14 @@ def _parse(text: bytes) -> PauseDocument:
 
 
 def in_force(document: PauseDocument, now: float) -> dict[ClientKey, Pause]:
-    """Return the pauses in force, by client. If a restored document has several of a client, the last made counts."""
+    """Return the pauses in force, by client. If a restored document has several of a client, the newest counts."""
     by_start = sorted(document.pauses, key=lambda each: each.since)
     last = {pause.key: pause for pause in by_start if pause.ended_at is None}
     return {key: pause for key, pause in last.items() if now < pause.until}
 
 
 def pause_clients(document: PauseDocument, pauses: Sequence[Pause], now: float) -> PauseDocument:
-    """Return the document with these new pauses. Each replaces the one in force of its client, which ends as it begins.
+    """Return the document with these new pauses. Each ends the client's former pause when it begins.
 
     Return the same document if it has them. Raises ChangeRefused if too many pauses are in force.
     """
@@ -162,7 +162,7 @@ def limit_ends(document: PauseDocument, registry: Registry, now: float) -> Pause
 
 
 def list_present_and_ended(document: PauseDocument, now: float) -> Sequence[Pause]:
-    """Return the pauses to show: those in force, then those that ended last, with their end if it was their time."""
+    """Return the pauses to show: the pauses in force, then the last that ended, each with the time of its end."""
     present = {*in_force(document, now).values()}
     over = [copy_record(each, ended_at=min(each.end, now)) for each in document.pauses if each not in present]
     return [*(each for each in document.pauses if each in present), *over[:MAX_ENDED_PAUSES]]
@@ -187,7 +187,7 @@ def _end(pause: Pause, now: float, who: str) -> Pause:
 
 
 def _build(former: PauseDocument, pauses: Iterable[Pause]) -> PauseDocument:
-    """Return the next version, with the pauses that end last: of those that have ended, the oldest are forgotten."""
+    """Return the next version, with the MAX_PAUSES pauses whose ends are last: the oldest ended pauses are dropped."""
     last = sorted(pauses, key=lambda each: each.end, reverse=True)[:MAX_PAUSES]
     return PauseDocument(version=min(former.version + 1, MAX_VERSION), pauses=tuple(last))
 

@@ -3,8 +3,8 @@
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -12,7 +12,6 @@ import typer
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.loading import load
 from notifier.configuration.provenance import describe_pausing_source
-from notifier.model.client import ClientKey
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.moment import format_moment_for_people, parse_moment
 from notifier.model.printable import counted, printable
@@ -53,7 +52,7 @@ def pause(context: typer.Context, *, config: Config = None, members: PauseMember
     itself. Another pause of the client replaces it.
 
     It needs no API: it reaches the workers through the queue. The client must be registered. The exit status is 3 if a
-    worker does not apply the pause, such as one of a former release: it may still call the client.
+    worker does not apply the pause, such as a worker of a former release: it may still call the client.
 
     Examples:
         # during its maintenance
@@ -88,8 +87,8 @@ def pause(context: typer.Context, *, config: Config = None, members: PauseMember
 def resume(context: typer.Context, *, config: Config = None, members: ResumeMembers, as_json: Json = False) -> None:
     """End the pause of a client now: its deliveries are attempted, as fast as the client and its limits allow.
 
-    If a registry source has `paused: true` for the client, it remains paused, and the command says so. The exit status
-    is 1 if the client is unknown and was not paused, and 3 if a worker does not apply the change yet.
+    If a registry source has `paused: true` for the client, it remains paused, and the command prints that source. The
+    exit status is 1 if the client is unknown and was not paused, and 3 if a worker does not apply the change yet.
 
     Examples:
         notifier resume -c n.yaml --client-id shop
@@ -110,7 +109,10 @@ def resume(context: typer.Context, *, config: Config = None, members: ResumeMemb
         lines.append(f"still paused, since they are its followers: {', '.join(result.followers)}; --followers")
     note = None
     if target.client is not None and target.client.paused:
-        lines.append(note := _describe_source(context, config, target.key))
+        loaded = None
+        with suppress(ConfigurationError):  # `notifier check` reports it
+            loaded = load(config, os.environ, context.obj, answer_of=DirectReader(None), keep_rows=True)
+        lines.append(note := describe_pausing_source(loaded, target.key))
     _end(result.document() | {"note": note}, lines, result.workers, as_json=as_json)
 
 
@@ -118,11 +120,11 @@ def pauses(context: typer.Context, *, config: Config = None, as_json: Json = Fal
     """List the clients that operators have paused: who, why, and until when. Also the last pauses that have ended.
 
     The command shows how many pending deliveries may expire before the end, and which workers do not apply the pauses,
-    such as those of a former release. The exit status is then 3.
+    such as workers of a former release. The exit status is then 3.
 
     Examples:
         notifier pauses -c n.yaml
-        # those in force
+        # the pauses in force
         notifier pauses -c n.yaml --json | jq '.pauses[] | select(.ended_at == null)'
     """
     part = load_queue_part(config, log_from="warning")
@@ -154,14 +156,6 @@ def _run(part: PartialSettings, registry: Registry, act: Callable[[PauseRequests
     )
 
 
-def _describe_source(context: typer.Context, config: Path | None, key: ClientKey) -> str:
-    try:
-        loaded = load(config, os.environ, context.obj, answer_of=DirectReader(None), keep_rows=True)
-    except ConfigurationError:  # `notifier check` reports it
-        return describe_pausing_source(None, key)
-    return describe_pausing_source(loaded, key)
-
-
 def _list_worker_lines(workers: PauseCoverage) -> Sequence[str]:
     """Return the lines that show which workers apply the pauses, and which do not."""
     if not workers.seen:
@@ -181,4 +175,4 @@ def _end(document: Mapping[str, Any], lines: Sequence[str], workers: PauseCovera
         say_json(document)
     else:
         say("\n".join(map(printable, [*lines, *_list_worker_lines(workers)])))
-    raise typer.Exit(0 if workers.is_complete else NOT_APPLIED_STATUS)
+    raise typer.Exit(0 if len(workers.applied) == workers.seen else NOT_APPLIED_STATUS)

@@ -61,9 +61,7 @@ class PauseMembers(ResumeMembers, total=False):
 
     for_: Annotated[str, Field(alias="for", description="How long, such as 30m or 2h. Either this or until.")]
     until: Annotated[str, Field(description="The end: RFC 3339 with an offset.")]
-    reason: Annotated[
-        Required[str], Field(description=f"Shown wherever the pause is: 1 to {MAX_REASON_LENGTH} characters.")
-    ]
+    reason: Annotated[Required[str], Field(description=f"Shown with the pause: 1 to {MAX_REASON_LENGTH} characters.")]
 
 
 @record
@@ -78,17 +76,12 @@ class PauseCoverage:
     late: Sequence[Mapping[str, str]]
     clock_difference: float
 
-    @property
-    def is_complete(self) -> bool:
-        """Return whether all workers apply the pauses, or none runs."""
-        return len(self.applied) == self.seen
-
 
 @record
 class PauseResult:
-    """`paused`: the new pauses. `former`: the pauses that they replaced, or that were resumed.
+    """`paused`: the new pauses. `former`: the replaced or ended pauses.
 
-    `followers`: those of the first client that are still called after a pause, or still paused after a resume.
+    `followers`: the followers of the first client that are still called after a pause, or still paused after a resume.
     `expiring`: how many pending deliveries may expire before the end; None if that is unknown.
     """
 
@@ -127,7 +120,7 @@ def plan_pauses(
 
 
 def _read_end(members: Mapping[str, Any], now: float, max_paused: float, client_id: str) -> float | InputIssue:
-    """Return the end of a pause, or the mistake. `max_paused`: the shortest of the clients, which this one has."""
+    """Return the end of a pause, or the mistake. `max_paused`: the shortest of the clients', and `client_id` has it."""
     if ("for_" in members) == ("until" in members):
         return InputIssue("for", "give either a duration (for) or a time (until)")
     name = "for" if "for_" in members else "until"
@@ -142,7 +135,7 @@ def _read_end(members: Mapping[str, Any], now: float, max_paused: float, client_
 
 
 def select_clients(registry: Registry, key: ClientKey, members: Mapping[str, Any]) -> Sequence[ClientKey]:
-    """Return the client and, if requested, those that follow it."""
+    """Return the client and, if requested, its followers."""
     return [key, *(_followers_of(registry, key) if members.get("followers") else ())]
 
 
@@ -176,7 +169,12 @@ class PauseRequests:
                 former.update((key, present[key]) for key in keys if key in present)
             return changed
 
-        document, workers = await self._change_register(edit, pauses[0].until if pauses else math.inf)
+        tries, until = 0, pauses[0].until if pauses else math.inf
+        while True:
+            document, tries = await self.queue.register.change(edit), tries + 1
+            newest, workers = await self._ask_workers(document.version, until)
+            if newest <= document.version or tries == MAX_TRIES:
+                break
         present = in_force(document, self.clock())
         followers = [each for each in _followers_of(self.registry, keys[0]) if (each in present) != bool(pauses)]
         if self.proven or not workers.applied:  # otherwise the workers have logged it
@@ -191,21 +189,10 @@ class PauseRequests:
             expiring=None if counts is None else counts.total(),
         )
 
-    async def _change_register(
-        self, edit: Callable[[PauseDocument], PauseDocument], until: float
-    ) -> tuple[PauseDocument, PauseCoverage]:
-        """Change the register, and have the workers read it. Again if a worker had a newer document."""
-        tries = 0
-        while True:
-            document, tries = await self.queue.register.change(edit), tries + 1
-            version, workers = await self._ask_workers(document.version, until)
-            if version <= document.version or tries == MAX_TRIES:
-                return document, workers
-
     async def list_pauses(
         self, selects: Callable[[str], bool], *, counts: bool
     ) -> tuple[Sequence[dict[str, Any]], PauseCoverage]:
-        """Return the pauses as JSON, those in force first, and which workers apply them.
+        """Return the pauses as JSON, first the pauses in force, and which workers apply them.
 
         `selects`: whether to return the pauses of an issuer. `counts`: add to each how many deliveries may expire
         before its end; None if that is unknown.

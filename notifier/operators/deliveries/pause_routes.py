@@ -78,9 +78,7 @@ class PauseRoutes:
         summary="End the pause of a client now.",
         scope="repair",
         body=ResumeMembers,
-        answers={
-            200: to_answer("The pauses ended, as former; note: why it is still paused.", note=str | None, **_RESULT)
-        },
+        answers={200: to_answer("The ended pauses as former. note: why it is paused yet.", note=str | None, **_RESULT)},
         problems=_PROBLEMS,
     )
     async def _resume(self, request: ApiRequest) -> Document:
@@ -100,11 +98,7 @@ class PauseRoutes:
         summary="List the pauses of clients, in force and ended.",
         scope="read",
         query=PausesQuery,
-        answers={
-            200: to_answer(
-                "Those in force first. Workers that do not apply them are late.", pauses=Items, workers=Document
-            )
-        },
+        answers={200: to_answer("First the pauses in force. Late workers apply none.", pauses=Items, workers=Document)},
         problems={503: "The queue is unavailable."},
     )
     async def _list(self, request: ApiRequest) -> Document:

@@ -38,7 +38,7 @@ async def examine_queue(queue: Queue, where: str, registry: Registry, clock: Clo
     except TopologyMismatch:
         pass  # the broker's findings name the missing queue
     except NotifierError as error:
-        advice = "workers keep those that they know; the runbook's NotifierPausesUnread has the remedy"
+        advice = "workers keep the pauses that they have read; the runbook's NotifierPausesUnread has the remedy"
         findings.append(failure(Area.CLIENT, "pauses", str(error), advice))
     await queue.close()
     return findings
