@@ -129,7 +129,7 @@ def _read_end(members: Mapping[str, Any], now: float, max_paused: float, client_
     except ValueError as error:
         return InputIssue(name, str(error))
     if now < end <= now + max_paused + 1.0:
-        return end
+        return min(end, now + max_paused)
     limit = f"must be in the future, and within {format_duration(max_paused)}, the max_paused of {client_id}"
     return InputIssue(name, f"{limit}: later its deliveries would expire")
 

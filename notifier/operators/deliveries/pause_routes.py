@@ -78,7 +78,7 @@ class PauseRoutes:
         summary="End the pause of a client now.",
         scope="repair",
         body=ResumeMembers,
-        answers={200: to_answer("The ended pauses as former. note: why it is paused yet.", note=str | None, **_RESULT)},
+        answers={200: to_answer("The ended pauses as former. note: why it stays paused.", note=str | None, **_RESULT)},
         problems=_PROBLEMS,
     )
     async def _resume(self, request: ApiRequest) -> Document:

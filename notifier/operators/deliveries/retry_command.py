@@ -54,7 +54,7 @@ def retry(
     del yes  # for scripts that pass it to each repair
     part = load_queue_part(config, log_from="warning")
     target, dry_run, force = find_client(part, config, context.obj, members), "dry_run" in members, "force" in members
-    request = RetryRequest(key=target.key, who=operating_user(), force=force)
+    request = RetryRequest(key=target.key, who=operating_user(), force=force, registry=lambda: target.registry)
     iss, client_id = target.key
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:

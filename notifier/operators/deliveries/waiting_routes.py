@@ -164,7 +164,8 @@ class WaitingRoutes:
         """Start a retry as a job, or answer with an equal job that runs already. With `dry_run`, only count."""
         access, members, token = self._access, request.members, request.token
         (iss, client_id), _ = find_client(request, access.registry())
-        retry = RetryRequest(key=(iss, client_id), who=request.who, force=bool(members.get("force")))
+        force = bool(members.get("force"))
+        retry = RetryRequest(key=(iss, client_id), who=request.who, force=force, registry=access.registry)
         if not members.get("dry_run"):
             self._requests.require_queue()
             work = RetryWork(access.queue, retry, access.write_audit)
