@@ -145,7 +145,7 @@ def _followers_of(registry: Registry, key: ClientKey) -> Sequence[ClientKey]:
 
 @record
 class PauseRequests:
-    """Changes and lists the pauses for one operator, `who`. Raises QueueError, UnknownVersion.
+    """Changes and lists the pauses for the operator `who`. Its methods raise QueueError, UnknownVersion.
 
     `proven`: the name of the operator is. `opening` opens a closed queue for the pass that counts deliveries.
     """
