@@ -161,9 +161,11 @@ def values_in_force(loaded: LoadedConfiguration, key: ClientKey) -> list[Effecti
     return values_of(loaded, key, sources_of(loaded).get(key, ())) if has_rows else _values_with_file(loaded, key)
 
 
-def find_pausing_source(loaded: LoadedConfiguration, key: ClientKey) -> str | None:
-    """Return the source whose `paused: true` the client has; None if that cannot be found."""
-    return next((each.origin for each in values_in_force(loaded, key) if each.member == "notifier.paused"), None)
+def describe_pausing_source(loaded: LoadedConfiguration | None, key: ClientKey) -> str:
+    """Return that a registry source pauses the client, so that it is not called after a resume, with its name."""
+    values = [] if loaded is None else values_in_force(loaded, key)
+    origin = next((each.origin for each in values if each.member == "notifier.paused"), "the registry")
+    return f"{origin} has paused: true for it, so it is still paused"
 
 
 def _values_with_file(loaded: LoadedConfiguration, key: ClientKey) -> list[EffectiveValue]:

@@ -12,6 +12,7 @@ NotifierError
 │   │   │   └── QueueFull    it has refused the message
 │   │   ├── DiskFull     its disk has no room
 │   │   └── ChangeUncertain  the broker has not confirmed a change, and may still make it
+│   ├── ChangeRefused    the pauses have no room for a change, or nobody could read it
 │   └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 └── SourceFault          a registry source could not be read
     └── AnswerFault      its answer cannot be used
@@ -121,6 +122,10 @@ class DiskFull(QueueUnavailable):
 
 class ChangeUncertain(QueueUnavailable):
     """The broker has not confirmed a change in time. It may take effect afterwards, or be lost."""
+
+
+class ChangeRefused(QueueError):  # noqa: N818  a state, not a mistake
+    """A change of the pauses would exceed a limit of their document, which remains as it was."""
 
 
 class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake

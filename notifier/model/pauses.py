@@ -1,21 +1,22 @@
 """The pauses that operators request at run time: the document in the queue, its changes, and the port to it. Pure.
 
-One document has at most MAX_PAUSES pauses: those in force, and those that ended last. Each change increases its
+One document has at most MAX_PAUSES pauses: the pauses in force, and the last that ended. Each change increases its
 version, so that a reader detects an older document. A pause ends by itself at `until`, by the clock of each reader. No
-change stores that, since the clock of whoever makes it may be fast. All times are in epoch seconds.
+change stores that, since the clock of its writer may be fast. All times are in epoch seconds.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Annotated, Final, Protocol
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.client import ClientKey
-from notifier.model.errors import QueueError, UnknownVersion
+from notifier.model.errors import ChangeRefused, QueueError, UnknownVersion
 from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import printable
 from notifier.model.record import copy_record, record
+from notifier.model.registry import Registry
 from notifier.model.shared_resources import shared_bound
 
 MAX_PAUSES = shared_bound(1_000)  # in force or ended
@@ -23,7 +24,7 @@ MAX_ENDED_PAUSES = shared_bound(200)  # the history that is shown
 MAX_REASON_LENGTH = 200
 MAX_DOCUMENT_BYTES = shared_bound(8 * 1024 * 1024)  # 180 kB are usual, 3 MB have 1,000 pauses with the longest names
 MAX_VERSION = 2**53  # of the document; further changes keep it
-_VERSION: Final = 1
+_FORMAT_VERSION: Final = 1
 
 _Name = Annotated[str, Field(min_length=1, max_length=1024)]
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
@@ -62,24 +63,19 @@ class Pause:
 
 @record
 class PauseDocument:
-    """All pauses, those that end last first. `version` increases by each change."""
+    """All pauses, sorted by their end, the last end first. `version` increases by each change; `v` is the format's."""
 
-    version: int = 0
-    pauses: tuple[Pause, ...] = ()
-
-
-class _Document(TypedDict):
-    v: int
+    v: int = _FORMAT_VERSION
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
-    pauses: Annotated[list[Pause], Field(max_length=MAX_PAUSES)]
+    pauses: Annotated[tuple[Pause, ...], Field(max_length=MAX_PAUSES)]
 
 
-class _Version(TypedDict):
+class _FormatVersion(TypedDict):
     v: int
 
 
-_DOCUMENT, _VERSION_ONLY = TypeAdapter(_Document), TypeAdapter(_Version)
-NO_PAUSES = PauseDocument()
+_DOCUMENT, _FORMAT = TypeAdapter(PauseDocument), TypeAdapter(_FormatVersion)
+NO_PAUSES = PauseDocument(version=0, pauses=())
 
 
 def read_pauses(text: bytes) -> PauseDocument:
@@ -93,13 +89,13 @@ def read_pauses(text: bytes) -> PauseDocument:
 
 
 def write_pauses(document: PauseDocument) -> bytes:
-    """Return the document as JSON. Raises QueueError if nobody could read it, such as because of a very long name."""
+    """Return the document as JSON. Raises ChangeRefused if nobody could read it, such as because of a long name."""
     try:
-        text = _DOCUMENT.dump_json({"v": _VERSION, "version": document.version, "pauses": list(document.pauses)})
+        text = _DOCUMENT.dump_json(document)
         _parse(text)
     except ValueError as error:  # also of the encoding, whose text has the name
         reason = error if type(error) is ValueError else "has a name that is not Unicode"
-        raise QueueError(f"nothing was changed: the document of pauses {reason}") from None
+        raise ChangeRefused(f"nothing was changed: the document of pauses {reason}") from None
     return text
 
 
@@ -108,31 +104,32 @@ def _parse(text: bytes) -> PauseDocument:
     if len(text) > MAX_DOCUMENT_BYTES:
         raise ValueError(f"has more than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        if (version := _VERSION_ONLY.validate_json(text)["v"]) > _VERSION:
+        if (version := _FORMAT.validate_json(text)["v"]) > _FORMAT_VERSION:
             raise UnknownVersion(f"a later release wrote the pauses (v: {version}); update this one to read them")
-        document = _DOCUMENT.validate_json(text)
+        return _DOCUMENT.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(map(str, first["loc"]))
         raise ValueError(f"is malformed ({path or 'not JSON'}: {first['type']})") from None
-    return PauseDocument(version=document["version"], pauses=tuple(document["pauses"]))
 
 
 def in_force(document: PauseDocument, now: float) -> dict[ClientKey, Pause]:
-    """Return the pauses in force, by client. If a restored document has several of a client, the last made counts."""
+    """Return the pauses in force, by client. If a restored document has several of a client, the newest counts."""
     by_start = sorted(document.pauses, key=lambda each: each.since)
     last = {pause.key: pause for pause in by_start if pause.ended_at is None}
     return {key: pause for key, pause in last.items() if now < pause.until}
 
 
-def pause_clients(document: PauseDocument, pauses: Iterable[Pause], now: float) -> PauseDocument:
-    """Return the document with these new pauses. Each replaces the one in force of its client, which ends as it begins.
+def pause_clients(document: PauseDocument, pauses: Sequence[Pause], now: float) -> PauseDocument:
+    """Return the document with these new pauses. Each ends the client's former pause when it begins.
 
-    Raises QueueError if too many pauses are in force.
+    Return the same document if it has them. Raises ChangeRefused if too many pauses are in force.
     """
     new = {pause.key: pause for pause in pauses}
+    if {each.id for each in pauses} <= {each.id for each in document.pauses}:
+        return document
     if len(in_force(document, now).keys() | new.keys()) > MAX_PAUSES:
-        raise QueueError(f"{MAX_PAUSES:,} clients are paused already, which is the most; resume some of them first")
+        raise ChangeRefused(f"{MAX_PAUSES:,} clients are paused already, which is the most; resume some of them first")
     kept = [each if (by := new.get(each.key)) is None else _end(each, by.since, by.who) for each in document.pauses]
     return _build(document, [*new.values(), *kept])
 
@@ -144,13 +141,31 @@ def resume_clients(document: PauseDocument, keys: Collection[ClientKey], who: st
     return _build(document, [_end(each, now, who) if each.key in keys else each for each in document.pauses])
 
 
-def expire(document: PauseDocument, now: float) -> PauseDocument:
-    """Return the document to show: the pauses in force, then the last that have ended, also by themselves."""
-    ids = {each.id for each in in_force(document, now).values()}
-    over = (each for each in document.pauses if each.id not in ids)
-    ended = [each if each.ended_at is not None else copy_record(each, ended_at=min(each.until, now)) for each in over]
-    present = (each for each in document.pauses if each.id in ids)
-    return copy_record(document, pauses=(*present, *ended[:MAX_ENDED_PAUSES]))
+def max_paused_of(registry: Registry, key: ClientKey) -> float:
+    """Return the seconds for which the client, which need not be registered, may be paused."""
+    client = registry.clients_of(key[0]).get(key[1]) or registry.default_of(key[0])
+    return client.retry.max_paused
+
+
+def limit_ends(document: PauseDocument, registry: Registry, now: float) -> PauseDocument:
+    """Return the document in which no pause of a registered client is longer than the client's `max_paused`.
+
+    Anyone who may publish into the queue can write another `until`, and the clock of a writer may be wrong.
+    """
+    pauses = (
+        copy_record(each, until=min(each.until, min(each.since, now) + max_paused_of(registry, each.key)))
+        if each.client_id in registry.clients_of(each.iss)
+        else each
+        for each in document.pauses
+    )
+    return copy_record(document, pauses=tuple(pauses))
+
+
+def list_present_and_ended(document: PauseDocument, now: float) -> Sequence[Pause]:
+    """Return the pauses to show: the pauses in force, then the last that ended, each with the time of its end."""
+    present = {*in_force(document, now).values()}
+    over = [copy_record(each, ended_at=min(each.end, now)) for each in document.pauses if each not in present]
+    return [*(each for each in document.pauses if each in present), *over[:MAX_ENDED_PAUSES]]
 
 
 def merge_documents(stored: PauseDocument, own: PauseDocument) -> PauseDocument:
@@ -172,7 +187,7 @@ def _end(pause: Pause, now: float, who: str) -> Pause:
 
 
 def _build(former: PauseDocument, pauses: Iterable[Pause]) -> PauseDocument:
-    """Return the next version, with the pauses that end last: of those that have ended, the oldest are forgotten."""
+    """Return the next version, with the MAX_PAUSES pauses whose ends are last: the oldest ended pauses are dropped."""
     last = sorted(pauses, key=lambda each: each.end, reverse=True)[:MAX_PAUSES]
     return PauseDocument(version=min(former.version + 1, MAX_VERSION), pauses=tuple(last))
 

@@ -138,9 +138,10 @@ class MetricsPage:
         yield labelled_family(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
         text = "0 while a hook into a library is not in use."
         yield labelled_family(GaugeMetricFamily, "library_hooks", text, ("hook",), sources.library_hooks())
-        age, until = sources.pauses()
+        age, pause_ends = sources.pauses()
         yield gauge("pauses_read_age_seconds", "Since this worker last read which clients operators have paused.", age)
         text, names = "When the pause of a client ends by itself (epoch seconds).", ("iss", "client_id")
+        until = {key: end for key, end in pause_ends.items() if self._metrics.clients.label(*key) == key}
         yield labelled_family(GaugeMetricFamily, "client_paused_until_seconds", text, names, until)
         text = "Lines of the log that were lost, since nobody read them or the write failed."
         yield plain_counter("log_lines_dropped_total", text, sources.log_lines_dropped())

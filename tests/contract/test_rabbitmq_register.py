@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from notifier.model.errors import QueueError, QueueUnavailable, TopologyMismatch
-from notifier.model.pauses import NO_PAUSES, PauseDocument, write_pauses
+from notifier.model.pauses import NO_PAUSES, write_pauses
+from notifier.model.record import copy_record
 from notifier.queues.rabbitmq import register
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.register import RabbitRegister
@@ -60,7 +61,7 @@ async def test_process_that_dies_after_its_publish_has_made_the_change(amqp_url:
     """The old message, which was not acked, does not return."""
     first, second = process(amqp_url, prefix), process(amqp_url, prefix)
     newer = await pause(process(amqp_url, prefix), "shop")
-    newest = PauseDocument(version=newer.version + 1)
+    newest = copy_record(NO_PAUSES, version=newer.version + 1)
     async with (
         connected(rabbit_options(amqp_url, prefix), "test") as holder,
         channel_of(holder, confirms=True) as channel,

@@ -20,9 +20,10 @@ from notifier.model.message import (
     crash_headers,
 )
 from notifier.model.outcome import Cause
+from notifier.model.pauses import Pause
 from notifier.model.progress import PastOutcome
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.pause_request import count_expiring
+from notifier.operators.deliveries.pause_request import PauseRequests
 from notifier.operators.deliveries.repair import CLIENT_DELAY, DUE_EARLIER, make_due, remove
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.waiting_filter import WaitingFilter, WaitingSummary, read_waiting
@@ -263,9 +264,13 @@ async def test_command_without_an_open_queue_counts_again(rabbit_place: Place) -
     worker = await rabbit_place.open()
     await parked(worker, delivery("a"), delivery("b"))
     await ready(worker, PARKED, 2)
+    pause = Pause(
+        id="a", iss=SHOP[0], client_id=SHOP[1], who="alice", reason="deploy", since=0.0, until=time.time() + 1e7
+    )
     for _ in range(3):
         queue = rabbit_place.closed()
-        assert await count_expiring(queue, {SHOP: time.time() + 1e7}, Registry(), time.time(), opened) is not None
+        requests = PauseRequests(queue=queue, registry=Registry(), who="alice", opening=opened)
+        assert await requests.count_expiring([pause]) is not None
         assert not queue.status().connected
     await ready(worker, PARKED, 2)
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from notifier.model.errors import QueueError, UnknownVersion
+from notifier.model.client import Client, RetryPolicy
+from notifier.model.errors import ChangeRefused, QueueError, UnknownVersion
 from notifier.model.pauses import (
     MAX_ENDED_PAUSES,
     MAX_PAUSES,
@@ -12,8 +13,9 @@ from notifier.model.pauses import (
     NO_PAUSES,
     Pause,
     PauseDocument,
-    expire,
     in_force,
+    limit_ends,
+    list_present_and_ended,
     merge_documents,
     pause_clients,
     read_pauses,
@@ -21,6 +23,7 @@ from notifier.model.pauses import (
     write_pauses,
 )
 from notifier.model.record import copy_record
+from notifier.model.registry import Registry
 
 ISS = "https://op.example"
 SHOP = (ISS, "shop")
@@ -99,8 +102,19 @@ def test_resume_ends_only_the_pause_of_its_client() -> None:
 def test_expired_pause_is_shown_as_ended() -> None:
     """By nobody. One that was resumed ended then."""
     resumed = resume_clients(paused(pause(), pause("crm", id_="b")), [(ISS, "crm")], "bob", 150.0)
-    shown = {each.client_id: (each.ended_at, each.ended_by) for each in expire(resumed, 1000.0).pauses}
+    shown = {each.client_id: (each.ended_at, each.ended_by) for each in list_present_and_ended(resumed, 1000.0)}
     assert shown == {"shop": (200.0, None), "crm": (150.0, "bob")}
+
+
+def test_pause_is_shown_no_longer_than_its_client_permits() -> None:
+    """A forged `until`, also with a forged `since`. Of a client that is not registered the limit is unknown."""
+    policy = RetryPolicy(max_paused=60.0)
+    shop = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out", retry=policy)
+    document = paused(pause(until=1e10), pause("crm", id_="b", until=1e10))
+    for each in (document, copy_record(document, pauses=(copy_record(pause(until=1e10), since=1e9),))):
+        limited = limit_ends(each, Registry(clients={ISS: {"shop": shop}}), 100.0)
+        assert {pause.client_id: pause.until for pause in limited.pauses}["shop"] == 160.0
+    assert limit_ends(document, Registry(), 100.0) == document
 
 
 def test_change_by_a_fast_clock_ends_no_other_pause() -> None:
@@ -114,7 +128,7 @@ def test_change_by_a_fast_clock_ends_no_other_pause() -> None:
 
 def test_version_stays_at_its_limit() -> None:
     """Anyone who may publish into the queue can set it. The document can be read and changed further."""
-    document = pause_clients(PauseDocument(version=MAX_VERSION), [pause()], 100.0)
+    document = pause_clients(copy_record(NO_PAUSES, version=MAX_VERSION), [pause()], 100.0)
     assert (read_pauses(write_pauses(document)), document.version) == (document, MAX_VERSION)
 
 
@@ -128,14 +142,14 @@ def test_version_stays_at_its_limit() -> None:
 )
 def test_document_that_nobody_could_read_is_not_written(changes: dict[str, str], text: str) -> None:
     """The error has no name of it."""
-    with pytest.raises(QueueError, match=f"nothing was changed.*{text}"):
+    with pytest.raises(ChangeRefused, match=f"nothing was changed.*{text}"):
         write_pauses(paused(copy_record(pause(), **changes)))
 
 
 def test_document_that_is_too_large_is_not_written() -> None:
     """A thousand clients with the longest names, each character of four bytes."""
     names = [f"{number:04}" + "\N{PILE OF POO}" * 1020 for number in range(MAX_PAUSES)]
-    with pytest.raises(QueueError, match=r"nothing was changed.*more than 8,388,608 bytes"):
+    with pytest.raises(ChangeRefused, match=r"nothing was changed.*more than 8,388,608 bytes"):
         write_pauses(paused(*(copy_record(pause(name, id_=name[:4]), iss=name, who=name) for name in names)))
 
 
@@ -144,7 +158,7 @@ def test_pauses_in_force_are_bounded() -> None:
     full = paused(*(pause(f"c{number}", id_=str(number)) for number in range(MAX_PAUSES)))
     again = pause_clients(full, [pause("c7", id_="again", since=101.0)], 101.0)
     assert (len(again.pauses), in_force(again, 101.0)[ISS, "c7"].id) == (MAX_PAUSES, "again")
-    with pytest.raises(QueueError, match="resume some of them first"):
+    with pytest.raises(ChangeRefused, match="resume some of them first"):
         pause_clients(full, [pause()], 101.0)
 
 
@@ -157,7 +171,7 @@ def test_history_is_bounded() -> None:
     ids = [each.id for each in document.pauses]
     assert (len(ids), ids[:2], ids[-1]) == (MAX_PAUSES, ["a", str(MAX_PAUSES + 4)], "6")
     assert read_pauses(write_pauses(document)) == document
-    assert [each.id for each in expire(document, 2000.0).pauses] == ids[: MAX_ENDED_PAUSES + 1]
+    assert [each.id for each in list_present_and_ended(document, 2000.0)] == ids[: MAX_ENDED_PAUSES + 1]
 
 
 def test_newer_document_is_not_merged() -> None:

@@ -182,6 +182,14 @@ async def test_only_the_first_clients_have_own_labels() -> None:
     assert value(samples, "dead_letters_total", iss=ISS, client_id="_unknown", reason="unknown_client") == 1
 
 
+async def test_only_the_first_clients_have_the_series_of_a_pause() -> None:
+    """One for all others would make the alerts about them silent."""
+    sources = MetricsSources(pauses=lambda: (0.0, {(ISS, "shop"): 2000.0, (ISS, "mail"): 3000.0, (ISS, "gone"): 4.0}))
+    samples = await scrape(metrics(registry("shop", "mail"), max_clients=1), sources)
+    paused = {dict(labels)["client_id"]: end for (name, labels), end in samples.items() if "paused_until" in name}
+    assert paused == {"shop": 2000.0}
+
+
 async def test_invented_names_create_no_series() -> None:
     """Thousands of unknown issuers and clients share one label."""
     subject = metrics(registry("shop"))

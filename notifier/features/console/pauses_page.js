@@ -1,5 +1,5 @@
-// The pauses that operators requested at run time: those in force, and those that have ended. They are not polled, since
-// the number of deliveries that expire is counted in the queues.
+// The pauses that operators requested at run time, in force or ended. They are not polled, since the number of deliveries
+// that expire is counted in the queues.
 import { ClientName, ListingTime, LoadingNote } from "./parts.js";
 import { Clock, SafeText, Until, html, now, number } from "./text.js";
 import { ResumeButton, rowOf } from "./pauses.js";

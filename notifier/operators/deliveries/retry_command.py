@@ -6,18 +6,16 @@ from typing import Annotated
 import typer
 
 from notifier.model.printable import counted, printable
-from notifier.network.http.issuer_document import find_only_issuer
 from notifier.operators.deliveries.retry_now import RetryMembers, RetryResult, preview_retry, retry_now
 from notifier.operators.deliveries.retry_request import RetryRequest
 from notifier.operators.deliveries.waiting_command import WAITING_TABLE
 from notifier.operators.status.claimed_actions import CommandAudit
 from notifier.operators.terminal.command_options import Config, Json, takes
-from notifier.operators.terminal.known_registry import end_if_unknown
+from notifier.operators.terminal.known_registry import end_if_missing, find_client
 from notifier.operators.terminal.output import say, say_json
 from notifier.operators.terminal.queue_access import load_queue_part, run_on_queue
 from notifier.queues.passes import RepairOptions
 from notifier.queues.queue_port import Queue
-from notifier.settings.config_file import PartialSettings
 from notifier.telemetry.audit import operating_user
 
 UNKNOWN_TEXT = "cancelled meanwhile, or at a worker that has not reported them"
@@ -55,9 +53,9 @@ def retry(
     """
     del yes  # for scripts that pass it to each repair
     part = load_queue_part(config, log_from="warning")
-    client_id, dry_run, force = members["client_id"], "dry_run" in members, "force" in members
-    iss = find_issuer(part, members.get("iss"))
-    request = RetryRequest(key=(iss, client_id), who=operating_user(), force=force)
+    target, dry_run, force = find_client(part, config, context.obj, members), "dry_run" in members, "force" in members
+    request = RetryRequest(key=target.key, who=operating_user(), force=force, registry=lambda: target.registry)
+    iss, client_id = target.key
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
         waiting = WAITING_TABLE.open_messages(queue)
@@ -74,21 +72,9 @@ def retry(
     else:
         say(_format_result(request, result, dry_run=dry_run))
     if not result.pending_before and result.unfinished is None:
-        end_if_unknown(config, context.obj, client_id, iss)
+        end_if_missing(target.known, client_id, iss)
     is_open = result.pending_after or result.unknown or (not result.waited and result.unfinished is not None)
     raise typer.Exit(1 if is_open and not dry_run else 0)
-
-
-def find_issuer(part: PartialSettings, iss: str | None) -> str:
-    """Return `iss`, or else the only issuer of the configuration. Raises BadParameter if it has none or several.
-
-    Issuers of test sign-outs do not count.
-    """
-    known_issuer = iss or find_only_issuer(part.issuers)
-    if known_issuer is not None:
-        return known_issuer
-    known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
-    raise typer.BadParameter(f"give the issuer{known}", param_hint="--iss")
 
 
 def _format_result(request: RetryRequest, result: RetryResult, *, dry_run: bool) -> str:

@@ -10,20 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Required
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.errors import NotifierError, PassStopped, QueueError
 from notifier.model.moment import format_optional_moment
-from notifier.model.pauses import in_force
+from notifier.model.pauses import in_force, limit_ends
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, STOPPED_TEXT, log_queue_failure
 from notifier.operators.deliveries.retry_request import RetryAccount, RetryRequest, sum_accounts
-from notifier.operators.deliveries.waiting_filter import WaitingFilter
+from notifier.operators.deliveries.waiting_filter import ClientMembers, WaitingFilter
 from notifier.operators.status.worker_requests import (
     ANSWER_TIMEOUT_SECONDS,
     GONE_WORKER_TEXT,
@@ -40,16 +38,9 @@ NO_WORKER_TEXT = "no worker consumes the queue, so nothing would be attempted; s
 
 
 @with_config(ConfigDict(extra="forbid"))
-class RetryMembers(TypedDict, total=False):
+class RetryMembers(ClientMembers, total=False):
     """The members of a retry, in a request and as options."""
 
-    client_id: Annotated[
-        Required[str],
-        Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="The client whose deliveries are attempted."),
-    ]
-    iss: Annotated[
-        str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Its issuer. Needed if there are several.")
-    ]
     dry_run: Annotated[bool, Field(description="Show the pending deliveries; attempt none.")]
     force: Annotated[
         bool, Field(description="Do not wait for the end of a pause that the client requested (Retry-After).")
@@ -166,7 +157,9 @@ async def retry_now(
 async def _describe_pause(queue: Queue, request: RetryRequest, options: RepairOptions) -> str | None:
     """Return that an operator has paused the client. If the pauses are unreadable, the retry goes on without them."""
     with suppress(NotifierError):
-        if (pause := in_force(await queue.register.read(), options.clock()).get(request.key)) is not None:
+        now = options.clock()
+        pauses = in_force(limit_ends(await queue.register.read(), request.registry(), now), now)
+        if (pause := pauses.get(request.key)) is not None:
             return f"the client is {pause.text}; nothing is attempted before: notifier resume"
     return None
 

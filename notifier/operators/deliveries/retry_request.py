@@ -21,6 +21,7 @@ from notifier.model.client import ClientKey
 from notifier.model.ids import new_id
 from notifier.model.moment import Clock, earliest, latest
 from notifier.model.printable import counted, printable
+from notifier.model.registry import CurrentRegistry, Registry
 from notifier.model.shared_resources import shared_bound
 from notifier.operators.deliveries.job_documents import Results
 from notifier.operators.status.worker_requests import FiniteSeconds, Members, RequestKind, WorkerAnswer, WorkerRequest
@@ -188,11 +189,15 @@ class RetryAccounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRequest:
-    """The client to retry. `force` includes deliveries whose delay the client requested (Retry-After)."""
+    """The client to retry. `force` includes deliveries whose delay the client requested (Retry-After).
+
+    `registry`: as the requester knows it; its clients have the longest pauses that are permitted.
+    """
 
     key: ClientKey
     who: str
     force: bool = False
+    registry: CurrentRegistry = Registry
     id: str = field(default_factory=new_id)
 
     def to_worker(self, **step: bool) -> WorkerRequest:

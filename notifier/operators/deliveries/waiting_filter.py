@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
 from pydantic_core import from_json, to_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.model.backoff import MIN_WAIT_SECONDS
 from notifier.model.delivery import Delivery
+from notifier.model.documents.cloudevents import MAX_TEXT_LENGTH
 from notifier.model.documents.documents import load_delivery, load_due, load_event
 from notifier.model.errors import InputIssue, MalformedEvent, UnknownVersion
 from notifier.model.message import Kind, Lane, Message, MessageDraft, Transfer
@@ -122,6 +124,18 @@ def _summarise_delivery(delivery: Delivery, due: float | None, get_lifetime: Get
         expires=None if lifetime is None else lifetime.expires,
         has_sid=None if lifetime is None else lifetime.has_sid,
     )
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ClientMembers(TypedDict, total=False):
+    """The members that name one client, in a request and as options."""
+
+    client_id: Annotated[
+        Required[str], Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="The client, or an alias of it.")
+    ]
+    iss: Annotated[
+        str, Field(min_length=1, max_length=MAX_TEXT_LENGTH, description="Its issuer. Needed if there are several.")
+    ]
 
 
 class WaitingMembers(FilterMembers, total=False):

@@ -11,9 +11,11 @@ from typing import Annotated, NotRequired
 
 from pydantic import Field
 
+from notifier.model.client import Client, ClientKey
 from notifier.model.delivery import Delivery
 from notifier.model.documents.documents import EventDocument
 from notifier.model.errors import InputIssue
+from notifier.model.registry import Registry
 from notifier.network.http.issuer_document import find_only_issuer
 from notifier.network.listeners.authorization import permits_issuer
 from notifier.network.listeners.operation import ApiAnswer, ApiOperation, ApiRequest, Counts, Document, Items, to_answer
@@ -160,11 +162,10 @@ class WaitingRoutes:
     )  # fmt: skip
     async def _retry(self, request: ApiRequest) -> ApiAnswer:
         """Start a retry as a job, or answer with an equal job that runs already. With `dry_run`, only count."""
-        members, token = request.members, request.token
-        client_id, iss = members["client_id"], self._require_issuer(request)
-        request.require_issuer(iss)
-        retry = RetryRequest(key=(iss, client_id), who=request.who, force=bool(members.get("force")))
-        access = self._access
+        access, members, token = self._access, request.members, request.token
+        (iss, client_id), _ = find_client(request, access.registry())
+        force = bool(members.get("force"))
+        retry = RetryRequest(key=(iss, client_id), who=request.who, force=force, registry=access.registry)
         if not members.get("dry_run"):
             self._requests.require_queue()
             work = RetryWork(access.queue, retry, access.write_audit)
@@ -172,18 +173,6 @@ class WaitingRoutes:
         async with self._requests.turn(request):
             result = await preview_retry(access.queue, self._waiting, retry, self._requests.repair_options(request))
         return {"client_id": client_id, "iss": iss, "dry_run": True, **result.document()}
-
-    def _require_issuer(self, request: ApiRequest) -> str:
-        """Return the issuer that the request names, or else the only issuer of its token. Raises Refusal (400)."""
-        issuers = self._get_covered_issuers(request)
-        iss = request.members.get("iss", find_only_issuer(issuers))
-        if iss is not None:
-            return str(iss)
-        known = ", ".join(sorted(issuers)) or "none for this token"
-        raise malformed_refusal(InputIssue("iss", f"give the issuer: one of {known}"))
-
-    def _get_covered_issuers(self, request: ApiRequest) -> list[str]:
-        return [iss for iss in self._access.registry().issuers if permits_issuer(request.token, iss)]
 
     def _get_lifetime(self, pending: Delivery | EventDocument) -> Lifetime | None:
         return lifetime_of(pending, self._access.registry())
@@ -198,8 +187,28 @@ class WaitingRoutes:
         count): then only one bucket is read.
         """
         members = conditions_of(request)
-        sole_issuer = find_only_issuer(self._get_covered_issuers(request)) if "client_id" in members else None
+        covered = _list_covered_issuers(request, self._access.registry())
+        sole_issuer = find_only_issuer(covered) if "client_id" in members else None
         filter_ = read_waiting_filter({"iss": sole_issuer, **members}, self._access.clock(), request.issuers)
         if isinstance(filter_, InputIssue):
             raise malformed_refusal(filter_)
         return filter_
+
+
+def find_client(request: ApiRequest, registry: Registry) -> tuple[ClientKey, Client | None]:
+    """Return the client whose ID or alias the request has; None if the registry does not have it.
+
+    Without an issuer it is the only issuer of the token. Raises Refusal (400, 403).
+    """
+    issuers = _list_covered_issuers(request, registry)
+    client_id, iss = request.members["client_id"], request.members.get("iss", find_only_issuer(issuers))
+    if iss is None:
+        known = ", ".join(sorted(issuers)) or "none for this token"
+        raise malformed_refusal(InputIssue("iss", f"give the issuer: one of {known}"))
+    request.require_issuer(iss)
+    client = registry.resolve(iss, client_id, None)
+    return (iss, client_id) if client is None else client.key, client
+
+
+def _list_covered_issuers(request: ApiRequest, registry: Registry) -> list[str]:
+    return [iss for iss in registry.issuers if permits_issuer(request.token, iss)]

@@ -8,15 +8,13 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from notifier.model.durations import format_duration
 from notifier.model.errors import NotifierError, QueueError, TopologyMismatch
 from notifier.model.message import PARKED_LARGE, PolicyKey
 from notifier.model.moment import Clock
-from notifier.model.pauses import PauseDocument, in_force
+from notifier.model.pauses import PauseDocument, in_force, limit_ends
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
-from notifier.operators.status.pause_watch import max_paused_of
 from notifier.queues.queue_port import Queue
 from notifier.queues.queue_state import BrokerState, FileState, parse_release
 
@@ -40,7 +38,7 @@ async def examine_queue(queue: Queue, where: str, registry: Registry, clock: Clo
     except TopologyMismatch:
         pass  # the broker's findings name the missing queue
     except NotifierError as error:
-        advice = "workers keep those that they know; the runbook's NotifierPausesUnread has the remedy"
+        advice = "workers keep the pauses that they have read; the runbook's NotifierPausesUnread has the remedy"
         findings.append(failure(Area.CLIENT, "pauses", str(error), advice))
     await queue.close()
     return findings
@@ -48,14 +46,11 @@ async def examine_queue(queue: Queue, where: str, registry: Registry, clock: Clo
 
 def judge_pauses(document: PauseDocument, registry: Registry, now: float) -> Iterator[Finding]:
     """Yield a warning for each client that an operator has paused, the first MAX_LISTED_PAUSES to end."""
-    pauses = sorted(in_force(document, now).values(), key=lambda pause: pause.until)
+    pauses = sorted(in_force(limit_ends(document, registry, now), now).values(), key=lambda pause: pause.until)
     for pause in pauses[:MAX_LISTED_PAUSES]:
         options = shlex.join(["--client-id", pause.client_id, "--iss", pause.iss])
-        text, advice = f"is {pause.text}", f"its logouts wait; notifier resume {options} ends it"
-        if pause.until - pause.since > (longest := max_paused_of(registry, pause.key)):
-            text += f"; that is longer than its max_paused ({format_duration(longest)})"
-            advice = f"workers end it sooner; raise max_paused, or pause it until an earlier time. {advice}"
-        yield warning(Area.CLIENT, pause.client_id, text, advice)
+        advice = f"its logouts wait; notifier resume {options} ends it"
+        yield warning(Area.CLIENT, pause.client_id, f"is {pause.text}", advice)
     if more := pauses[MAX_LISTED_PAUSES:]:
         yield warning(Area.CLIENT, "pauses", f"{len(more):,} more clients are paused", "notifier pauses lists them")
 

@@ -3,7 +3,6 @@
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
 from typing import Literal
 
 from notifier.delivery.verdict import CLIENT_CAUSES
@@ -114,83 +113,80 @@ class ClientStatus(ClientRecord):
         )
 
 
-def troubled_clients_of(
-    health: HealthObserver,
-    circuits: Iterable[tuple[str, str, int]],
-    silent: Iterable[tuple[str, str, float]],
-    pauses: Iterable[ClientKey] = (),
-) -> list[ClientKey]:
-    """Return the clients with an open circuit, an unanswered attempt, a failure, a deferral or a pause here."""
-    keys = dict.fromkeys((iss, client_id) for iss, client_id, state in circuits if state)
-    keys |= dict.fromkeys(pauses)
-    keys |= dict.fromkeys((iss, client_id) for iss, client_id, _ in silent)
-    keys |= dict.fromkeys(key for key, record in health.clients.items() if record.is_in_trouble)
-    return list(keys)
-
-
 _RECORD_MEMBERS = tuple(member.name for member in fields(ClientRecord))
 
 
-def list_client_states(  # noqa: PLR0913  most have a default
-    health: HealthObserver,
-    circuits: Iterable[tuple[str, str, int]],
-    waiting: Iterable[tuple[str, str, int]],
-    parked: Iterable[tuple[str, str, int]] = (),
-    next_tries: Iterable[tuple[str, str, float]] = (),
-    delayed: Iterable[tuple[str, str, int, float]] = (),
-    silent: Iterable[tuple[str, str, float]] = (),
-    pauses: Mapping[ClientKey, Pause] = MappingProxyType({}),
-    *,
-    which: Collection[ClientKey] | int = MAX_REPORTED_CLIENTS,
-) -> tuple[Iterator[ClientStatus], int]:
-    """Return the states of clients at this worker, and the number of clients that were left out.
+@dataclass(slots=True, kw_only=True)
+class WorkerClients:
+    """The values of the clients at one worker, by issuer and client ID. The iterables are iterated over once."""
 
-    `which` has the clients to return, or the maximum number of clients: then the clients in the worst state are
-    returned. The other arguments are the worker's values by issuer and client ID. The states are built when the caller
-    iterates over them.
-    """
-    circuit_by_key = {(iss, client_id): circuit for iss, client_id, circuit in circuits}
-    waiting_by_key = {(iss, client_id): count for iss, client_id, count in waiting}
-    parked_by_key = {(iss, client_id): count for iss, client_id, count in parked}
-    next_try_by_key = {(iss, client_id): moment for iss, client_id, moment in next_tries}
-    delayed_by_key = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
-    silent_by_key = {(iss, client_id): seconds for iss, client_id, seconds in silent}
-    if isinstance(which, int):
-        # A client without an attempt since the worker started has no record, but may have pending deliveries.
-        with_parked = (key for key, count in parked_by_key.items() if count > 0)
-        keys = (*circuit_by_key, *waiting_by_key, *delayed_by_key, *with_parked, *silent_by_key, *pauses)
-        records = {**dict.fromkeys(keys, ClientRecord()), **health.clients}
-    else:
-        records = {key: health.clients.get(key) or ClientRecord() for key in which}
+    health: HealthObserver
+    circuits: Iterable[tuple[str, str, int]]
+    waiting: Iterable[tuple[str, str, int]] = ()
+    parked: Iterable[tuple[str, str, int]] = ()
+    next_tries: Iterable[tuple[str, str, float]] = ()
+    delayed: Iterable[tuple[str, str, int, float]] = ()
+    silent: Iterable[tuple[str, str, float]] = ()
+    pauses: Mapping[ClientKey, Pause]
 
-    def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
-        """Return a sort key that is about `ClientStatus.urgency`, without a ClientStatus."""
-        key, record = item
-        failed_at, accepted_at = record.last_failure or 0.0, record.last_success or 0.0
-        is_failing = failed_at > accepted_at or key in silent_by_key
-        is_deferred = key in pauses or (record.deferred_at or 0.0) > max(failed_at, accepted_at)
-        return circuit_by_key.get(key, 0), is_failing, is_deferred, waiting_by_key.get(key, 0), failed_at
+    def list_troubled(self) -> list[ClientKey]:
+        """Return the clients with an open circuit, an unanswered attempt, a failure, a deferral or a pause here."""
+        keys = dict.fromkeys((iss, client_id) for iss, client_id, state in self.circuits if state)
+        keys |= dict.fromkeys(self.pauses)
+        keys |= dict.fromkeys((iss, client_id) for iss, client_id, _ in self.silent)
+        keys |= dict.fromkeys(key for key, record in self.health.clients.items() if record.is_in_trouble)
+        return list(keys)
 
-    # Select before building: 10,000 ClientStatus objects blocked the event loop for 39 ms.
-    items = records.items()
-    selected = heapq.nlargest(which, items, key=urgency) if isinstance(which, int) else list(items)
-    states = (
-        ClientStatus(
-            iss=key[0],
-            client_id=key[1],
-            circuit=_CIRCUITS[circuit_by_key.get(key, 0)],
-            waiting=waiting_by_key.get(key, 0),
-            parked=parked_by_key.get(key, 0),
-            next_try=next_try_by_key.get(key),
-            delayed=delayed_by_key.get(key, (0, None))[0],
-            next_delayed=delayed_by_key.get(key, (0, None))[1],
-            silent=round(silent_by_key.get(key, 0.0), 1),
-            pause=pauses.get(key),
-            **{name: getattr(record, name) for name in _RECORD_MEMBERS},
+    def list_states(
+        self, which: Collection[ClientKey] | int = MAX_REPORTED_CLIENTS
+    ) -> tuple[Iterator[ClientStatus], int]:
+        """Return the states of clients at this worker, and the number of clients that were left out.
+
+        `which` has the clients to return, or the maximum number of clients: then the clients in the worst state are
+        returned. The states are built when the caller iterates over them.
+        """
+        circuit_by_key = {(iss, client_id): circuit for iss, client_id, circuit in self.circuits}
+        waiting_by_key = {(iss, client_id): count for iss, client_id, count in self.waiting}
+        parked_by_key = {(iss, client_id): count for iss, client_id, count in self.parked}
+        next_try_by_key = {(iss, client_id): moment for iss, client_id, moment in self.next_tries}
+        delayed_by_key = {(iss, client_id): (count, due) for iss, client_id, count, due in self.delayed}
+        silent_by_key = {(iss, client_id): seconds for iss, client_id, seconds in self.silent}
+        if isinstance(which, int):
+            # A client without an attempt since the worker started has no record, but may have pending deliveries.
+            with_parked = (key for key, count in parked_by_key.items() if count > 0)
+            keys = (*circuit_by_key, *waiting_by_key, *delayed_by_key, *with_parked, *silent_by_key, *self.pauses)
+            records = {**dict.fromkeys(keys, ClientRecord()), **self.health.clients}
+        else:
+            records = {key: self.health.clients.get(key) or ClientRecord() for key in which}
+
+        def urgency(item: tuple[ClientKey, ClientRecord]) -> tuple[int, bool, bool, int, float]:
+            """Return a sort key that is about `ClientStatus.urgency`, without a ClientStatus."""
+            key, record = item
+            failed_at, accepted_at = record.last_failure or 0.0, record.last_success or 0.0
+            is_failing = failed_at > accepted_at or key in silent_by_key
+            is_deferred = key in self.pauses or (record.deferred_at or 0.0) > max(failed_at, accepted_at)
+            return circuit_by_key.get(key, 0), is_failing, is_deferred, waiting_by_key.get(key, 0), failed_at
+
+        # Select before building: 10,000 ClientStatus objects blocked the event loop for 39 ms.
+        items = records.items()
+        selected = heapq.nlargest(which, items, key=urgency) if isinstance(which, int) else list(items)
+        states = (
+            ClientStatus(
+                iss=key[0],
+                client_id=key[1],
+                circuit=_CIRCUITS[circuit_by_key.get(key, 0)],
+                waiting=waiting_by_key.get(key, 0),
+                parked=parked_by_key.get(key, 0),
+                next_try=next_try_by_key.get(key),
+                delayed=delayed_by_key.get(key, (0, None))[0],
+                next_delayed=delayed_by_key.get(key, (0, None))[1],
+                silent=round(silent_by_key.get(key, 0.0), 1),
+                pause=self.pauses.get(key),
+                **{name: getattr(record, name) for name in _RECORD_MEMBERS},
+            )
+            for key, record in selected
         )
-        for key, record in selected
-    )
-    return states, len(records) - len(selected)
+        return states, len(records) - len(selected)
 
 
 def merge_states(state: ClientStatus, other: ClientStatus) -> ClientStatus:

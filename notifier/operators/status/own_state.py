@@ -14,12 +14,7 @@ from notifier.model.pauses import Pause
 from notifier.model.record import copy_record, record
 from notifier.model.trouble import Trouble
 from notifier.network.listeners.ops import Readiness
-from notifier.operators.status.client_status import (
-    MAX_REPORTED_CLIENTS,
-    ClientStatus,
-    list_client_states,
-    troubled_clients_of,
-)
+from notifier.operators.status.client_status import MAX_REPORTED_CLIENTS, ClientStatus, WorkerClients
 from notifier.operators.status.health_observer import HealthObserver
 from notifier.operators.status.service_status import (
     LaneState,
@@ -83,34 +78,31 @@ class OwnState:
 
         The caller can yield to the event loop after each part, which takes a few milliseconds to build, and may stop.
         """
-        scheduler = self._worker.scheduler
-        pauses = self._sources.pauses()
-        keys = troubled_clients_of(self._health, scheduler.clients.circuits(), scheduler.unresponsive(), pauses)
+        keys = self._read_clients().list_troubled()
         state, left_out = self._state((), len(keys)), len(keys)
         yield dump_state(state)
-        clients, _ = self._clients(keys)
+        clients, _ = self._read_clients().list_states(keys)
         part_of = partial(copy_record, state, registry=(), bindings_missing=(), troubles=(), keys=(), relays=())
         while part := list(islice(clients, size)):
             left_out -= len(part)
             yield dump_state(part_of(clients=part, left_out=left_out))
 
-    def _clients(self, which: Collection[ClientKey] | int) -> tuple[Iterator[ClientStatus], int]:
-        """Return the states of these clients or of at most `which` clients, and the number of the clients left out."""
-        worker = self._worker
-        return list_client_states(
-            self._health,
-            worker.scheduler.clients.circuits(),
-            worker.scheduler.waiting_counts(),
-            worker.parked,
-            worker.scheduler.clients.next_tries(),
-            worker.delayed,
-            worker.scheduler.unresponsive(),
-            self._sources.pauses(),
-            which=which,
+    def _read_clients(self) -> WorkerClients:
+        """Return the values of the clients at this worker."""
+        worker, scheduler = self._worker, self._worker.scheduler
+        return WorkerClients(
+            health=self._health,
+            circuits=scheduler.clients.circuits(),
+            waiting=scheduler.waiting_counts(),
+            parked=worker.parked,
+            next_tries=scheduler.clients.next_tries(),
+            delayed=worker.delayed,
+            silent=scheduler.unresponsive(),
+            pauses=self._sources.pauses(),
         )
 
     def _state_with_clients(self, which: Collection[ClientKey] | int) -> WorkerState:
-        clients, left_out = self._clients(which)
+        clients, left_out = self._read_clients().list_states(which)
         return self._state(list(clients), left_out)
 
     def _state(self, clients: Sequence[ClientStatus], left_out: int = 0) -> WorkerState:

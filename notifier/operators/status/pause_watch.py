@@ -7,7 +7,6 @@ reads them before its next attempt (`outdated_at`): the requests of that time re
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -18,9 +17,9 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import ClientKey
 from notifier.model.errors import NotifierError, TopologyMismatch
 from notifier.model.moment import Clock, format_moment, wait_for_event
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force, limit_ends, max_paused_of
 from notifier.model.record import copy_record
-from notifier.model.registry import CurrentRegistry, Registry
+from notifier.model.registry import CurrentRegistry
 from notifier.model.shared_resources import shared_lock
 from notifier.operators.status.worker_requests import (
     FiniteSeconds,
@@ -40,12 +39,6 @@ SUSPENDED_SECONDS = 3.0  # without a check: the process was suspended, or its ev
 START_SECONDS = 10.0  # then the worker delivers without the pauses
 
 
-def max_paused_of(registry: Registry, key: ClientKey) -> float:
-    """Return the seconds for which the client, which need not be registered, may be paused."""
-    client = registry.clients_of(key[0]).get(key[1]) or registry.default_of(key[0])
-    return client.retry.max_paused
-
-
 class _PausesResult(TypedDict):
     version: ReportedCount
     at: FiniteSeconds
@@ -62,11 +55,7 @@ class PauseWatch:
     """
 
     def __init__(
-        self,
-        queue: Queue,
-        registry: CurrentRegistry,
-        on_end: Callable[[ClientKey], None],
-        clock: Clock = time.time,
+        self, queue: Queue, registry: CurrentRegistry, on_end: Callable[[ClientKey], None], clock: Clock = time.time
     ) -> None:
         self._queue, self._registry, self._on_end, self._clock = queue, registry, on_end, clock
         self._reading = shared_lock()
@@ -119,53 +108,45 @@ class PauseWatch:
         self.problem = text
 
     def _take(self, document: PauseDocument, *, is_first: bool) -> None:
-        """Apply the document, unless this worker has a newer one, and log what has changed since the last one.
+        """Apply the document, unless this worker has a newer document, and log the changes since the last document.
 
-        The first one is compared with the pauses that are over by themselves: a worker that has read a change may have
-        died before it could log it, or none may have run.
+        The first document is compared with its expired pauses: a worker that has read a change may have died before it
+        could log it, or none may have run.
         """
-        self._end_due()
         if document.version < self.document.version:
             return
         now, registry = self._clock(), self._registry()
-        former = {pause.id: pause for pause in self.document.pauses}
-        pauses = []
-        for each in document.pauses:
-            known = former.get(each.id)
-            until = min(each.until, now + max_paused_of(registry, each.key)) if known is None else known.until
-            pauses.append(copy_record(each, until=until))
+        former, pauses = {pause.id: pause for pause in self.document.pauses}, list[Pause]()
+        for each in limit_ends(document, registry, now).pauses:
+            end = former[each.id].until if each.id in former else now + max_paused_of(registry, each.key)
+            pauses.append(copy_record(each, until=min(each.until, end)))
         self.document = copy_record(document, pauses=tuple(pauses))
         self._log_changes({pause.id: pause for pause in pauses if pause.until <= now} if is_first else former)
-        self._use(in_force(self.document, now))
+        self._use(in_force(self.document, now), now)
 
     def _log_changes(self, before: Mapping[str, Pause]) -> None:
         """Log the pauses that were made or ended since `before`, by ID. A name in the register is not proven.
 
         A pause that ended when another one of its client began was replaced, not resumed.
         """
-        starts = Counter[tuple[ClientKey, float | None]]((each.key, each.since) for each in self.document.pauses)
+        starts = {(each.key, each.since) for each in self.document.pauses if each.since != each.ended_at}
         for pause in reversed(self.document.pauses):
             known = before.get(pause.id)
             if known is None and pause.ended_at is None:
                 write_pause_audit("client_paused", pause, mark_claimed(pause.who))
             is_new_end = known is None or known.ended_at is None
-            is_replaced = starts[pause.key, pause.ended_at] > (pause.ended_at == pause.since)
-            if is_new_end and pause.ended_by is not None and not is_replaced:
+            if is_new_end and pause.ended_by is not None and (pause.key, pause.ended_at) not in starts:
                 write_pause_audit("client_resumed", pause, mark_claimed(pause.ended_by))
 
-    def _end_due(self) -> None:
-        """End the pauses whose time is over."""
-        now, log = self._clock(), structlog.get_logger()
-        due = [pause for pause in self.in_force.values() if pause.until <= now]
-        for pause in due:
-            log.info("pause_ended", iss=pause.iss, client_id=pause.client_id, pause=pause.id, who=pause.who)
-        if due:
-            self._use({key: pause for key, pause in self.in_force.items() if pause.until > now})
-
-    def _use(self, present: Mapping[ClientKey, Pause]) -> None:
-        ended, self.in_force = [key for key in self.in_force if key not in present], present
-        for key in ended:
-            self._on_end(key)
+    def _use(self, present: Mapping[ClientKey, Pause], now: float) -> None:
+        """Apply these pauses, and end the others."""
+        former, self.in_force = self.in_force, present
+        for key, pause in former.items():
+            if pause.until <= now:
+                names = {"iss": pause.iss, "client_id": pause.client_id}
+                structlog.get_logger().info("pause_ended", **names, pause=pause.id, who=pause.who)
+            if key not in present:
+                self._on_end(key)
 
     async def act(self, _request: WorkerRequest) -> Members:
         """Read the pauses for an operator, and return their version and this worker's time. Raises RequestRefused."""
@@ -187,7 +168,8 @@ class PauseWatch:
             if self._clock() >= self.outdated_at:
                 await self.refresh()
             self.outdated_at = self._clock() + SUSPENDED_SECONDS
-            self._end_due()
+            now = self._clock()
+            self._use({key: pause for key, pause in self.in_force.items() if pause.until > now}, now)
             is_connected = self._queue.status().connected
             if is_connected and not was_connected:
                 self._read_soon.set()

@@ -4,21 +4,24 @@ If such a command finds no messages for a client that is unknown, it exits with 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from notifier.configuration.clients.clients_file import load_registry
 from notifier.configuration.clients.source_reading import DirectReader
 from notifier.configuration.configured_feature import ConfiguredFeature, settings_model
+from notifier.model.client import Client, ClientKey
 from notifier.model.errors import ConfigurationError
 from notifier.model.nearest import suggest_client
 from notifier.model.printable import printable
 from notifier.model.record import record
 from notifier.model.registry import Registry
+from notifier.network.http.issuer_document import find_only_issuer
 from notifier.operators.terminal.output import say
-from notifier.settings.config_file import load_settings
+from notifier.settings.config_file import PartialSettings, load_settings
 from notifier.settings.service_settings import Settings
 
 
@@ -29,6 +32,19 @@ class KnownRegistry:
     settings: Settings
     registry: Registry
     unread: Sequence[str]
+
+
+@record
+class NamedClient:
+    """The client that a command names by its ID or an alias. `client`: None if the registry, as known, lacks it.
+
+    Without a registry that can be read, `known` is None and `registry` is empty.
+    """
+
+    key: ClientKey
+    client: Client | None
+    registry: Registry
+    known: KnownRegistry | None
 
 
 def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeature]) -> KnownRegistry | None:
@@ -44,6 +60,23 @@ def load_known_registry(config: Path | None, features: Sequence[ConfiguredFeatur
     remote_sources = (source.source_name for source in settings.registry.all_sources if source.file is None)
     unread = tuple(name for name in remote_sources if name not in reader.cached)
     return KnownRegistry(settings=settings, registry=registry, unread=unread)
+
+
+def find_client(
+    part: PartialSettings, config: Path | None, features: Sequence[ConfiguredFeature], members: Mapping[str, Any]
+) -> NamedClient:
+    """Return the client that the command's options name. Raises BadParameter if the issuer is missing.
+
+    Without `iss` it is the only issuer of the configuration; issuers of test sign-outs do not count.
+    """
+    if (iss := members.get("iss") or find_only_issuer(part.issuers)) is None:
+        text = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
+        raise typer.BadParameter(f"give the issuer{text}", param_hint="--iss")
+    known = load_known_registry(config, features)
+    registry = Registry() if known is None else known.registry
+    client = registry.resolve(iss, members["client_id"], None)
+    key = (iss, members["client_id"]) if client is None else client.key
+    return NamedClient(key=key, client=client, registry=registry, known=known)
 
 
 def end_if_unknown(

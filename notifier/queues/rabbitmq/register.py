@@ -91,8 +91,7 @@ class RabbitRegister:
                 async with self._hold(self._connection, READ_SECONDS) as (_, document, _):
                     found = document
             except QueueUnavailable:
-                if self._empty_at == -math.inf:
-                    await self.close()  # the next read opens another connection
+                await self.close()  # the next read opens another connection
                 raise
         if found is None or found.version < self.copy.version:
             return await self.change(lambda document: document)

@@ -1,38 +1,29 @@
 """The register in the queue's file: a table of one row at most."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 from notifier.model.errors import NotifierError
 from notifier.model.pauses import NO_PAUSES, PauseDocument, read_pauses, write_pauses
 from notifier.queues.sqlite.store import OpenStore, Store
 
 
-class OpenFile(OpenStore, Protocol):
-    """The queue's file, which is opened for a block if it is closed."""
-
-    def temporarily_open(self) -> AbstractAsyncContextManager[None]:
-        """Open an existing file for the block, unless it is open already. Raises QueueError."""
-
-
 class SqliteRegister:
     """The register in a file, which a worker and commands share. The file keeps it, so nothing needs to be restored."""
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: OpenStore) -> None:
         self._file = file
 
     async def read(self) -> PauseDocument:
         """Return the document. Raises QueueError."""
         async with self._file.temporarily_open():
-            return _parse(await self._file.use(_read, writing=False))
+            return read_pauses(await self._file.use(_read, writing=False))
 
     async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
         """Replace the document in one transaction. Raises QueueError."""
 
         def work(store: Store) -> PauseDocument | NotifierError:
             try:
-                present = _parse(_read(store))
+                present = read_pauses(_read(store))
                 changed = edit(present)
                 row = (write_pauses(changed),)
             except NotifierError as error:  # not of the file, whose thread would end by it
@@ -48,11 +39,7 @@ class SqliteRegister:
         return result
 
 
-def _read(store: Store) -> bytes | None:
+def _read(store: Store) -> bytes:
     # Another program may have written text or a number, which bytes() refuses, or takes as a size.
     row = store.database.execute("SELECT CAST(document AS BLOB) FROM register WHERE name = 'pauses'").fetchone()
-    return None if row is None else bytes(row[0])
-
-
-def _parse(text: bytes | None) -> PauseDocument:
-    return NO_PAUSES if text is None else read_pauses(text)
+    return write_pauses(NO_PAUSES) if row is None else bytes(row[0])

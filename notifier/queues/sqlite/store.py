@@ -11,7 +11,7 @@ Rules of this module:
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -284,3 +284,6 @@ class OpenStore(Protocol):
 
     async def use(self, work: Callable[[Store], T], *, writing: bool = True) -> T:
         """Run `work`, in one transaction if it writes. Raises QueueError."""
+
+    def temporarily_open(self) -> AbstractAsyncContextManager[None]:
+        """Open an existing file for the block, unless it is open already. Raises QueueError."""

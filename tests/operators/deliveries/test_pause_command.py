@@ -57,6 +57,17 @@ def test_unknown_client_is_neither_paused_nor_resumed(site: Site) -> None:
     assert (status, "shop was not paused by an operator" in text) == (0, True)
 
 
+def test_alias_names_its_client(site: Site) -> None:
+    """For a pause, a resume and a retry."""
+    site.write_clients([{**client("shop", "https://shop.example.com/out"), "aliases": ["boutique"]}])
+    of = (*OF, "--client-id", "boutique", "--json")
+    made, ended = run(site, *PAUSE, *of), run(site, "resume", *of)
+    pauses = [json.loads(made[1])["paused"], json.loads(ended[1])["former"]]
+    assert [[each["client_id"] for each in both] for both in pauses] == [["shop"]] * 2
+    status, text, _ = run(site, "retry", "--dry-run", *of)
+    assert (status, json.loads(text)["client_id"]) == (0, "shop")
+
+
 def test_client_that_left_the_registry_can_be_resumed(site: Site) -> None:
     """Its pause outlives it."""
     assert run(site, *PAUSE, "--client-id", "shop")[0] == 0

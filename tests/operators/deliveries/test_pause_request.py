@@ -9,18 +9,16 @@ import pytest
 
 from notifier.messages import worker
 from notifier.model.client import Client, RetryPolicy
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import InputIssue, QueueUnavailable
 from notifier.model.message import PARKED, Lane, Message
 from notifier.model.pauses import Pause, in_force
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.pause_request import (
     PauseMembers,
+    PauseRequests,
     PauseResult,
-    list_pauses,
     plan_pauses,
-    request_pause,
-    request_resume,
 )
 from notifier.operators.deliveries.waiting_filter import read_waiting
 from notifier.operators.status.lifetime import lifetime_in_pause
@@ -33,6 +31,7 @@ from tests.delivery import worker_harness
 from tests.delivery.test_operator_pauses import pause
 
 ISS = "https://op.example"
+SHOP = (ISS, "shop")
 NOW = 1_790_000_000.0
 
 
@@ -56,9 +55,15 @@ def shop() -> Pause:
     return Pause(id="a", iss=ISS, client_id="shop", who="alice", reason="deploy", since=NOW, until=NOW + 3600)
 
 
-async def paused(queue: Workers) -> PauseResult:
-    """Pause the client."""
-    return await request_pause(queue, Registry(), [shop()], lambda: NOW)
+def requests_on(queue: Workers, registry: Registry | None = None) -> PauseRequests:
+    """The requests of bob."""
+    return PauseRequests(queue=queue, registry=registry or Registry(), who="bob", clock=lambda: NOW)
+
+
+async def pause_on(queue: Workers, *pauses: Pause, registry: Registry | None = None) -> PauseResult:
+    """Make these pauses, by default one of the client."""
+    made = pauses or (shop(),)
+    return await requests_on(queue, registry).change([each.key for each in made], made)
 
 
 def registry_with_follower(**policy: float) -> Registry:
@@ -81,14 +86,14 @@ async def test_worker_of_a_former_release_is_named(queue: Workers) -> None:
     """By the answer to a pause, to a resume, and by the list, of which all then exit with 1."""
     await queue.open()
     results = [
-        await paused(queue),
-        (await list_pauses(queue, Registry(), "alice", lambda: NOW, selects=lambda _: True, counts=False))[1],
-        await request_resume(queue, Registry(), [(ISS, "shop")], "bob", lambda: NOW),
+        (await pause_on(queue)).workers,
+        (await requests_on(queue).list_pauses(lambda _: True, counts=False))[1],
+        (await requests_on(queue).change([SHOP])).workers,
     ]
-    for result in results:
-        assert (result.seen, result.applied, result.is_applied) == (2, ["new"], False)
-        [(worker, problem)] = result.late
-        assert (worker, "does not support the request 'pauses'" in problem) == ("old", True)
+    for workers in results:
+        assert (workers.seen, workers.applied) == (2, ["new"])
+        [late] = workers.late
+        assert (late["worker"], "does not support the request 'pauses'" in late["problem"]) == ("old", True)
     await queue.close()
 
 
@@ -96,8 +101,8 @@ async def test_silent_worker_does_not_apply_it(queue: Workers) -> None:
     """It is counted, and has no name."""
     queue.acts, queue.silent = {"new": queue.acts["new"]}, 1
     await queue.open()
-    result = await paused(queue)
-    assert (result.seen, result.applied, result.late, result.is_applied) == (2, ["new"], [], False)
+    workers = (await pause_on(queue)).workers
+    assert (workers.seen, workers.applied, workers.late) == (2, ["new"], [])
     assert [*in_force(await queue.register.read(), NOW)] == [(ISS, "shop")]
     await queue.close()
 
@@ -115,7 +120,8 @@ async def test_worker_without_the_document_is_named(queue: Workers) -> None:
     watch = PauseWatch(Other(), Registry, lambda _: None, lambda: NOW)  # type: ignore[arg-type]
     queue.acts = {"cut off": {READ_PAUSES: watch.act}}
     await queue.open()
-    assert (await paused(queue)).late == [("cut off", "it cannot read the pauses: away")]
+    [late] = (await pause_on(queue)).workers.late
+    assert late == {"worker": "cut off", "problem": "it cannot read the pauses: away"}
     await queue.close()
 
 
@@ -124,9 +130,11 @@ async def test_worker_by_whose_clock_the_pause_is_over_does_not_apply_it(queue: 
     watch = PauseWatch(queue, Registry, lambda _: None, lambda: NOW + 7200.0)
     queue.acts = {"ahead": {READ_PAUSES: watch.act}}
     await queue.open()
-    result = await paused(queue)
-    assert (result.late, result.is_applied) == ([("ahead", "by its clock the pause is over")], False)
-    assert result.document()["workers"]["clock_difference"] == 7200.0
+    result = await pause_on(queue)
+    assert result.document()["workers"] == {
+        "seen": 1, "applied": [], "late": [{"worker": "ahead", "problem": "by its clock the pause is over"}],
+        "clock_difference": 7200.0,
+    }  # fmt: skip
     await queue.close()
 
 
@@ -137,23 +145,34 @@ def test_pause_is_no_longer_than_any_of_its_clients_permits() -> None:
     """The mistake names the follower. Without it the pause is made."""
     registry, members = registry_with_follower(max_paused=3600.0), PauseMembers(client_id="shop", for_="2h", reason="x")
     plan = partial(plan_pauses, registry, (ISS, "shop"), who="alice", now=NOW)
-    pauses, mistakes = plan(members=members)
-    assert ([each.client_id for each in pauses], mistakes) == (["shop"], ())
-    pauses, [mistake] = plan(members={**members, "followers": True})
-    assert (pauses, mistake.path) == ((), "for")
-    assert mistake.text.startswith("must end within 1h, the max_paused of shop-us")
+    pauses = plan(members=members)
+    assert not isinstance(pauses, InputIssue)
+    assert [each.client_id for each in pauses] == ["shop"]
+    mistake = plan(members={**members, "followers": True})
+    assert isinstance(mistake, InputIssue)
+    assert (mistake.path, "within 1h, the max_paused of shop-us" in mistake.text) == ("for", True)
+
+
+@pytest.mark.parametrize("reason", ["", " ", "x" * 201, "a\tb"])
+def test_reason_is_required(reason: str) -> None:
+    """Blanks are none."""
+    members = PauseMembers(client_id="shop", for_="2h", reason=reason)
+    mistake = plan_pauses(Registry(), SHOP, members, "alice", NOW)
+    assert isinstance(mistake, InputIssue)
+    assert (mistake.path, "1 to 200 characters" in mistake.text) == ("reason", True)
 
 
 async def test_followers_that_stay_as_they_are_are_named(queue: Workers) -> None:
     """They are still called after a pause of their leader, and still paused after its resume."""
     await queue.open()
-    registry, clock = registry_with_follower(), lambda: NOW
-    both = [shop(), copy_record(shop(), id="b", client_id="shop-us")]
-    assert (await request_pause(queue, registry, both[:1], clock)).followers == ["shop-us"]
-    assert (await request_pause(queue, registry, both, clock)).followers == []
-    assert (await request_pause(queue, registry, [copy_record(shop(), id="c")], clock)).followers == []  # still paused
-    assert (await request_resume(queue, registry, [(ISS, "shop")], "bob", clock)).followers == ["shop-us"]
-    assert (await request_resume(queue, registry, [(ISS, "shop-us")], "bob", clock)).followers == []
+    registry = registry_with_follower()
+    pause, resume = partial(pause_on, queue, registry=registry), requests_on(queue, registry)
+    follower = copy_record(shop(), id="b", client_id="shop-us")
+    assert (await pause(shop())).followers == ["shop-us"]
+    assert (await pause(shop(), follower)).followers == []
+    assert (await pause(copy_record(shop(), id="c"))).followers == []  # still paused
+    assert (await resume.change([SHOP])).followers == ["shop-us"]
+    assert (await resume.change([follower.key])).followers == []
     await queue.close()
 
 

@@ -1,6 +1,7 @@
 """`/v1/pause`, `/v1/resume` and `/v1/pauses` on a real socket: turns of callers, failures, and the audit log."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.model.errors import ChangeUncertain, NotifierError, QueueUnavailable
-from notifier.model.pauses import NO_PAUSES, PauseDocument
+from notifier.model.pauses import MAX_PAUSES, NO_PAUSES, Pause, PauseDocument, pause_clients
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization
@@ -139,6 +140,22 @@ async def test_failure_does_not_name_the_broker(error: NotifierError, text: str)
     assert ["mq.internal" in line["error"] for line in lines if line["event"] == "repair_failed"] == [True] * 3
 
 
+async def test_full_register_is_a_conflict(tmp_path: Path) -> None:
+    """To wait does not help: another client must be resumed first."""
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    now = time.time()
+    full = [
+        Pause(id=f"{n}", iss=ISS, client_id=f"c{n}", who="bob", reason="deploy", since=now, until=now + 3600.0)
+        for n in range(MAX_PAUSES)
+    ]
+    await queue.register.change(lambda document: pause_clients(document, full, now))
+    async with api_of(queue) as api:
+        status, answer = await api.ask("POST", "/v1/pause", json=SHOP)
+    await queue.close()
+    assert (status, "resume some of them first" in answer["title"]) == (409, True)
+
+
 async def test_pauses_on_a_queue(tmp_path: Path) -> None:
     """The audit log has the token. A client can be resumed after it left the registry, unless it is not paused."""
     queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
@@ -151,8 +168,8 @@ async def test_pauses_on_a_queue(tmp_path: Path) -> None:
         status, answer = await api.ask("POST", "/v1/resume", json={"client_id": "shpo"})
         assert (status, "did you mean shop?" in answer["title"]) == (404, True)
         await queue.register.change(
-            lambda document: PauseDocument(
-                version=document.version + 1, pauses=(*document.pauses, *(_renamed(each) for each in document.pauses))
+            lambda document: copy_record(
+                document, version=document.version + 1, pauses=(*document.pauses, *map(_renamed, document.pauses))
             )
         )
         status, answer = await api.ask("POST", "/v1/resume", json={"client_id": "gone"})

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from notifier.model.client import Client, RetryPolicy
 from notifier.model.pauses import pause_clients
 from notifier.model.record import copy_record
+from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair import remove
 from notifier.operators.deliveries.retry_now import preview_retry, retry_now
 from notifier.operators.deliveries.retry_request import RETRY_CLIENT, RetryAccounts, RetryRequest
@@ -141,3 +143,21 @@ async def test_retry_of_a_paused_client_attempts_nothing(tmp_path: Path) -> None
         assert (result.waited, (result.unfinished or "")[:32]) == (1, "the client is paused by alice un")
     await queue.close()
     assert not any("begin" in members for members in requests)
+
+
+async def test_retry_of_a_client_whose_pause_is_over_is_not_refused(tmp_path: Path) -> None:
+    """It lasts for the client's `max_paused`, although its `until` was forged."""
+    queue = OneWorker(SqliteOptions(path=tmp_path / "queue.db"))
+    queue.events, queue.observers = {}, Observers()
+    queue.handler = RequestHandler("w", {}, queue.side_channel.on_malformed)
+    await queue.open()
+    await delayed(queue, delivery("d0", SHOP))
+    options, policy = course(), RetryPolicy(max_paused=60.0)
+    forged = copy_record(pause(), since=options.clock() - 61.0, until=1e10)
+    await queue.register.change(lambda document: pause_clients(document, [forged], options.clock()))
+    shop = Client(iss=SHOP[0], client_id=SHOP[1], backchannel_logout_uri="https://shop.example/out", retry=policy)
+    registry = Registry(clients={SHOP[0]: {SHOP[1]: shop}})
+    request = RetryRequest(key=SHOP, who="sre", registry=lambda: registry)
+    result = await preview_retry(queue, queue.waiting(), request, options)
+    await queue.close()
+    assert (result.waited, result.unfinished) == (1, None)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.model.client import ClientKey
+from notifier.model.client import Client, ClientKey, RetryPolicy
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import QueueStatus
 from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, pause_clients, resume_clients
@@ -28,9 +28,10 @@ REQUEST = WorkerRequest(kind=READ_PAUSES, who="alice", members={})
 class Stored:
     """A queue with a register whose reads can fail, at a time that the test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry | None = None) -> None:
+        self.registry = registry or Registry()
         self.now, self.reads = 100.0, 0
-        self.document: PauseDocument = PauseDocument(version=0)
+        self.document: PauseDocument = NO_PAUSES
         self.failure: Exception | None = None
         self.connected = True
         self.released = list[ClientKey]()
@@ -54,7 +55,7 @@ class Stored:
         self.document = resume_clients(self.document, [SHOP], "bob", self.now)
 
     def watch(self) -> PauseWatch:
-        return PauseWatch(cast("Queue", self), Registry, self.released.append, lambda: self.now)
+        return PauseWatch(cast("Queue", self), lambda: self.registry, self.released.append, lambda: self.now)
 
 
 @pytest.fixture
@@ -238,6 +239,18 @@ async def test_pause_by_a_wrong_clock_is_bounded(stored: Stored) -> None:
     for _ in range(2):
         await watch.act(REQUEST)
         assert (dict(watch.in_force), stored.released) == ({}, [SHOP])
+
+
+async def test_forged_end_is_bounded_from_the_begin_of_the_pause() -> None:
+    """Of a registered client, also at a worker that starts later, such as after each restart."""
+    policy = RetryPolicy(max_paused=60.0)
+    shop = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out", retry=policy)
+    stored = Stored(Registry(clients={ISS: {"shop": shop}}))
+    stored.pause(until=1e10)
+    stored.now += 50.0
+    watch = stored.watch()
+    await watch.start()
+    assert watch.in_force[SHOP].until == 160.0
 
 
 async def test_older_document_changes_nothing(stored: Stored) -> None:

@@ -21,7 +21,7 @@ from notifier.model.registry import Registry
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.operators.deliveries.waiting_filter import read_waiting
 from notifier.operators.doctor.manual import parse_sections
-from notifier.operators.status.client_status import ClientStatus, list_client_states, merge_states, troubled_clients_of
+from notifier.operators.status.client_status import MAX_REPORTED_CLIENTS, ClientStatus, WorkerClients, merge_states
 from notifier.operators.status.health_observer import MAX_CLIENTS, UNREGISTERED_SECONDS, HealthObserver
 from notifier.operators.status.lifetime import lifetime_of
 from notifier.operators.status.service_status import (
@@ -52,9 +52,12 @@ def worker(name: str, *clients: ClientStatus, **more: object) -> bytes:
     return dump_state(WorkerState(**(plain | more)))  # type: ignore[arg-type]
 
 
-def all_of(*known: Any, **more: Any) -> tuple[list[ClientStatus], int]:
+def all_of(
+    health: HealthObserver, circuits: Any, waiting: Any, *, which: Any = MAX_REPORTED_CLIENTS, **more: Any
+) -> tuple[list[ClientStatus], int]:
     """Return the clients and the number of omitted ones."""
-    states, left_out = list_client_states(*known, **more)
+    known = WorkerClients(health=health, circuits=circuits, waiting=waiting, **({"pauses": {}} | more))
+    states, left_out = known.list_states(which)
     return list(states), left_out
 
 
@@ -197,8 +200,9 @@ async def test_results_of_attempts_are_kept() -> None:
     for fact in harness.facts:
         health.observe(fact)
     told, left_out = all_of(
-        health, [(ISS, "nobody", 2)], [(ISS, "well", 4)], [(ISS, "well", -3)], [(ISS, "nobody", harness.now + 9)]
-    )
+        health, [(ISS, "nobody", 2)], [(ISS, "well", 4)],
+        parked=[(ISS, "well", -3)], next_tries=[(ISS, "nobody", harness.now + 9)],
+    )  # fmt: skip
     assert left_out == 0
     assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
     nobody, well = told
@@ -278,9 +282,9 @@ def test_failing_ones_of_very_many_clients_are_kept() -> None:
     assert len(health.clients) == MAX_CLIENTS
     assert health.clients[ISS, "down"].last_failure == NOW
     assert (ISS, "c0") not in health.clients
-    assert troubled_clients_of(health, [(ISS, "rests", 2), (ISS, "up", 0)], [(ISS, "hangs", 9.0)]) == [
-        (ISS, "rests"), (ISS, "hangs"), (ISS, "down")
-    ]  # fmt: skip
+    circuits, silent = [(ISS, "rests", 2), (ISS, "up", 0)], [(ISS, "hangs", 9.0)]
+    known = WorkerClients(health=health, circuits=circuits, silent=silent, pauses={})
+    assert known.list_troubled() == [(ISS, "rests"), (ISS, "hangs"), (ISS, "down")]
 
 
 def delivery_of(client_id: str, *, iss: str = ISS, sub: str = "s", sid: str | None = None, **more: Any) -> Delivery:
@@ -312,7 +316,7 @@ def test_paused_client_is_paused_before_anything_else() -> None:
     shown = {each.client_id: (each.state, each.cause, each.next_attempt) for each in states}
     assert shown == dict.fromkeys(("down", "later", "new"), ("paused", "paused", NOW + 7200))
     assert left_out == 0
-    assert (ISS, "new") in troubled_clients_of(health, [], [], pauses)
+    assert (ISS, "new") in WorkerClients(health=health, circuits=[], pauses=pauses).list_troubled()
     [chosen], _ = all_of(health, [], [], pauses=pauses, which=[(ISS, "new")])
     assert chosen.state == "paused"
 
