@@ -73,7 +73,11 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    SessionStores notifierSessionStores(ObjectProvider<SessionClientStore> database, ObjectProvider<SharedSessions> sessions) {
+    SessionStores notifierSessionStores(ObjectProvider<SessionClientStore> database, ObjectProvider<SharedSessions> sessions, Environment environment) {
+        if (sessions.getIfAvailable() == null && environment.getProperty("server.servlet.session.persistent", Boolean.class, false)) {
+            throw new NotifierConfigurationException("server.servlet.session.persistent is true, so the container's sessions continue after a restart, at which their"
+                    + " end would be published.", "Store sessions by Spring Session, or set server.servlet.session.persistent=false: spring-boot-devtools sets it to true.");
+        }
         SessionClientStore store = database.getIfAvailable(InMemorySessionClientStore::new);
         LOG.info("notifier: the clients of sessions are stored in {}", store instanceof InMemorySessionClientStore ? "memory" : "the database");
         return new SessionStores(store, sessions.getIfAvailable(), new BoundedCalls());

@@ -269,6 +269,14 @@ class NotifierAutoConfigurationTest {
     }
 
     @Test
+    void sessionsOfTheContainerThatContinueAfterARestartAreRefused() {
+        WebApplicationContextRunner persistent = runner.withPropertyValues("server.servlet.session.persistent=true");
+        assertRefused(persistent, "server.servlet.session.persistent is true", "Spring Session", "server.servlet.session.persistent=false", "devtools");
+        assertRefused(persistent.withUserConfiguration(Database.class), "server.servlet.session.persistent is true");
+        persistent.withUserConfiguration(Database.class, SpringSession.class).run(context -> assertThat(context).hasNotFailed());
+    }
+
+    @Test
     void aWebFluxApplicationIsRefused() {
         new ReactiveWebApplicationContextRunner().withConfiguration(CONFIGURATIONS)
                 .run(context -> assertThat(analyze(context.getStartupFailure())).contains("WebFlux", "spring.main.web-application-type=servlet"));
