@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from notifier.delivery.facts import Observer
-from notifier.features.spool.spool_entries import load_entry, make_entry, to_dead_letter, to_outgoing
+from notifier.features.spool.spool_entries import ReceivedSignOut, load_entry, to_dead_letter, to_outgoing
 from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
 from notifier.features.spool.spool_folder import SpoolFolder, UnusableFolderError
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState, rest_seconds
@@ -109,16 +109,14 @@ class Spool:
             return
         if not publishing.done():
             self._unconfirmed_at = received_at
-        entry = make_entry(event_id, sender, received_at, lane, message)
-        if entry is None:
-            raise QueueUnavailable("the queue is unavailable, and the spool cannot hold this message")
 
         def on_written() -> None:
             self._counts["written"] += 1
             if publishing.done():
                 self._on_publish_end(event_id, publishing)
 
-        result = await self._files.write(entry, on_written)
+        sign_out = ReceivedSignOut(id=event_id, sender=sender, at=received_at, lane=lane, message=message)
+        result = await self._files.write(sign_out, on_written)
         if result != "written":
             self._counts[result] += 1
             raise QueueUnavailable(f"the queue is unavailable, and the spool too ({result})")

@@ -60,7 +60,6 @@ class _Sourced(TypedDict):
     message_id: _ShortText
     body: str
     content_type: _ShortText
-    timestamp: float
     headers: dict[str, Header]
 
 
@@ -80,22 +79,31 @@ _ENTRY_MEMBERS = {"id", "sender", "lane", "at"}
 
 
 @record
-class SpoolEntry:
-    """A sign-out that was received at `at`. `id` identifies copies. `sender` is a relay, an upstream or a source."""
+class ReceivedSignOut:
+    """A message of a relay, an upstream or a source, received at `at`. `id` identifies copies."""
 
     id: str
     sender: str
     at: float
     lane: Lane
+    message: MessageDraft
+
+
+@record
+class SpoolEntry:
+    """A sign-out of a file, received at `at`, which `content` has too."""
+
+    id: str
+    lane: Lane
+    at: float
     content: SessionEnded | Message
     message_id: str
 
     def to_draft(self) -> MessageDraft:
-        """Return the message to publish. It has the time of the receipt."""
-        content = copy_record(self.content, received_at=self.at)
-        if isinstance(content, Message):
-            return to_sourced(content, self.message_id)
-        return to_event_message(content, bulk=self.lane is Lane.BULK)
+        """Return the message to publish."""
+        if isinstance(self.content, Message):
+            return to_sourced(self.content, self.message_id)
+        return to_event_message(self.content, bulk=self.lane is Lane.BULK)
 
 
 @record
@@ -126,41 +134,40 @@ class Scan:
     is_damaged: bool
 
 
-def make_entry(entry_id: str, sender: str, at: float, lane: Lane, draft: MessageDraft) -> SpoolEntry | None:
-    """Return the entry of a message; None if the schema cannot hold the message, such as one with an address."""
+def dump_entry(sign_out: ReceivedSignOut) -> bytes | None:
+    """Return the line of a sign-out; None if the schema cannot hold its message, such as one with an address."""
+    entry_id, at, draft = sign_out.id, sign_out.at, sign_out.message
+    document = {"id": entry_id, "sender": sign_out.sender, "at": at, "lane": sign_out.lane}
     content: SessionEnded | Message
     try:
         if draft.kind is Kind.EVENT:
             content = documents.load_event(draft.body).event
+            document["event"] = _event_of(content)
         else:
-            message = Message(
-                lane=lane, body=draft.body, tag=None, kind=Kind.SOURCED, content_type=draft.content_type,
+            taken = Message(
+                lane=sign_out.lane, body=draft.body, tag=None, kind=draft.kind, content_type=draft.content_type,
                 headers=draft.headers,
             )  # fmt: skip
-            content = copy_record(to_received(message), timestamp=at)
-        entry = SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=draft.message_id)
-        return entry if load_entry(dump_entry(entry)) == entry else None
+            content = copy_record(to_received(taken), timestamp=at)
+            document["sourced"] = {
+                "source": content.source, "message_id": draft.message_id,
+                "body": base64.b64encode(content.body).decode(), "content_type": content.content_type or "",
+                "headers": content.headers,
+            }  # fmt: skip
+        line = _to_line(document)
     except (NotifierError, ValueError):  # of half of a UTF-16 pair
         return None
+    kept = load_entry(line)
+    return line if kept is not None and kept.content == copy_record(content, received_at=at) else None
 
 
-def dump_entry(entry: SpoolEntry) -> bytes:
-    """Return the line of an entry."""
-    document = {"id": entry.id, "sender": entry.sender, "at": entry.at, "lane": entry.lane}
-    content = entry.content
-    if isinstance(content, Message):
-        sourced = {
-            "source": content.source, "message_id": entry.message_id, "body": base64.b64encode(content.body).decode(),
-            "content_type": content.content_type or "", "timestamp": content.timestamp, "headers": content.headers,
-        }  # fmt: skip
-        return _to_line({**document, "sourced": sourced})
-    clients = content.clients
-    pairs = "*" if clients == "*" else [(each.client_id, each.sub) for each in clients if isinstance(each, ClientEntry)]
-    event = {
-        "iss": content.iss, "sub": content.sub, "sid": content.sid, "clients": pairs, "ended_at": content.ended_at,
-        "publisher": content.publisher or "",
+def _event_of(event: SessionEnded) -> _Event:
+    clients = event.clients
+    pairs = [(each.client_id, each.sub) for each in clients if isinstance(each, ClientEntry)]
+    return {
+        "iss": event.iss, "sub": event.sub, "sid": event.sid, "clients": "*" if clients == "*" else pairs,
+        "ended_at": event.ended_at, "publisher": event.publisher or "",
     }  # fmt: skip
-    return _to_line({**document, "event": event})
 
 
 def dump_done(entry_id: str, at: float) -> bytes:
@@ -168,32 +175,33 @@ def dump_done(entry_id: str, at: float) -> bytes:
     return _to_line({"done": entry_id, "at": at})
 
 
-def load_entry(line: bytes) -> SpoolEntry | None:
-    """Return the entry of a line; None if it is not the valid line of an entry."""
+def load_entry(line: bytes, latest: float = float("inf")) -> SpoolEntry | None:
+    """Return the entry of a line; None if it is not the valid line of an entry. `latest`: it was received by then."""
     document = _parse_line(line.removesuffix(b"\n"))
     if document is None or "done" in document:
         return None
-    entry_id, sender, at, lane = document["id"], document["sender"], document["at"], document["lane"]
+    entry_id, at, lane = document["id"], min(document["at"], latest), document["lane"]
+    content: SessionEnded | Message
     if "sourced" in document:
         sourced = document["sourced"]
+        message_id = sourced["message_id"]
         try:
             body = base64.b64decode(sourced["body"], validate=True)
         except ValueError:
             return None
-        message = Message(
+        content = Message(
             lane=lane, body=body, tag=None, content_type=sourced["content_type"], headers=sourced["headers"],
-            timestamp=sourced["timestamp"], user_id=sender.rpartition("/")[2], source=sourced["source"],
+            timestamp=at, user_id=document["sender"].rpartition("/")[2], source=sourced["source"], received_at=at,
         )  # fmt: skip
-        return SpoolEntry(
-            id=entry_id, sender=sender, at=at, lane=lane, content=message, message_id=sourced["message_id"]
-        )
-    event, listed = document["event"], document["event"]["clients"]
-    content = SessionEnded(
-        id=entry_id, id_given=True, iss=event["iss"], sub=event["sub"], sid=event["sid"],
-        clients="*" if listed == "*" else tuple(ClientEntry(client_id=name, sub=sub) for name, sub in listed),
-        ended_at=event["ended_at"], publisher=event["publisher"],
-    )  # fmt: skip
-    return SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=entry_id)
+    else:
+        event, message_id = document["event"], entry_id
+        listed = event["clients"]
+        content = SessionEnded(
+            id=entry_id, id_given=True, iss=event["iss"], sub=event["sub"], sid=event["sid"],
+            clients="*" if listed == "*" else tuple(ClientEntry(client_id=name, sub=sub) for name, sub in listed),
+            ended_at=event["ended_at"], publisher=event["publisher"], received_at=at,
+        )  # fmt: skip
+    return SpoolEntry(id=entry_id, lane=lane, at=at, content=content, message_id=message_id)
 
 
 def to_outgoing(entry: SpoolEntry, policy: RetryPolicy, now: float) -> OutgoingMessage:
@@ -213,11 +221,10 @@ def to_outgoing(entry: SpoolEntry, policy: RetryPolicy, now: float) -> OutgoingM
 
 def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float) -> OutgoingMessage:
     """Return the dead letter of an entry."""
-    content = copy_record(entry.content, received_at=entry.at)
-    if isinstance(content, Message):
-        letter = dead_letter.dead_letter_unread(content, reason, text, now)
+    if isinstance(entry.content, Message):
+        letter = dead_letter.dead_letter_unread(entry.content, reason, text, now)
     else:
-        letter = dead_letter.dead_letter_event(content, reason, text, now)
+        letter = dead_letter.dead_letter_event(entry.content, reason, text, now)
     return to_dead_letter_message(letter, None)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notifier.features.spool.spool_entries import SpoolEntry, dump_entry, make_entry
+from notifier.features.spool.spool_entries import ReceivedSignOut, SpoolEntry, dump_entry, load_entry
 from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import FolderLook, SpoolState
 from notifier.messages.replacements import to_event_message
@@ -36,16 +36,24 @@ def sourced(body: bytes = b'{"id": "x1", "sid": null}', source: str = "upstream/
     return to_sourced(message, "m1")
 
 
-def entry(event_id: str = "e1", sender: str = "op", at: float = NOW, sid: str | None = "s1") -> SpoolEntry:
-    """An entry of a folder."""
-    made = make_entry(event_id, sender, at, Lane.EVENTS, draft(event_id, sender, sid))
+def dumped(message: MessageDraft, entry_id: str = "e1", sender: str = "op", at: float = NOW) -> bytes | None:
+    """The line of a message that a sender sent."""
+    return dump_entry(ReceivedSignOut(id=entry_id, sender=sender, at=at, lane=Lane.EVENTS, message=message))
+
+
+def line(entry_id: str = "e1", sender: str = "op", at: float = NOW, sid: str | None = "s1") -> bytes:
+    """The line of an event."""
+    made = dumped(draft(entry_id, sender, sid), entry_id, sender, at)
     assert made is not None
     return made
 
 
-def line(event_id: str = "e1", sender: str = "op", at: float = NOW) -> bytes:
-    """The line of an entry."""
-    return dump_entry(entry(event_id, sender, at))
+def entry(of: bytes | None) -> SpoolEntry:
+    """The entry of a line."""
+    assert of is not None
+    loaded = load_entry(of)
+    assert loaded is not None
+    return loaded
 
 
 def opened(root: Path) -> SpoolFolder:

@@ -19,7 +19,7 @@ from notifier.model.errors import ConfigurationError, QueueUnavailable
 from notifier.model.message import DEAD, Lane, MessageDraft, QueueStatus
 from notifier.model.trouble import TroubleKind
 from notifier.publishing.route_steps import MAX_PUBLISHED_AT_ONCE
-from tests.features.spool.sign_outs import draft
+from tests.features.spool.sign_outs import draft, sourced
 
 
 async def holds(is_so: Callable[[], bool]) -> None:
@@ -181,6 +181,31 @@ async def test_a_flood_of_one_sender_keeps_few_publishes_waiting(tmp_path: Path,
         await holds(lambda: rig.troubles() == [])
         assert sorted(queue.ids) == sorted([*ids, "other"])
         assert rig.counts() == {"written": 301, "late_confirm": 129, "published": 172}
+
+
+async def test_a_burst_of_large_sign_outs_delays_neither_itself_nor_others(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are answered after 2 MiB, and senders take turns. Otherwise all would miss their deadlines together."""
+    answered, sizes, write = list[str](), list[int](), os.pwrite
+
+    def count(descriptor: int, data: bytes, offset: int) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data, offset)
+
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+
+        async def send(event_id: str, sender: str, size: int) -> None:
+            message = sourced(b"x" * size, sender)
+            await rig.spool.publish(sender, event_id, Lane.EVENTS, message, float("inf"))
+            answered.append(event_id)
+
+        monkeypatch.setattr(os, "pwrite", count)
+        await asyncio.gather(*(send(f"e{nth}", "op", 120_000) for nth in range(60)), send("small", "other", 10))
+        assert answered.index("small") < 10
+        assert [each for each in answered if each != "small"] == [f"e{nth}" for nth in range(60)]
+        assert max(sizes) < 3 * 1024**2  # in base64
 
 
 async def test_a_late_confirm_counts_although_the_sender_has_left(
