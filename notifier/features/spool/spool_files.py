@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import structlog
 
-from notifier.features.spool.spool_entries import DoneNote, ReceivedSignOut, ScannedEntry, dump_entry
+from notifier.features.spool.spool_entries import DoneNote, Place, ReceivedSignOut, dump_entry
 from notifier.features.spool.spool_folder import SpoolFolder
-from notifier.features.spool.spool_state import FolderFault, Place, SpoolState
+from notifier.features.spool.spool_state import SpoolState
 from notifier.model.errors import describe_error
 from notifier.model.moment import Clock
 from notifier.model.own_thread import run_in_thread
@@ -45,18 +45,26 @@ class _Write:
 class SpoolFiles:
     """The files of a spool, and what is wrong with them: `fault` with the folder, `file_faults` with single files."""
 
-    def __init__(self, folder: SpoolFolder, state: SpoolState, senders: Callable[[], list[str]], clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: SpoolFolder,
+        state: SpoolState,
+        senders: Callable[[], list[str]],
+        clock: Clock,
+        monotonic: Clock,
+    ) -> None:
         self._folder = folder
         self._state = state
         self._senders = senders
         self._clock = clock
+        self._monotonic = monotonic
         self._writes: list[_Write] = []
         self._writer: asyncio.Task[None] | None = None
         self._lock = shared_lock()  # so that the state has what the files have, before other work begins
         self._work: asyncio.Future[Any] | None = None
         self._notes: list[tuple[str, DoneNote]] = []
         self.fault: str | None = None
-        self.file_faults: tuple[FolderFault, ...] = ()
+        self.file_faults: tuple[str, ...] = ()
 
     async def open(self) -> None:
         """Open the folder. Raises what `SpoolFolder.own_file` raises."""
@@ -112,7 +120,7 @@ class SpoolFiles:
                 if (line := dump_entry(write.sign_out)) is not None:
                     lines[entry_id] = line
             sizes = [(entry_id, writes[entry_id].sign_out.sender, len(line)) for entry_id, line in lines.items()]
-            admitted, full = self._state.admit(sizes, len(self._senders()), self._clock())
+            admitted, full = self._state.admit(sizes, len(self._senders()), self._monotonic())
             file, offsets = await self._run(partial(self._folder.append, [lines[entry_id] for entry_id in admitted]))
         except Exception as error:  # noqa: BLE001  each sender gets its 503
             self.on_fault(describe_error(error))
@@ -121,9 +129,9 @@ class SpoolFiles:
             for entry_id in lines:
                 results[entry_id] = "full" if entry_id in full else "written"
             for entry_id, offset in zip(admitted, offsets, strict=True):
-                entry, size = writes[entry_id].sign_out, len(lines[entry_id])
-                scanned = ScannedEntry(id=entry_id, sender=entry.sender, at=entry.at, offset=offset, size=size)
-                self._state.add(Place(entry=scanned, file=file, is_ours=True), self._clock())
+                entry, size, moment = writes[entry_id].sign_out, len(lines[entry_id]), self._monotonic()
+                place = Place(id=entry_id, sender=entry.sender, at=entry.at, file=file, offset=offset, size=size)
+                self._state.add(place, entry.received_at, moment, is_ours=True)
                 writes[entry_id].on_written()
         for write in batch:
             if not write.result.done():
@@ -138,20 +146,17 @@ class SpoolFiles:
             await self._look(take_over=take_over)
 
     async def _look(self, *, take_over: bool) -> None:
-        look = await self._run(partial(self._folder.look, take_over=take_over))
-        now = self._clock()
-        for _ in self._state.on_look(look, now):
+        files, faults = await self._run(partial(self._folder.look, take_over=take_over))
+        moment, now = self._monotonic(), self._clock()
+        for _ in self._state.on_look(files, moment, now):
             await asyncio.sleep(0)
-        for fault in look.faults:
+        for fault in faults:
             if fault not in self.file_faults:
-                structlog.get_logger().error("spool_file_fault", reason=fault.text, help=_HELP)
-        # A file that was set aside stays a fault until the worker ends: nobody looks at it again.
-        kept = [each for each in self.file_faults if not take_over or each.kind == "damaged"]
-        self.file_faults = (*kept, *(fault for fault in look.faults if fault not in kept))
+                structlog.get_logger().error("spool_file_fault", reason=fault, help=_HELP)
+        self.file_faults = faults
         if take_over:
             await self._write_notes()
-            tidy = partial(self._folder.tidy, self._state.busy_files(), self._state.notes(now))
-            self._state.on_notes_moved(await self._run(tidy))
+            await self._run(partial(self._folder.tidy, self._state.busy_files(), self._state.notes(moment, now)))
             await self._run(self._folder.check_room)
 
     async def read(self, places: Sequence[Place]) -> list[bytes | OSError]:
@@ -159,15 +164,15 @@ class SpoolFiles:
         async with self._lock:
             return await self._run(lambda: [*map(self._folder.read, places)])
 
-    async def reread(self, file: str) -> None:
-        """Read a file again, since a line of it is damaged: its other entries move. Raises FOLDER_ERRORS."""
+    async def set_aside(self, file: str) -> None:
+        """Keep a damaged file under another name: its other entries move. Raises FOLDER_ERRORS."""
         async with self._lock:
-            self._folder.reread(file)
+            self._folder.on_damage(file)
             await self._look(take_over=False)
 
     def note(self, place: Place) -> None:
         """Note with the next `write_notes` that the entry is published."""
-        self._notes.append((place.file, DoneNote(id=place.entry.id, at=self._clock())))
+        self._notes.append((place.file, DoneNote(id=place.id, at=self._clock())))
 
     async def write_notes(self) -> None:
         """Write the notes so far."""

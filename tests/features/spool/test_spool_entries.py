@@ -1,5 +1,6 @@
 """The lines of the spool: what they hold, and what they refuse."""
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,19 @@ def test_a_message_of_a_source_comes_back_whole() -> None:
 
 def scanned(data: bytes, offset: int = 0) -> Scan:
     """The lines of a file that has this data at an offset."""
-    return scan(lambda at: data[at - offset :], offset)
+    return scan("own", lambda at: data[at - offset :], offset)
+
+
+MESSAGE = {
+    "type": "notifier.event", "id": "e1", "body": base64.b64encode(draft().body).decode(),
+    "content_type": "application/json", "headers": {},
+}  # fmt: skip
+
+
+def written(**members: Any) -> bytes:
+    """The line of an entry with these members, as another user might write it."""
+    document = {"id": "e1", "sender": "op", "at": NOW, "lane": "events", "message": MESSAGE, **members}
+    return spool_entries._to_line(document)
 
 
 @pytest.mark.parametrize(
@@ -68,9 +81,10 @@ def scanned(data: bytes, offset: int = 0) -> Scan:
     ],
 )
 def test_an_event_with_members_beyond_the_schema_is_not_kept(member: dict[str, Any]) -> None:
-    """Above all no address."""
+    """Above all no address. Nor is it read."""
     message = to_event_message(copy_record(event(), **member))
     assert dumped(message) is None
+    assert load_entry(written(message={**MESSAGE, "body": base64.b64encode(message.body).decode()})) is None
 
 
 @pytest.mark.parametrize("content_type", ["\udcff", "é" * 200, "a/b;c=" + 250 * "d"])
@@ -84,25 +98,27 @@ def test_a_message_that_the_queue_would_never_take_is_not_kept(content_type: str
     "change",
     [
         {"backchannel_logout_uri": "https://evil.example"},
-        {"event": {"iss": "i", "sub": None, "sid": "s", "clients": [["shop", None, "uri"]], "ended_at": None,
-                   "publisher": "op"}},
+        {"message": {}},
+        {"message": {**MESSAGE, "backchannel_logout_uri": "https://evil.example"}},
+        {"message": {**MESSAGE, "type": "notifier.delivery"}},
         {"done": "e2"},
-        {"sourced": {}},
         {"id": "x" * 256},
         {"id": "\u00e9"},
         {"at": "now"},
         {"lane": "dead"},
     ],
-)  # fmt: skip
+)
 def test_a_line_with_other_members_is_damaged(change: dict[str, Any]) -> None:
     """Even with a valid checksum: the schema is closed."""
-    document = {
-        "id": "e1", "sender": "op", "at": NOW, "lane": "events",
-        "event": {"iss": "i", "sub": None, "sid": "s", "clients": "*", "ended_at": None, "publisher": "op"},
-    }  # fmt: skip
-    assert load_entry(spool_entries._to_line(document)) is not None
-    changed = spool_entries._to_line({**document, **change})
+    changed = written(**change)
     assert (load_entry(changed), scanned(changed).is_damaged) == (None, True)
+
+
+@pytest.mark.parametrize("message", [{"body": "?"}, {"body": base64.b64encode(draft("e2").body).decode()}])
+def test_a_line_with_another_body_is_no_entry(message: dict[str, Any]) -> None:
+    """Neither one that cannot be decoded, nor the event of another id. See also what is not kept above."""
+    assert load_entry(written()) == entry(line())
+    assert load_entry(written(message={**MESSAGE, **message})) is None
 
 
 def test_each_changed_byte_is_found() -> None:
