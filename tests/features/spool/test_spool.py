@@ -600,6 +600,24 @@ async def test_a_worker_does_not_start_with_the_folder_of_another_user(tmp_path:
             pass
 
 
+@pytest.mark.parametrize("leads_to", ["missing", "spool", "file"])
+@pytest.mark.parametrize("in_open_folder", [False, True])
+async def test_a_worker_does_not_start_with_a_link_in_place_of_the_folder(
+    tmp_path: Path, queue: Queue, leads_to: str, in_open_folder: bool
+) -> None:
+    """A link that leads to no folder. The error names the setting and the remedy, not "too many levels"."""
+    link = root = tmp_path / "spool"
+    if in_open_folder:
+        root.mkdir()
+        root.chmod(0o777)
+        link = root / "notifier"
+    (tmp_path / "file").touch()
+    link.symlink_to(link if leads_to == "spool" else tmp_path / leads_to)
+    with pytest.raises(ConfigurationError, match=r"spool\.folder: .* is a .*link.*; name a folder of this user"):
+        async with running(root, queue):
+            pass
+
+
 async def test_a_worker_does_not_start_on_a_file_system_without_locks(
     tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
