@@ -132,16 +132,14 @@ class Spool:
         if self._publishing.get(event_id) is publishing:
             del self._publishing[event_id]
         if _has_succeeded(publishing):
-            self._state.on_taken(self._monotonic())
             self._on_done(event_id, "late_confirm")
         else:
             self._wake.set()
 
     def _on_done(self, entry_id: str, result: str) -> None:
-        """Record that an entry left the folder, if it is there."""
-        place = self._state.place_of(entry_id)
+        """Record that the queue took the message of an entry, if it is in the folder."""
+        place = self._state.on_done(entry_id, self._monotonic())
         if place is not None:
-            self._state.on_done(entry_id, self._monotonic())
             self._counts[result] += 1
             self._files.note(place)
 
@@ -224,14 +222,13 @@ class Spool:
                 raise result
         return results.count(True)
 
-    async def _publish_entry(self, place: Place, line: bytes | OSError) -> bool:
+    async def _publish_entry(self, place: Place, line: bytes) -> bool:
         """Publish an entry, or its dead letter if it is too old or refused for good. Return whether that succeeded."""
         try:
-            if isinstance(line, OSError):
-                raise line  # noqa: TRY301  handled below
             now = self._clock()
             entry = load_entry(line, now - self._state.age(place, self._monotonic()))
             if entry is None or entry.id != place.id:
+                self._state.on_refused(place.id, self._monotonic())  # so that it delays no other
                 await self._files.set_aside(place.file)
                 return False
             outgoing = to_outgoing(entry, self._policy(), now)

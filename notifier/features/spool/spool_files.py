@@ -159,13 +159,13 @@ class SpoolFiles:
             await self._run(partial(self._folder.tidy, self._state.busy_files(), self._state.notes(moment, now)))
             await self._run(self._folder.check_room)
 
-    async def read(self, places: Sequence[Place]) -> list[bytes | OSError]:
-        """Return the lines of entries, or why one cannot be read."""
+    async def read(self, places: Sequence[Place]) -> list[bytes]:
+        """Return the lines of entries: nothing for one that cannot be read."""
         async with self._lock:
             return await self._run(lambda: [*map(self._folder.read, places)])
 
     async def set_aside(self, file: str) -> None:
-        """Keep a damaged file under another name: its other entries move. Raises FOLDER_ERRORS."""
+        """Keep a damaged file under another name: its other entries move, if they can be read. Raises FOLDER_ERRORS."""
         async with self._lock:
             self._folder.on_damage(file)
             await self._look(take_over=False)

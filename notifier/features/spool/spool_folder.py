@@ -152,14 +152,13 @@ class SpoolFolder:
 
     # ── reading ──
 
-    def read(self, place: Place) -> bytes | OSError:
-        """Return the line of an entry, or why it cannot be read."""
-        if (file := self._files.get(place.file)) is None:
-            return FileNotFoundError(place.file)
+    def read(self, place: Place) -> bytes:
+        """Return the line of an entry; nothing if it cannot be read."""
+        file = self._files.get(place.file)
         try:
-            return os.pread(file.descriptor, place.size, place.offset)
-        except OSError as error:
-            return error
+            return b"" if file is None else os.pread(file.descriptor, place.size, place.offset)
+        except OSError:
+            return b""
 
     def look(self, *, take_over: bool) -> tuple[Sequence[FileLines], tuple[str, ...]]:
         """Return what is new in the files of others, and what is wrong with files: texts that begin with their names.
@@ -179,6 +178,8 @@ class SpoolFolder:
         for name in names:
             try:
                 found = self._look_at(name, take_over=take_over)
+            except FileNotFoundError:  # removed since it was listed
+                continue
             except UnusableFileError as foreign:
                 faults.append(f"{foreign}: remove it, or chown it")
             except OSError as error:
@@ -203,9 +204,9 @@ class SpoolFolder:
         if take_over and not file.is_ours and _lock(file.descriptor):
             file.is_ours, file.end = True, 0
         status = os.fstat(file.descriptor)
-        if status.st_nlink != 1:  # removed since it was listed
+        if status.st_nlink != 1:
             self._forget(name)
-            return FileLines(file=name)
+            raise FileNotFoundError(name)
         wrong = None
         is_new = not 0 < file.end <= status.st_size
         if is_new:

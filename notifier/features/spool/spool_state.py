@@ -8,7 +8,7 @@ order of their receipt, the senders by turns. Entries in files of other living w
 | sign-outs are to be written | `admit` |
 | an entry was written | `add` |
 | lines of a file were read, or a file is gone | `on_look` |
-| an entry is published, or became a dead letter | `on_done` |
+| the queue took an entry, its dead letter, or another message | `on_done` |
 | the queue did not take an entry | `on_refused` |
 
 A *moment* is a time of a clock that never jumps. Times in files are of the system's clock, which may have been set back
@@ -20,7 +20,7 @@ While it takes nothing, all entries stay.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 
 from notifier.features.spool.spool_entries import DoneNote, Place
@@ -74,18 +74,17 @@ class SpoolState:
 
     def admit(
         self, lines: Iterable[tuple[str, str, int]], sender_count: int, moment: float
-    ) -> tuple[Collection[str], Collection[str]]:
+    ) -> tuple[Sequence[str], Collection[str]]:
         """Return the ids of the entries to write, and of those beyond the share of their sender; known ones in neither.
 
         `lines`: id, sender and size. `sender_count`: how many senders share the folder.
         """
-        admitted, full = list[str](), set[str]()
-        used, share = Counter(self._bytes), MAX_FOLDER_BYTES // max(1, sender_count)
+        admitted, full, used = list[str](), set[str](), Counter(self._bytes)
         for entry_id, sender, size in lines:
             counted = max(size, MIN_COUNTED_BYTES)
             if self.is_known(entry_id, moment):
                 continue
-            if counted > min(share - used[sender], MAX_FOLDER_BYTES - used.total()):
+            if counted > _room(used, sender, sender_count):
                 full.add(entry_id)
             else:
                 admitted.append(entry_id)
@@ -94,9 +93,7 @@ class SpoolState:
 
     def full_senders(self, senders: Collection[str]) -> list[str]:
         """Return those of all senders which have no room for another sign-out."""
-        most = MAX_FOLDER_BYTES - MIN_COUNTED_BYTES
-        share = -1 if self._bytes.total() > most else MAX_FOLDER_BYTES // max(1, len(senders)) - MIN_COUNTED_BYTES
-        return [sender for sender in senders if self._bytes[sender] > share]
+        return [sender for sender in senders if _room(self._bytes, sender, len(senders)) < MIN_COUNTED_BYTES]
 
     def counts(self) -> dict[str, int]:
         """Return the number of entries of each sender in the files of this worker."""
@@ -113,10 +110,6 @@ class SpoolState:
     def age(self, place: Place, moment: float) -> float:
         """Return for how many seconds an entry in the files of this worker has been kept."""
         return moment - self._ours.get(place.sender, {}).get(place.id, moment)
-
-    def place_of(self, entry_id: str) -> Place | None:
-        """Return where the entry is; None if it is not in the folder."""
-        return self._places.get(entry_id)
 
     def busy_files(self) -> frozenset[str]:
         """Return the files that have entries."""
@@ -205,16 +198,13 @@ class SpoolState:
                 if nth % ITEMS_PER_STEP == 0:
                     yield
 
-    def on_done(self, entry_id: str, moment: float) -> None:
-        """Record that an entry was published now."""
+    def on_done(self, entry_id: str, moment: float) -> Place | None:
+        """Record that the queue took a message. If it is that of an entry, return where the entry was."""
+        self.taken_at = moment
         if (place := self._places.get(entry_id)) is not None:
             self._remove(entry_id)
             self._remember(entry_id, moment, place.file)
-        self.on_taken(moment)
-
-    def on_taken(self, moment: float) -> None:
-        """Record that the queue took a message of any kind."""
-        self.taken_at = moment
+        return place
 
     def on_refused(self, entry_id: str, moment: float) -> bool:
         """Record that the queue did not take the entry. Return True if that is for good."""
@@ -247,6 +237,11 @@ class SpoolState:
         if receipts.pop(entry_id, None) is not None and not receipts:
             del self._ours[place.sender]
             self._unsorted.discard(place.sender)
+
+
+def _room(used: Counter[str], sender: str, sender_count: int) -> int:
+    """Return how many bytes a sender may still use, if all have used so many."""
+    return min(MAX_FOLDER_BYTES // max(1, sender_count) - used[sender], MAX_FOLDER_BYTES - used.total())
 
 
 def rest_seconds(count: int, took: float) -> float:

@@ -36,6 +36,7 @@ class Queue:
     def __init__(self) -> None:
         self.taken: list[tuple[str, MessageDraft]] = []
         self.up = True
+        self.blocked = False
         self.answering = asyncio.Event()
         self.answering.set()
         self.refused: set[str] = set()
@@ -44,12 +45,12 @@ class Queue:
         self.publish_count = 0
 
     def status(self) -> QueueStatus:
-        return QueueStatus(connected=self.up, consuming=self.up)
+        return QueueStatus(connected=self.up, consuming=self.up, blocked=self.blocked)
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
         self.publish_count += 1
-        if not self.up:
-            raise QueueUnavailable("not connected")
+        if not self.up or self.blocked:
+            raise QueueUnavailable("not connected, or an alarm")
         if message.message_id in self.broken:
             raise ValueError("a mistake of notifier's own")
         await self.answering.wait()
@@ -61,6 +62,7 @@ class Queue:
 
     async def wait_until_available(self) -> None:
         self.pause_count += 1
+        await asyncio.sleep(0.01)
         while not self.up:  # noqa: ASYNC110  as the real one
             await asyncio.sleep(0.01)
 
@@ -287,6 +289,20 @@ async def test_entries_are_published_without_pauses_while_the_queue_takes_them(t
         queue.up = True
         await holds(lambda: len(queue.ids) == 100)
         assert queue.pause_count <= 2
+
+
+async def test_an_alarm_of_the_broker_stops_the_draining(tmp_path: Path, queue: Queue) -> None:
+    """It takes nothing then, although it is connected. Sign-outs go to the file meanwhile."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        assert await rig.send("e1", "e2") == [True] * 2
+        queue.blocked = queue.up = True
+        count = queue.pause_count
+        await holds(lambda: queue.pause_count > count + 2)
+        assert await rig.send("e3") == [True]
+        assert queue.publish_count == 3  # by the senders
+        queue.blocked = False
+        await holds(lambda: queue.ids == ["e1", "e2", "e3"])
 
 
 async def test_a_lost_confirm_is_published_again(tmp_path: Path, queue: Queue) -> None:

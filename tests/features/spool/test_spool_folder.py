@@ -14,11 +14,11 @@ import pytest
 from pydantic_core import from_json
 
 from notifier.features.spool import spool_folder
-from notifier.features.spool.spool_entries import HEADING, DoneNote, Place, _to_line, dump_done, load_entry
+from notifier.features.spool.spool_entries import HEADING, DoneNote, Place, _to_line, dump_done
 from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import SpoolState
 from notifier.settings.file_owners import UnusableFileError
-from tests.features.spool.sign_outs import NOW, appended, batch, draft, line, looked, opened, tidied
+from tests.features.spool.sign_outs import NOW, appended, batch, draft, entry, line, looked, opened, tidied
 from tests.support.small_disk import filled, small_disk
 
 
@@ -154,13 +154,7 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     looked(second, theirs)
     assert (batch(mine), batch(theirs)) == (["e1", "e3"], [])
     assert mine.is_known("e2", NOW)
-    place = mine.place_of("e3")
-    assert place is not None
-    data = first.read(place)
-    assert isinstance(data, bytes)
-    read = load_entry(data)
-    assert read is not None
-    assert read.id == "e3"
+    assert [entry(first.read(place)).id for place in mine.next_batch(9, NOW)] == ["e1", "e3"]
 
 
 def test_a_file_without_entries_keeps_its_notes_and_goes(root: Path) -> None:
@@ -354,6 +348,26 @@ def test_a_large_file_gets_no_more_entries(root: Path, monkeypatch: pytest.Monke
     assert len(files(root)) <= 4
     assert sum(file.stat().st_size for file in files(root)) < 4000
     assert batch(state) == ["e99"]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_file_that_its_worker_removes_meanwhile_is_no_fault(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    """Its entries are published. It is removed after the folder was listed, before or after it is opened."""
+    file = left(root, "e1")
+    folder, state = opened(root), SpoolState()
+    open_file = folder._open_file
+
+    def open_removed(name: str) -> int:
+        descriptor = open_file(name) if is_open else 0
+        (root / name).unlink()
+        return descriptor or open_file(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_open_file", open_removed)
+        assert looked(folder, state) == ()
+    assert (batch(state), looked(folder, state), file in files(root)) == ([], (), False)
 
 
 @contextmanager

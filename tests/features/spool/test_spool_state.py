@@ -126,7 +126,7 @@ def refuse(state: SpoolState, times: int, *, others: bool, now: float = NOW) -> 
         now += 100
         results.append(state.on_refused("e1", now))
         if others:
-            state.on_taken(now + 1)
+            state.on_done("other", now + 1)
     return results
 
 
@@ -149,7 +149,7 @@ def test_a_refused_entry_blocks_no_other() -> None:
     state.on_done("e2", NOW + 1)
     add(state, "e3", at=2)
     assert not state.on_refused("e1", NOW + 2)
-    state.on_taken(NOW + 3)
+    state.on_done("other", NOW + 3)
     assert (batch(state, moment=NOW + 3), batch(state, moment=NOW + 7)) == (["e3"], ["e1", "e3"])
 
 
@@ -162,9 +162,7 @@ def test_a_file_that_is_read_again_replaces_its_entries() -> None:
     whole = FileLines(file="own", is_ours=True, items=(*items, DoneNote(id="e4", at=NOW)))
     assert look(state, whole) == 0
     assert (batch(state), state.is_known("e2", NOW), state.is_known("e4", NOW)) == (["e1", "e3"], False, True)
-    moved = state.place_of("e1")
-    assert moved is not None
-    assert moved.offset == 9
+    assert [each.offset for each in state.next_batch(9, NOW)] == [9, 9]
     look(state, FileLines(file="own"))
     assert (state.count(), state.oldest_age(NOW), [*state.notes(NOW, NOW)]) == (
         0, 0.0, [("own", DoneNote(id="e4", at=NOW))],
