@@ -7,10 +7,10 @@ a burst are answered before the last are written.
 
 import asyncio
 from bisect import bisect
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import structlog
@@ -46,12 +46,7 @@ class SpoolFiles:
     """The files of a spool, and what is wrong with them: `fault` with the folder, `file_faults` with single files."""
 
     def __init__(
-        self,
-        folder: SpoolFolder,
-        state: SpoolState,
-        senders: Callable[[], list[str]],
-        clock: Clock,
-        monotonic: Clock,
+        self, folder: SpoolFolder, state: SpoolState, senders: Callable[[], list[str]], clock: Clock, monotonic: Clock
     ) -> None:
         self._folder = folder
         self._state = state
@@ -98,27 +93,21 @@ class SpoolFiles:
 
     def _next_writes(self) -> list[_Write]:
         """Return what to write together: of each sender by turns, without those whose callers have left."""
-        turns = Counter[str]()
-
-        def turn(write: _Write) -> int:
-            turns[write.sign_out.sender] += 1
-            return turns[write.sign_out.sender]
-
-        waiting = sorted((write for write in self._writes if not write.result.done()), key=turn)
+        turns = defaultdict[str, Iterator[int]](count)  # by sender
+        waiting = [write for write in self._writes if not write.result.done()]
+        waiting.sort(key=lambda write: next(turns[write.sign_out.sender]))
         sizes = accumulate(len(write.sign_out.message.body) for write in waiting)
-        count = min(max(1, bisect([*sizes], MAX_WRITTEN_BYTES)), MAX_WRITTEN_TOGETHER)
-        self._writes = waiting[count:]
-        return waiting[:count]
+        most = min(max(1, bisect([*sizes], MAX_WRITTEN_BYTES)), MAX_WRITTEN_TOGETHER)
+        self._writes = waiting[most:]
+        return waiting[:most]
 
     async def _write(self, batch: Sequence[_Write]) -> None:
         writes = {write.sign_out.id: write for write in batch}  # one of several copies
-        lines = dict[str, bytes]()
         results: dict[str, Written] = dict.fromkeys(writes, "failed")
         try:
             await self._look(take_over=False)
-            for entry_id, write in writes.items():
-                if (line := dump_entry(write.sign_out)) is not None:
-                    lines[entry_id] = line
+            made = {entry_id: dump_entry(write.sign_out) for entry_id, write in writes.items()}
+            lines = {entry_id: line for entry_id, line in made.items() if line is not None}
             sizes = [(entry_id, writes[entry_id].sign_out.sender, len(line)) for entry_id, line in lines.items()]
             admitted, full = self._state.admit(sizes, len(self._senders()), self._monotonic())
             file, offsets = await self._run(partial(self._folder.append, [lines[entry_id] for entry_id in admitted]))
