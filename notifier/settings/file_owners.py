@@ -1,5 +1,6 @@
 """Checks whether another user of this machine may have written a folder or file that determines what is sent where."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -63,9 +64,10 @@ def check_own_folder(path: Path, content: str) -> Path:
 
     The folder may be missing or inaccessible. Root may run `notifier check`, so for root any owner is accepted.
     """
-    if path.is_file():
-        raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
     try:
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a link that leads to no folder" if path.is_symlink() else "a file"
+            raise ValueError(f"{path} is {kind}; it must be a folder, which is made if it is missing")
         folder = path if _reason_against_folder(path) is None else path / OWN_FOLDER
         reason = _reason_against_folder(folder)
     except OSError:
@@ -93,7 +95,10 @@ def open_own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -
     folder of its owner, whoever it is.
     """
     if make:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UnusableFileError(f"{root} is a file, or a link that leads to no folder") from None
     try:
         folder = _open_checked(root, of_owner=of_owner)
     except UnusableFileError:
@@ -110,8 +115,10 @@ def open_own_folder(root: Path, *, make: bool = False, of_owner: bool = False) -
 def _open_checked(path: Path, *, of_owner: bool) -> int:
     try:
         return open_owned(path, os.O_RDONLY | os.O_DIRECTORY, of_owner=of_owner)
-    except NotADirectoryError:
-        raise UnusableFileError(f"{path} is a link or a file") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise UnusableFileError(f"{path} is a link or a file") from None
+        raise
 
 
 def open_owned(

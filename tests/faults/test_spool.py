@@ -106,7 +106,7 @@ async def made(tmp_path: Path, own_node: RabbitmqNode, queues: str) -> AsyncIter
 @pytest.mark.fault(GROUP, "broker killed by SIGKILL during sign-outs, and a worker meanwhile")
 async def test_the_broker_is_killed_during_sign_outs(made: Installed, own_node: RabbitmqNode, record: Record) -> None:
     """The workers stay ready, and a worker that was killed meanwhile loses nothing: the other takes its file over."""
-    await asyncio.to_thread(own_node.kill)
+    await asyncio.gather(asyncio.to_thread(own_node.kill), made.signer.sign_out(made.workers))
     await made.signer.sign_out(made.workers)
     assert made.signer.slowest < ANSWER_SECONDS
     for running in made.workers:

@@ -252,10 +252,10 @@ async def test_sign_outs_during_an_outage_of_the_broker_end_all_sessions(tmp_pat
             users = [await stack.enter_async_context(lab.browser()) for _ in range(SIGN_OUTS)]
             for user in users:
                 await lab.sign_in(user, *CLIENTS)
-            await asyncio.to_thread(node.kill if outage == "killed" else node.freeze)
             began_at = asyncio.get_running_loop().time()
             try:
-                await asyncio.gather(*(lab.sign_out(user, "shop") for user in users[1:]))
+                begin = asyncio.to_thread(node.kill if outage == "killed" else node.freeze)
+                await asyncio.gather(begin, *(lab.sign_out(user, "shop") for user in users[1:]))
                 assert [await each.metric("spool_entries", sender=RELAY) > 0 for each in lab.workers] == [True, True]
                 assert lab.ready_ports == lab.web
                 lab.workers[0].send(signal.SIGKILL)

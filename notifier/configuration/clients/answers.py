@@ -207,7 +207,7 @@ def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> Sour
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, encoding="utf-8") as file:
         check_owner(descriptor, "it", of_owner=of_owner)
-        at = os.fstat(descriptor).st_mtime
+        at = min(os.fstat(descriptor).st_mtime, time.time())  # the clock may have been set back since
         heading = json.loads(file.readline())
         if heading.get("v") != CACHE_VERSION:
             raise UnusableFileError("another release wrote it")
@@ -217,6 +217,6 @@ def _read(name: str, folder: int, settings_hash: str, *, of_owner: bool) -> Sour
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
         raise UnusableFileError("it is damaged")
     faults = tuple(InputIssue(str(path), str(text)) for path, text in heading["faults"])
-    since = {row_key(row): float(str(row.pop(SINCE_MEMBER))) for row in rows if SINCE_MEMBER in row}
+    since = {row_key(row): min(float(str(row.pop(SINCE_MEMBER))), at) for row in rows if SINCE_MEMBER in row}
     shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
     return SourceAnswer(rows=[HeldRow.of(row, shared_names) for row in rows], at=at, faults=faults, since=since)

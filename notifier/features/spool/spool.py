@@ -17,10 +17,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from notifier.delivery.facts import Observer
-from notifier.features.spool.spool_entries import load_entry, make_entry, to_dead_letter, to_outgoing
+from notifier.features.spool.spool_entries import Place, ReceivedSignOut, load_entry, to_dead_letter, to_outgoing
 from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
 from notifier.features.spool.spool_folder import SpoolFolder, UnusableFolderError
-from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, Place, SpoolState, rest_seconds
+from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, SpoolState, rest_seconds
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable, describe_error
 from notifier.model.message import Lane, MessageDraft, QueueStatus
@@ -38,7 +38,6 @@ LOOK_SECONDS = 60.0  # between looks for files that ended workers left
 OPEN_SECONDS = 5.0  # for the folder at the start
 MAX_BATCH = 16  # published together while the queue takes them: so many may come twice if a connection is lost
 END_PAUSE_SECONDS = 0.2  # between looks whether all is published, while the worker stops
-STALL_SECONDS = 5.0  # for which a worker that stops waits for a queue that takes nothing
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0  # while the queue takes nothing
 _RESULTS = ("written", "full", "failed", "published", "late_confirm", "expired", "refused")
 
@@ -61,6 +60,7 @@ class Spool:
         policy: Callable[[], RetryPolicy],
         observe: Observer = lambda _: None,
         clock: Clock = time.time,
+        monotonic: Clock = time.monotonic,
     ) -> None:
         self._folder = SpoolFolder(root)
         self._queue = queue
@@ -68,8 +68,9 @@ class Spool:
         self._policy = policy
         self._observe = observe
         self._clock = clock
+        self._monotonic = monotonic
         self._state = SpoolState()
-        self._files = SpoolFiles(self._folder, self._state, self._senders, clock)
+        self._files = SpoolFiles(self._folder, self._state, self._senders, clock, monotonic)
         self._lists: list[Callable[[], Collection[str]]] = []
         self._publishing: dict[str, asyncio.Task[None]] = {}  # the original publishes, by the id of the event
         self._unconfirmed_at = float("-inf")  # when the last sign-out came that the queue did not confirm in time
@@ -92,7 +93,7 @@ class Spool:
 
         A copy of an entry is not published. `deadline`: of the sender, by the clock of the event loop.
         """
-        received_at = self._clock()
+        at, received_at = self._clock(), self._monotonic()
         if self._state.is_known(event_id, received_at):
             return
         now = asyncio.get_running_loop().time()
@@ -109,16 +110,16 @@ class Spool:
             return
         if not publishing.done():
             self._unconfirmed_at = received_at
-        entry = make_entry(event_id, sender, received_at, lane, message)
-        if entry is None:
-            raise QueueUnavailable("the queue is unavailable, and the spool cannot hold this message")
 
         def on_written() -> None:
             self._counts["written"] += 1
             if publishing.done():
                 self._on_publish_end(event_id, publishing)
 
-        result = await self._files.write(entry, on_written)
+        sign_out = ReceivedSignOut(
+            id=event_id, sender=sender, at=at, received_at=received_at, lane=lane, message=message
+        )
+        result = await self._files.write(sign_out, on_written)
         if result != "written":
             self._counts[result] += 1
             raise QueueUnavailable(f"the queue is unavailable, and the spool too ({result})")
@@ -131,16 +132,14 @@ class Spool:
         if self._publishing.get(event_id) is publishing:
             del self._publishing[event_id]
         if _has_succeeded(publishing):
-            self._state.on_taken(self._clock())
             self._on_done(event_id, "late_confirm")
         else:
             self._wake.set()
 
     def _on_done(self, entry_id: str, result: str) -> None:
-        """Record that an entry left the folder, if it is there."""
-        place = self._state.place_of(entry_id)
+        """Record that the queue took the message of an entry, if it is in the folder."""
+        place = self._state.on_done(entry_id, self._monotonic())
         if place is not None:
-            self._state.on_done(entry_id, self._clock())
             self._counts[result] += 1
             self._files.note(place)
 
@@ -176,10 +175,7 @@ class Spool:
 
     async def _end(self, end: float) -> None:
         """Wait until all is published, until `end`, or until the queue takes no messages."""
-        began_at = self._clock()
-        while self._state.count() and self._takes_messages() and time.monotonic() < end:
-            if self._clock() - max(began_at, self._state.taken_at) > STALL_SECONDS:
-                return
+        while self._state.count() and self._takes_messages() and time.monotonic() < end:  # noqa: ASYNC110  has no event
             await asyncio.sleep(END_PAUSE_SECONDS)
 
     def _takes_messages(self) -> bool:
@@ -196,13 +192,16 @@ class Spool:
                     look_at = began_at + LOOK_SECONDS
                     await self._files.look(take_over=True)
                     self._files.on_fault(None)
-                batch = self._state.next_batch(size, self._clock(), self._publishing.keys())
+                batch = self._state.next_batch(size, self._monotonic(), self._publishing.keys())
                 if not batch:
                     self._wake.clear()
                     await self._files.write_notes()
                     await wait_for_event(self._wake, CONFIRM_SECONDS)
                     continue
-                if not (self._takes_messages() or await self._is_available()):
+                if not self._takes_messages():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_SECONDS):
+                            await self._queue.wait_until_available()
                     continue
                 began_at = time.monotonic()
                 done = await self._publish_batch(batch)
@@ -212,15 +211,6 @@ class Spool:
                 self._files.on_fault(describe_error(error))
                 pause = CONFIRM_SECONDS
             await asyncio.sleep(max(pause, rest_seconds(size, time.monotonic() - began_at)))
-
-    async def _is_available(self) -> bool:
-        """Wait for the queue, until the next look at the latest."""
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._queue.wait_until_available()
-        except TimeoutError:
-            return False
-        return True
 
     async def _publish_batch(self, batch: list[Place]) -> int:
         """Publish the entries together, in their order. Return how many were published."""
@@ -232,29 +222,29 @@ class Spool:
                 raise result
         return results.count(True)
 
-    async def _publish_entry(self, place: Place, line: bytes | OSError) -> bool:
+    async def _publish_entry(self, place: Place, line: bytes) -> bool:
         """Publish an entry, or its dead letter if it is too old or refused for good. Return whether that succeeded."""
         try:
-            if isinstance(line, OSError):
-                raise line  # noqa: TRY301  handled below
-            entry = load_entry(line)
-            if entry is None or entry.id != place.entry.id:
-                await self._files.reread(place.file)
+            now = self._clock()
+            entry = load_entry(line, now - self._state.age(place, self._monotonic()))
+            if entry is None or entry.id != place.id:
+                self._state.on_refused(place.id, self._monotonic())  # so that it delays no other
+                await self._files.set_aside(place.file)
                 return False
-            outgoing = to_outgoing(entry, self._policy(), self._clock())
+            outgoing = to_outgoing(entry, self._policy(), now)
             result = "published" if outgoing.fact is None else "expired"
             try:
                 await self._queue.publish(outgoing.queue, outgoing.message)
             except QueueError as error:
-                if not self._state.on_refused(entry.id, self._clock()):
+                if not self._state.on_refused(entry.id, self._monotonic()):
                     return False
                 text = f"kept in the spool, since the queue refuses it, but takes other messages: {error}"
-                outgoing, result = to_dead_letter(entry, DeadReason.QUEUE_REFUSED, text, self._clock()), "refused"
+                outgoing, result = to_dead_letter(entry, DeadReason.QUEUE_REFUSED, text, now), "refused"
                 await self._queue.publish(outgoing.queue, outgoing.message)
         except QueueError:
             return False
         except Exception:
-            self._state.on_refused(place.entry.id, self._clock())  # so that it delays no other
+            self._state.on_refused(place.id, self._monotonic())  # so that it delays no other
             raise
         self._on_done(entry.id, result)
         if outgoing.fact is not None:
@@ -269,20 +259,21 @@ class Spool:
             text = f"cannot be used, and without the queue senders that send once get 503: {self._files.fault}"
             yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=f"{self._folder.root} {text}")
         for fault in self._files.file_faults:
-            text, name = f"{self._folder.root}: {fault.text}", fault.text.partition(" ")[0].rstrip(":")
+            text, name = f"{self._folder.root}: {fault}", fault.partition(" ")[0].rstrip(":")
             yield Trouble(kind=TroubleKind.SPOOL_FAILING, text=text, subject=name)
         if count := self._state.count():
             text = f"{counted(count, 'sign-out')} in {self._folder.root}: published once the queue takes them"
             if full := self._state.full_senders(self._senders()):
                 text += f"; no room for further ones of {excerpt(', '.join(full), 100)}, which get 503"
-            yield Trouble(kind=TroubleKind.SPOOL_WAITING, text=text, since=self._state.oldest_at())
+            since = self._clock() - self._state.oldest_age(self._monotonic())
+            yield Trouble(kind=TroubleKind.SPOOL_WAITING, text=text, since=since)
 
     def families(self) -> Iterator[Metric]:
         """Return the metrics for a scrape."""
         counts = dict.fromkeys(self._senders(), 0) | self._state.counts()
         text = "Sign-outs in the files of this worker that are not published yet."
         yield labelled_family(GaugeMetricFamily, "spool_entries", text, ("sender",), counts)
-        age = max(0.0, (now := self._clock()) - (self._state.oldest_at() or now))
+        age = self._state.oldest_age(self._monotonic())
         yield gauge("spool_oldest_seconds", "Age of the oldest of them.", age)
         yield gauge("spool_bytes", "Bytes of all files in the folder.", self._folder.used)
         faults = len(self._files.file_faults) + (self._files.fault is not None)

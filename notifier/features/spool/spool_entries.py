@@ -2,12 +2,12 @@
 
 A file begins with the line `notifier-spool 1`. Each further line is a checksum, a blank, and JSON of a closed schema:
 
-    {"id": …, "sender": …, "at": …, "lane": …, "event": {"iss": …, "sub": …, "sid": …, "clients": …, "ended_at": …}}
-    {"id": …, "sender": …, "at": …, "lane": …, "sourced": {…}}     a message that a worker parses later
+    {"id": …, "sender": …, "at": …, "lane": …, "message": {"type": …, "id": …, "body": …, …}}
     {"done": …, "at": …}                                           the entry with this id is published
 
-`at` is in epoch seconds; that of an entry is the time of its receipt, from which ages count. No member holds an address
-of a client, so a user who can write the file cannot redirect tokens.
+`at` is in epoch seconds; that of an entry is the time of its receipt. `body` is in base64: an event that has only the
+members of `_reduce`, or a message that a worker parses later. Neither has an address of a client, so a user who can
+write the file cannot redirect tokens.
 
 The last line may be incomplete, or zeros: a crash interrupted the write, before the sender got its 200. Any other
 invalid line means that the file is damaged.
@@ -26,7 +26,7 @@ from notifier.delivery.settlement import OutgoingMessage, to_dead_letter_message
 from notifier.messages.replacements import to_event_message
 from notifier.model.client import RetryPolicy
 from notifier.model.documents import dead_letter, documents
-from notifier.model.documents.sourced import Header, to_received, to_sourced
+from notifier.model.documents.sourced import to_received, to_sourced
 from notifier.model.durations import format_duration
 from notifier.model.errors import NotifierError
 from notifier.model.message import Kind, Lane, Message, MessageDraft
@@ -36,7 +36,7 @@ from notifier.model.session_ended import ClientEntry, SessionEnded
 
 _NAME = b"notifier-spool "
 HEADING = _NAME + b"1\n"
-MAX_LINE_BYTES = 512 * 1024  # the body of an event has 128 KiB at most, here in base64
+MAX_LINE_BYTES = 512 * 1024  # a body has 128 KiB at most, here in base64
 READ_BYTES = 2 * MAX_LINE_BYTES
 _CHECKSUM_BYTES = 8
 _CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -45,23 +45,12 @@ _ShortText: TypeAlias = Annotated[str, Field(pattern=r"^[ -~]{0,255}$")]
 
 
 @with_config(_CLOSED)
-class _Event(TypedDict):
-    iss: str
-    sub: str | None
-    sid: str | None
-    clients: list[tuple[str, str | None]] | Literal["*"]
-    ended_at: float | None
-    publisher: str
-
-
-@with_config(_CLOSED)
-class _Sourced(TypedDict):
-    source: str
-    message_id: _ShortText
+class _Message(TypedDict):
+    type: Literal[Kind.EVENT, Kind.SOURCED]
+    id: _ShortText
     body: str
     content_type: _ShortText
-    timestamp: float
-    headers: dict[str, Header]
+    headers: dict[str, str]
 
 
 @with_config(_CLOSED)
@@ -69,33 +58,45 @@ class _Line(TypedDict):
     id: NotRequired[_ShortText]
     sender: NotRequired[str]
     lane: NotRequired[Lane]
-    event: NotRequired[_Event]
-    sourced: NotRequired[_Sourced]
+    message: NotRequired[_Message]
     done: NotRequired[str]
     at: float
 
 
 _LINE = TypeAdapter(_Line)
-_ENTRY_MEMBERS = {"id", "sender", "lane", "at"}
+_ENTRY_MEMBERS = {"id", "sender", "lane", "at", "message"}
 
 
 @record
-class SpoolEntry:
-    """A sign-out that was received at `at`. `id` identifies copies. `sender` is a relay, an upstream or a source."""
+class ReceivedSignOut:
+    """A message of a relay, an upstream or a source. `id` identifies copies.
+
+    It was received at `at` by the system's clock, and at `received_at` by one that never jumps.
+    """
 
     id: str
     sender: str
     at: float
+    received_at: float
     lane: Lane
+    message: MessageDraft
+
+
+@record
+class SpoolEntry:
+    """A sign-out of a file, received at `at`, which `content` has too."""
+
+    id: str
+    lane: Lane
+    at: float
     content: SessionEnded | Message
     message_id: str
 
     def to_draft(self) -> MessageDraft:
-        """Return the message to publish. It has the time of the receipt."""
-        content = copy_record(self.content, received_at=self.at)
-        if isinstance(content, Message):
-            return to_sourced(content, self.message_id)
-        return to_event_message(content, bulk=self.lane is Lane.BULK)
+        """Return the message to publish."""
+        if isinstance(self.content, Message):
+            return to_sourced(self.content, self.message_id)
+        return to_event_message(self.content, bulk=self.lane is Lane.BULK)
 
 
 @record
@@ -107,12 +108,13 @@ class DoneNote:
 
 
 @record
-class ScannedEntry:
-    """The place of an entry in its file, and what orders and identifies it."""
+class Place:
+    """Where an entry is, and what orders and identifies it."""
 
     id: str
     sender: str
     at: float
+    file: str
     offset: int
     size: int
 
@@ -121,46 +123,24 @@ class ScannedEntry:
 class Scan:
     """The lines of a file. `end`: the offset after the last whole line. `is_damaged`: a line before it is invalid."""
 
-    items: tuple[ScannedEntry | DoneNote, ...]
+    items: tuple[Place | DoneNote, ...]
     end: int
     is_damaged: bool
 
 
-def make_entry(entry_id: str, sender: str, at: float, lane: Lane, draft: MessageDraft) -> SpoolEntry | None:
-    """Return the entry of a message; None if the schema cannot hold the message, such as one with an address."""
-    content: SessionEnded | Message
-    try:
-        if draft.kind is Kind.EVENT:
-            content = documents.load_event(draft.body).event
-        else:
-            message = Message(
-                lane=lane, body=draft.body, tag=None, kind=Kind.SOURCED, content_type=draft.content_type,
-                headers=draft.headers,
-            )  # fmt: skip
-            content = copy_record(to_received(message), timestamp=at)
-        entry = SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=draft.message_id)
-        return entry if load_entry(dump_entry(entry)) == entry else None
-    except (NotifierError, ValueError):  # of half of a UTF-16 pair
-        return None
-
-
-def dump_entry(entry: SpoolEntry) -> bytes:
-    """Return the line of an entry."""
-    document = {"id": entry.id, "sender": entry.sender, "at": entry.at, "lane": entry.lane}
-    content = entry.content
-    if isinstance(content, Message):
-        sourced = {
-            "source": content.source, "message_id": entry.message_id, "body": base64.b64encode(content.body).decode(),
-            "content_type": content.content_type or "", "timestamp": content.timestamp, "headers": content.headers,
-        }  # fmt: skip
-        return _to_line({**document, "sourced": sourced})
-    clients = content.clients
-    pairs = "*" if clients == "*" else [(each.client_id, each.sub) for each in clients if isinstance(each, ClientEntry)]
-    event = {
-        "iss": content.iss, "sub": content.sub, "sid": content.sid, "clients": pairs, "ended_at": content.ended_at,
-        "publisher": content.publisher or "",
+def dump_entry(sign_out: ReceivedSignOut) -> bytes | None:
+    """Return the line of a sign-out; None if the schema cannot hold its message, such as one with an address."""
+    draft = sign_out.message
+    message = {
+        "type": draft.kind, "id": draft.message_id, "body": base64.b64encode(draft.body).decode(),
+        "content_type": draft.content_type, "headers": draft.headers,
     }  # fmt: skip
-    return _to_line({**document, "event": event})
+    document = {"id": sign_out.id, "sender": sign_out.sender, "at": sign_out.at, "lane": sign_out.lane}
+    try:
+        line = _to_line({**document, "message": message})
+    except ValueError:  # of half of a UTF-16 pair
+        return None
+    return None if load_entry(line) is None else line
 
 
 def dump_done(entry_id: str, at: float) -> bytes:
@@ -168,32 +148,37 @@ def dump_done(entry_id: str, at: float) -> bytes:
     return _to_line({"done": entry_id, "at": at})
 
 
-def load_entry(line: bytes) -> SpoolEntry | None:
-    """Return the entry of a line; None if it is not the valid line of an entry."""
+def load_entry(line: bytes, latest: float = float("inf")) -> SpoolEntry | None:
+    """Return the entry of a line; None if it is not the valid line of an entry. `latest`: it was received by then."""
     document = _parse_line(line.removesuffix(b"\n"))
     if document is None or "done" in document:
         return None
-    entry_id, sender, at, lane = document["id"], document["sender"], document["at"], document["lane"]
-    if "sourced" in document:
-        sourced = document["sourced"]
-        try:
-            body = base64.b64decode(sourced["body"], validate=True)
-        except ValueError:
-            return None
-        message = Message(
-            lane=lane, body=body, tag=None, content_type=sourced["content_type"], headers=sourced["headers"],
-            timestamp=sourced["timestamp"], user_id=sender.rpartition("/")[2], source=sourced["source"],
-        )  # fmt: skip
-        return SpoolEntry(
-            id=entry_id, sender=sender, at=at, lane=lane, content=message, message_id=sourced["message_id"]
-        )
-    event, listed = document["event"], document["event"]["clients"]
-    content = SessionEnded(
-        id=entry_id, id_given=True, iss=event["iss"], sub=event["sub"], sid=event["sid"],
-        clients="*" if listed == "*" else tuple(ClientEntry(client_id=name, sub=sub) for name, sub in listed),
-        ended_at=event["ended_at"], publisher=event["publisher"],
+    entry_id, lane, message, at = document["id"], document["lane"], document["message"], min(document["at"], latest)
+    content: SessionEnded | Message
+    try:
+        body = base64.b64decode(message["body"], validate=True)
+        if message["type"] is Kind.EVENT:
+            event = documents.load_event(body).event
+            content = _reduce(event)
+            if content != event or event.id != entry_id:
+                return None
+        else:
+            kind, headers = message["content_type"], message["headers"]
+            content = to_received(Message(lane=lane, body=body, tag=None, content_type=kind, headers=headers))
+    except (NotifierError, ValueError):
+        return None
+    content = copy_record(content, received_at=at)
+    return SpoolEntry(id=entry_id, lane=lane, at=at, content=content, message_id=message["id"])
+
+
+def _reduce(event: SessionEnded) -> SessionEnded:
+    """Return an event with the members that an event of the spool may have."""
+    clients = event.clients
+    pairs = [ClientEntry(client_id=each.client_id, sub=each.sub) for each in clients if isinstance(each, ClientEntry)]
+    return SessionEnded(
+        id=event.id, id_given=True, iss=event.iss, sub=event.sub, sid=event.sid,
+        clients="*" if clients == "*" else tuple(pairs), ended_at=event.ended_at, publisher=event.publisher,
     )  # fmt: skip
-    return SpoolEntry(id=entry_id, sender=sender, at=at, lane=lane, content=content, message_id=entry_id)
 
 
 def to_outgoing(entry: SpoolEntry, policy: RetryPolicy, now: float) -> OutgoingMessage:
@@ -213,17 +198,16 @@ def to_outgoing(entry: SpoolEntry, policy: RetryPolicy, now: float) -> OutgoingM
 
 def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float) -> OutgoingMessage:
     """Return the dead letter of an entry."""
-    content = copy_record(entry.content, received_at=entry.at)
-    if isinstance(content, Message):
-        letter = dead_letter.dead_letter_unread(content, reason, text, now)
+    if isinstance(entry.content, Message):
+        letter = dead_letter.dead_letter_unread(entry.content, reason, text, now)
     else:
-        letter = dead_letter.dead_letter_event(content, reason, text, now)
+        letter = dead_letter.dead_letter_event(entry.content, reason, text, now)
     return to_dead_letter_message(letter, None)
 
 
-def scan(read: Callable[[int], bytes], offset: int) -> Scan:
+def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
     """Return the lines of a file from this offset on. `read` returns READ_BYTES at an offset, or what there is."""
-    items, is_damaged = list[ScannedEntry | DoneNote](), False
+    items, is_damaged = list[Place | DoneNote](), False
     while data := read(offset):
         begin = 0
         while (end := data.find(b"\n", begin) + 1) > 0:
@@ -233,8 +217,11 @@ def scan(read: Callable[[int], bytes], offset: int) -> Scan:
             elif "done" in document:
                 items.append(DoneNote(id=document["done"], at=document["at"]))
             else:
-                entry_id, sender, at = document["id"], document["sender"], document["at"]
-                items.append(ScannedEntry(id=entry_id, sender=sender, at=at, offset=offset + begin, size=end - begin))
+                place = Place(
+                    id=document["id"], sender=document["sender"], at=document["at"], file=file, offset=offset + begin,
+                    size=end - begin,
+                )  # fmt: skip
+                items.append(place)
             begin = end
         is_damaged |= len(data) - begin > MAX_LINE_BYTES and bool(data[begin:].strip(b"\0"))
         if not begin:
@@ -265,9 +252,7 @@ def _parse_line(line: bytes) -> _Line | None:
         document = _LINE.validate_json(text)
     except ValidationError:
         return None
-    is_entry = ("event" in document) != ("sourced" in document) and document.keys() >= _ENTRY_MEMBERS
-    is_note = document.keys() == {"done", "at"}
-    return document if is_note or (is_entry and "done" not in document) else None
+    return document if document.keys() in (_ENTRY_MEMBERS, {"done", "at"}) else None
 
 
 def _checksum(text: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from notifier.configuration.configured_feature import FeaturePart
@@ -62,9 +63,7 @@ def _checks(loaded: LoadedConfiguration, _reader: DocumentReader) -> Iterator[Ch
     if spool is None:
         return
 
-    async def examine() -> Sequence[Finding]:
-        return await read_in_thread("spool", lambda: _examine_folder(spool.folder))
-
+    examine = partial(read_in_thread, "spool", partial(_examine_folder, spool.folder))
     yield Check(area=Area.WORKER, subject="spool.folder", timeout=10.0, run=examine)
 
 

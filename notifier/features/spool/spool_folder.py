@@ -3,7 +3,7 @@
 Each process writes to one file, and locks its files while it lives: the kernel releases the locks when the process
 ends. A worker that can lock a file takes it over, since its process has ended. The files of other living workers are
 only read, to count and recognise their entries. A file is emptied once all its entries are published; only the notes of
-the last minutes stay in it.
+the last minutes stay in it, and then it is removed.
 
 Another user must not be able to write to the folder, since its files decide whose sessions end: it is checked like that
 of `registry.cache`. Files are opened relative to it, without following links, and must have one name.
@@ -22,13 +22,15 @@ from notifier.features.spool.spool_entries import (
     HEADING,
     READ_BYTES,
     DoneNote,
-    ScannedEntry,
+    Place,
     dump_done,
     judge_heading,
+    load_entry,
     scan,
 )
-from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines, FolderFault, FolderLook, Place
+from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines
 from notifier.model.errors import NotifierError, describe_error
+from notifier.model.record import copy_record
 from notifier.settings.file_owners import UnusableFileError, open_own_folder, open_owned
 
 SUFFIX, DAMAGED_SUFFIX = ".spool", ".corrupt"
@@ -37,7 +39,7 @@ _READ_FLAGS = os.O_RDWR | os.O_NONBLOCK
 
 
 class UnusableFolderError(NotifierError, OSError):
-    """The folder cannot be used: it is full, or two workers would publish the same entries. The text has the reason."""
+    """The folder cannot be used: it is full, or its file system has no locks."""
 
 
 class _File:
@@ -58,18 +60,12 @@ class SpoolFolder:
         self._folder: int | None = None
         self._files: dict[str, _File] = {}
         self._own: str | None = None
-        self._reread: set[str] = set()
-        self._gone: set[str] = set()  # since the last look
+        self._damaged: set[str] = set()  # files to set aside at the next look
+        self._gone: set[str] = set()  # files that were closed since the last look
         self.used = 0
 
     def close(self) -> None:
-        """Release all files. An empty file of this process is removed."""
-        own = self._own
-        if own is not None and self._files[own].end <= len(HEADING):
-            self._forget(own, remove=True)
-        self._release()
-
-    def _release(self) -> None:
+        """Release all files."""
         for name in [*self._files]:
             self._forget(name)
         self._folder = None
@@ -101,21 +97,23 @@ class SpoolFolder:
             if (file := self._files.get(name)) is not None and file.is_ours:
                 _write(file, dump_done(note.id, note.at))
 
-    def tidy(self, busy: Collection[str], notes: Iterable[tuple[str, DoneNote]]) -> str:
-        """Empty or remove the files of this worker without entries. Return the file that has their notes now.
+    def tidy(self, busy: Collection[str], notes: Iterable[tuple[str, DoneNote]]) -> None:
+        """Empty the files of this worker without entries, and remove those without recent notes. Raises OSError.
 
-        `busy`: the files with entries. `notes`: the recent ones, each with its file. Raises OSError.
+        `busy`: the files with entries. `notes`: the recent ones, each with its file.
         """
-        idle = {name for name, file in self._files.items() if file.is_ours and name not in busy}
-        for name in idle:  # first, since a full disk may have no room for another byte
-            self._files[name].end = len(HEADING)
-            os.ftruncate(self._files[name].descriptor, len(HEADING))
-        own, own_file = self.own_file()
-        _write(own_file, b"".join(dump_done(note.id, note.at) for name, note in notes if name in idle))
-        for name in idle:
-            if name != own:
+        idle = {name: list[bytes]() for name, file in self._files.items() if file.is_ours and name not in busy}
+        for name, note in notes:
+            if name in idle:
+                idle[name].append(dump_done(note.id, note.at))
+        for name, lines in idle.items():
+            if lines or name == self._own:
+                file = self._files[name]
+                os.ftruncate(file.descriptor, len(HEADING))
+                file.end = len(HEADING)
+                _write(file, b"".join(lines))
+            else:
                 self._forget(name, remove=True)
-        return own
 
     def check_room(self) -> None:
         """Raise OSError if the disk is full."""
@@ -123,24 +121,24 @@ class SpoolFolder:
         os.posix_fallocate(file.descriptor, file.end, READ_BYTES)
         os.ftruncate(file.descriptor, file.end)
 
-    def reread(self, name: str) -> None:
-        """Read the whole file at the next look, since a line of it is damaged."""
-        self._reread.add(name)
+    def on_damage(self, name: str) -> None:
+        """Set a file aside at the next look, since a line of it is not what was written."""
+        self._damaged.add(name)
 
-    def _set_aside(self, name: str, items: Sequence[ScannedEntry | DoneNote]) -> FolderFault:
-        """Keep a damaged file under another name. Its valid entries are first copied into the file of this process."""
+    def _set_aside(self, name: str, items: Sequence[Place | DoneNote]) -> FileLines:
+        """Keep a damaged file under another name. First copy its valid entries into the file of this process."""
         descriptor, done = self._files[name].descriptor, {item.id for item in items if isinstance(item, DoneNote)}
-        valid = [item for item in items if isinstance(item, ScannedEntry) and item.id not in done]
+        places = [item for item in items if isinstance(item, Place) and item.id not in done]
+        lines = [os.pread(descriptor, place.size, place.offset) for place in places]
+        valid = [(place, line) for place, line in zip(places, lines, strict=True) if load_entry(line) is not None]
         if name == self._own:
             self._own = None
-        if valid:
-            own, _ = self.append([os.pread(descriptor, entry.size, entry.offset) for entry in valid])
-            self._reread.add(own)
+        own, offsets = self.append([line for _, line in valid])
         kept = name.removesuffix(SUFFIX) + DAMAGED_SUFFIX
         os.rename(name, kept, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._forget(name)
-        text = f"{kept} is kept, since a line of it is damaged; entries read: {len(valid)}"
-        return FolderFault(kind="damaged", text=text)
+        moved = [copy_record(place, file=own, offset=at) for (place, _), at in zip(valid, offsets, strict=True)]
+        return FileLines(file=own, is_ours=True, is_new_look=False, items=tuple(moved))
 
     def _forget(self, name: str, *, remove: bool = False) -> None:
         if remove:
@@ -148,23 +146,25 @@ class SpoolFolder:
                 os.unlink(name, dir_fd=self._folder)
         os.close(self._files.pop(name).descriptor)
         self._gone.add(name)
-        self._reread.discard(name)
+        self._damaged.discard(name)
         if name == self._own:
             self._own = None
 
     # ── reading ──
 
-    def read(self, place: Place) -> bytes | OSError:
-        """Return the line of an entry, or why it cannot be read."""
-        if (file := self._files.get(place.file)) is None:
-            return FileNotFoundError(place.file)
+    def read(self, place: Place) -> bytes:
+        """Return the line of an entry; nothing if it cannot be read."""
+        file = self._files.get(place.file)
         try:
-            return os.pread(file.descriptor, place.entry.size, place.entry.offset)
-        except OSError as error:
-            return error
+            return b"" if file is None else os.pread(file.descriptor, place.size, place.offset)
+        except OSError:
+            return b""
 
-    def look(self, *, take_over: bool) -> FolderLook:
-        """Read what is new in the files of others. `take_over`: also lock files that no process has. Raises OSError."""
+    def look(self, *, take_over: bool) -> tuple[Sequence[FileLines], tuple[str, ...]]:
+        """Return what is new in the files of others, and what is wrong with files: texts that begin with their names.
+
+        `take_over`: also lock files that no process has. Raises OSError.
+        """
         sizes = dict[str, int]()
         with os.scandir(self._open_folder()) as entries:
             for entry in entries:
@@ -174,50 +174,52 @@ class SpoolFolder:
         self.used = sum(sizes.values())
         for name in [name for name in self._files if name not in names]:
             self._forget(name)
-        lines, faults, unread = list[FileLines](), list[FolderFault](), set[str]()
-        while names:
-            name = names.pop(0)
+        lines, faults = list[FileLines](), list[str]()
+        for name in names:
             try:
                 found = self._look_at(name, take_over=take_over)
+            except FileNotFoundError:  # removed since it was listed
+                continue
             except UnusableFileError as foreign:
-                faults.append(FolderFault(kind="foreign", text=f"{foreign}: remove it, or chown it"))
+                faults.append(f"{foreign}: remove it, or chown it")
             except OSError as error:
-                faults.append(FolderFault(kind="unreadable", text=f"{name}: {describe_error(error)}"))
-                unread.add(name)
+                faults.append(f"{name}: {describe_error(error)}")
             else:
-                if isinstance(found, FolderFault):
+                if isinstance(found, str):
                     faults.append(found)
                 elif found.items or found.is_new_look:
                     lines.append(found)
-            names += [name for name in self._reread if name in self._files and name not in names]
-        self._reread |= unread & self._files.keys()
-        gone, self._gone = tuple(self._gone), set()
-        return FolderLook(lines=tuple(lines), gone=gone, faults=tuple(faults))
+        names = os.listdir(self._open_folder())  # noqa: PTH208  a descriptor
+        damaged = sorted(name for name in names if name.endswith(DAMAGED_SUFFIX))
+        faults += [f"{name} is kept, since a line of it is damaged: look into it, then remove it" for name in damaged]
+        gone = [FileLines(file=name) for name in self._gone]
+        self._gone.clear()
+        return [*gone, *lines], tuple(faults)
 
-    def _look_at(self, name: str, *, take_over: bool) -> FileLines | FolderFault:
+    def _look_at(self, name: str, *, take_over: bool) -> FileLines | str:
+        """Return what is new in a file, or why it is not read. Raises OSError, UnusableFileError."""
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = _File(self._open_file(name))
         if take_over and not file.is_ours and _lock(file.descriptor):
             file.is_ours, file.end = True, 0
         status = os.fstat(file.descriptor)
-        if status.st_nlink != 1:  # removed since it was listed
+        if status.st_nlink != 1:
             self._forget(name)
-            return FileLines(file=name, is_ours=False, is_new_look=True, items=())
+            raise FileNotFoundError(name)
         wrong = None
-        is_new = not 0 < file.end <= status.st_size or name in self._reread
-        self._reread.discard(name)
+        is_new = not 0 < file.end <= status.st_size
         if is_new:
             wrong = judge_heading(os.pread(file.descriptor, 64, 0))
             if wrong == "newer":
                 self._forget(name)
-                return FolderFault(kind="newer", text=f"{name} was written by a newer release, which must publish it")
-        scan_from = partial(scan, partial(os.pread, file.descriptor, READ_BYTES))
+                return f"{name} was written by a newer release, which must publish it"
+        scan_from = partial(scan, name, partial(os.pread, file.descriptor, READ_BYTES))
         found = scan_from(len(HEADING) if is_new else file.end)
-        is_damaged = wrong is not None or found.is_damaged
+        is_damaged = wrong is not None or found.is_damaged or name in self._damaged
         if is_damaged and file.is_ours:
             return self._set_aside(name, scan_from(len(HEADING)).items)
-        if (is_new or not file.is_ours) and any(isinstance(item, ScannedEntry) for item in found.items):
+        if (is_new or not file.is_ours) and any(isinstance(item, Place) for item in found.items):
             os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
         file.end = 0 if is_damaged and not is_new else found.end  # 0: its worker may empty it just now
         if file.is_ours and is_new:  # a torn end must not run into the next line
@@ -228,7 +230,7 @@ class SpoolFolder:
     def _open_folder(self) -> int:
         """Return the descriptor of the folder. Open it again if it was removed. Raises OSError, UnusableFileError."""
         if self._folder is not None and not os.fstat(self._folder).st_nlink:
-            self._release()
+            self.close()
         if self._folder is None:
             self._folder = self._stack.enter_context(open_own_folder(self.root, make=True))
         return self._folder
@@ -237,25 +239,17 @@ class SpoolFolder:
         return open_owned(name, flags, dir_fd=self._open_folder(), regular=True)
 
     def own_file(self) -> tuple[str, _File]:
-        """Return the file of this process. Make it if it is missing, or was removed.
+        """Return the file of this process. Make one if it has none, or a large one.
 
         Raises OSError, UnusableFileError; UnusableFolderError if the file system has no locks.
         """
         self._open_folder()
-        if self._own is not None:
-            if os.fstat(self._files[self._own].descriptor).st_nlink != 1:
-                self._forget(self._own)
-            elif self._files[self._own].end < MAX_FILE_BYTES:
-                return self._own, self._files[self._own]
+        if self._own is not None and self._files[self._own].end < MAX_FILE_BYTES:
+            return self._own, self._files[self._own]
         name = secrets.token_hex(8) + SUFFIX
         file = _File(self._open_file(name, _READ_FLAGS | os.O_CREAT | os.O_EXCL))
         try:
             file.is_ours = _lock(file.descriptor)
-            other = self._open_file(name)
-            is_excluded = not _lock(other)
-            os.close(other)
-            if not is_excluded:
-                raise UnusableFolderError(f"a lock on {name} excludes nobody")  # noqa: TRY301  cleaned up below
             _write(file, HEADING)
             os.fsync(file.descriptor)
             os.fsync(self._open_folder())

@@ -16,10 +16,11 @@ import pytest
 from pydantic import ValidationError
 
 from notifier.configuration.clients.answers import Cache, HeldAnswers
-from notifier.configuration.clients.client_rows import HeldRow, SourceAnswer
+from notifier.configuration.clients.client_rows import HeldRow, SourceAnswer, row_key
 from notifier.configuration.clients.remote_rows import ListAmount, RowCollector, clean_row
 from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
 from notifier.model.errors import InputIssue, SourceFault
+from notifier.model.record import copy_record
 from notifier.settings.registry_settings import RegistrySettings, RegistrySourceSettings
 from tests.settings.whole_settings import SOURCE_SETTINGS
 
@@ -139,6 +140,17 @@ def test_saved_cache_is_loaded(tmp_path: Path) -> None:
     (file,) = (tmp_path / "new" / "registry").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "hunter2" not in file.read_text()
+
+
+def test_a_cache_of_the_future_is_of_now(tmp_path: Path) -> None:
+    """The clock was set back since: otherwise an old list would not be reported as old before that day."""
+    cache, late = Cache(tmp_path), time.time() + 86_400
+    key = row_key(ROWS[0])
+    cache.save(kind(), copy_record(ANSWER, at=late, since={key: late}))
+    found = cache.load(kind())
+    assert found is not None
+    assert found.at <= time.time()
+    assert found.since[key] == found.at
 
 
 def test_heading_of_a_cache_has_the_members_that_earlier_releases_require(tmp_path: Path) -> None:

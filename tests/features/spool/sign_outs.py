@@ -1,10 +1,11 @@
 """Sign-outs as routes publish them, and the entries of a folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from notifier.features.spool.spool_entries import SpoolEntry, dump_entry, make_entry
+from notifier.features.spool.spool_entries import Place, ReceivedSignOut, SpoolEntry, dump_entry, load_entry
 from notifier.features.spool.spool_folder import SpoolFolder
-from notifier.features.spool.spool_state import FolderLook, SpoolState
+from notifier.features.spool.spool_state import SpoolState
 from notifier.messages.replacements import to_event_message
 from notifier.model.documents.sourced import to_sourced
 from notifier.model.message import Lane, Message, MessageDraft
@@ -36,16 +37,27 @@ def sourced(body: bytes = b'{"id": "x1", "sid": null}', source: str = "upstream/
     return to_sourced(message, "m1")
 
 
-def entry(event_id: str = "e1", sender: str = "op", at: float = NOW, sid: str | None = "s1") -> SpoolEntry:
-    """An entry of a folder."""
-    made = make_entry(event_id, sender, at, Lane.EVENTS, draft(event_id, sender, sid))
+def dumped(message: MessageDraft, entry_id: str = "e1", sender: str = "op", at: float = NOW) -> bytes | None:
+    """The line of a message that a sender sent."""
+    sign_out = ReceivedSignOut(
+        id=entry_id, sender=sender, at=at, received_at=0.0, lane=Lane.EVENTS, message=message
+    )  # fmt: skip
+    return dump_entry(sign_out)
+
+
+def line(entry_id: str = "e1", sender: str = "op", at: float = NOW, sid: str | None = "s1") -> bytes:
+    """The line of an event."""
+    made = dumped(draft(entry_id, sender, sid), entry_id, sender, at)
     assert made is not None
     return made
 
 
-def line(event_id: str = "e1", sender: str = "op", at: float = NOW) -> bytes:
-    """The line of an entry."""
-    return dump_entry(entry(event_id, sender, at))
+def entry(of: bytes | None) -> SpoolEntry:
+    """The entry of a line."""
+    assert of is not None
+    loaded = load_entry(of)
+    assert loaded is not None
+    return loaded
 
 
 def opened(root: Path) -> SpoolFolder:
@@ -55,19 +67,28 @@ def opened(root: Path) -> SpoolFolder:
     return folder
 
 
-def looked(folder: SpoolFolder, state: SpoolState, *, take_over: bool = True, now: float = NOW) -> FolderLook:
-    """Look into the folder, and record it."""
-    look = folder.look(take_over=take_over)
-    for _ in state.on_look(look, now):
+def looked(folder: SpoolFolder, state: SpoolState, *, take_over: bool = True, moment: float = NOW) -> tuple[str, ...]:
+    """Look into the folder, and record it. Both clocks show the same. Return the faults."""
+    files, faults = folder.look(take_over=take_over)
+    for _ in state.on_look(files, moment, moment):
         pass
-    return look
+    return faults
 
 
-def batch(state: SpoolState, most: int = 100, now: float = NOW) -> list[str]:
+def appended(folder: SpoolFolder, state: SpoolState, *ids: str) -> tuple[str, Sequence[int]]:
+    """Write entries. Return their file, and their offsets."""
+    name, offsets = folder.append([line(entry_id) for entry_id in ids])
+    for entry_id, offset in zip(ids, offsets, strict=True):
+        place = Place(id=entry_id, sender="op", at=NOW, file=name, offset=offset, size=len(line(entry_id)))
+        state.add(place, NOW, NOW, is_ours=True)
+    return name, offsets
+
+
+def batch(state: SpoolState, most: int = 100, moment: float = NOW) -> list[str]:
     """The ids that are published next."""
-    return [place.entry.id for place in state.next_batch(most, now)]
+    return [place.id for place in state.next_batch(most, moment)]
 
 
-def tidied(folder: SpoolFolder, state: SpoolState, now: float = NOW) -> None:
+def tidied(folder: SpoolFolder, state: SpoolState, moment: float = NOW) -> None:
     """Drop what is published."""
-    state.on_notes_moved(folder.tidy(state.busy_files(), state.notes(now)))
+    folder.tidy(state.busy_files(), state.notes(moment, moment))

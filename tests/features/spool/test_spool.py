@@ -5,7 +5,7 @@ import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 
 from notifier.features.spool import spool as spool_module
 from notifier.features.spool.spool import MAX_BATCH, Spool
+from notifier.features.spool.spool_entries import HEADING
 from notifier.features.spool.spool_state import MAX_REFUSALS, rest_seconds
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, QueueUnavailable
 from notifier.model.message import DEAD, Lane, MessageDraft, QueueStatus
 from notifier.model.trouble import TroubleKind
 from notifier.publishing.route_steps import MAX_PUBLISHED_AT_ONCE
-from tests.features.spool.sign_outs import draft
+from tests.features.spool.sign_outs import draft, sourced
 
 
 async def holds(is_so: Callable[[], bool]) -> None:
@@ -35,6 +36,7 @@ class Queue:
     def __init__(self) -> None:
         self.taken: list[tuple[str, MessageDraft]] = []
         self.up = True
+        self.blocked = False
         self.answering = asyncio.Event()
         self.answering.set()
         self.refused: set[str] = set()
@@ -43,12 +45,12 @@ class Queue:
         self.publish_count = 0
 
     def status(self) -> QueueStatus:
-        return QueueStatus(connected=self.up, consuming=self.up)
+        return QueueStatus(connected=self.up, consuming=self.up, blocked=self.blocked)
 
     async def publish(self, queue: str, message: MessageDraft) -> None:
         self.publish_count += 1
-        if not self.up:
-            raise QueueUnavailable("not connected")
+        if not self.up or self.blocked:
+            raise QueueUnavailable("not connected, or an alarm")
         if message.message_id in self.broken:
             raise ValueError("a mistake of notifier's own")
         await self.answering.wait()
@@ -60,6 +62,7 @@ class Queue:
 
     async def wait_until_available(self) -> None:
         self.pause_count += 1
+        await asyncio.sleep(0.01)
         while not self.up:  # noqa: ASYNC110  as the real one
             await asyncio.sleep(0.01)
 
@@ -78,11 +81,28 @@ def names(root: Path, suffix: str = ".spool") -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.suffix == suffix)
 
 
-class Rig:
-    """A running spool."""
+def refuse_lock(_file: int, _how: int) -> None:
+    """Lock a file of a file system that has no locks."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    def __init__(self, root: Path, queue: Queue, policy: RetryPolicy, clock: Callable[[], float]) -> None:
-        self.spool = Spool(root, queue, lambda: policy, clock=clock)
+
+class Clocks:
+    """The time of day, which may be set, and a clock that never jumps."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.moment = 5000.0
+
+
+class Rig:
+    """A running spool. Its clocks are the system's unless some are given."""
+
+    def __init__(self, root: Path, queue: Queue, policy: RetryPolicy, clocks: Clocks | None) -> None:
+        self.spool = Spool(root, queue, lambda: policy)
+        if clocks is not None:
+            self.spool = Spool(
+                root, queue, lambda: policy, clock=lambda: clocks.now, monotonic=lambda: clocks.moment
+            )  # fmt: skip
         self.spool.add_senders(lambda: ["op", "other"])
         self.draining = asyncio.Event()
 
@@ -105,6 +125,11 @@ class Rig:
         samples = next(family for family in self.spool.families() if family.name.endswith("spool_events")).samples
         return {each.labels["result"]: each.value for each in samples if each.value and "result" in each.labels}
 
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        [sample] = next(family for family in self.spool.families() if family.name.endswith(name)).samples
+        return sample.value
+
     def troubles(self) -> list[str]:
         return [trouble.kind for trouble in self.spool.troubles()]
 
@@ -114,20 +139,20 @@ async def running(
     root: Path,
     queue: Queue,
     policy: RetryPolicy | None = None,
-    clock: Callable[[], float] = time.time,
+    clocks: Clocks | None = None,
     grace: float = 0.0,
 ) -> AsyncIterator[Rig]:
-    rig = Rig(root, queue, policy or RetryPolicy(), clock)
+    rig = Rig(root, queue, policy or RetryPolicy(), clocks)
     async with rig.spool.running(rig.draining, grace):
         yield rig
 
 
 async def test_nothing_is_written_while_the_queue_confirms(tmp_path: Path, queue: Queue) -> None:
-    """The file has its heading only, and goes with the worker."""
+    """The file has its heading only."""
     async with running(tmp_path, queue) as rig:
         assert await rig.send("e1", "e2") == [True, True]
         assert (queue.ids, rig.counts(), rig.troubles(), rig.spool.has_room()) == (["e1", "e2"], {}, [], True)
-    assert names(tmp_path) == []
+    assert [(tmp_path / name).read_bytes() for name in names(tmp_path)] == [HEADING]
 
 
 async def test_what_an_absent_queue_does_not_take_is_published_in_order_later(tmp_path: Path, queue: Queue) -> None:
@@ -181,6 +206,31 @@ async def test_a_flood_of_one_sender_keeps_few_publishes_waiting(tmp_path: Path,
         await holds(lambda: rig.troubles() == [])
         assert sorted(queue.ids) == sorted([*ids, "other"])
         assert rig.counts() == {"written": 301, "late_confirm": 129, "published": 172}
+
+
+async def test_a_burst_of_large_sign_outs_delays_neither_itself_nor_others(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are answered after 2 MiB, and senders take turns. Otherwise all would miss their deadlines together."""
+    answered, sizes, write = list[str](), list[int](), os.pwrite
+
+    def count(descriptor: int, data: bytes, offset: int) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data, offset)
+
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+
+        async def send(event_id: str, sender: str, size: int) -> None:
+            message = sourced(b"x" * size, sender)
+            await rig.spool.publish(sender, event_id, Lane.EVENTS, message, float("inf"))
+            answered.append(event_id)
+
+        monkeypatch.setattr(os, "pwrite", count)
+        await asyncio.gather(*(send(f"e{nth}", "op", 120_000) for nth in range(60)), send("small", "other", 10))
+        assert answered.index("small") < 10
+        assert [each for each in answered if each != "small"] == [f"e{nth}" for nth in range(60)]
+        assert max(sizes) < 3 * 1024**2  # in base64
 
 
 async def test_a_late_confirm_counts_although_the_sender_has_left(
@@ -241,6 +291,20 @@ async def test_entries_are_published_without_pauses_while_the_queue_takes_them(t
         assert queue.pause_count <= 2
 
 
+async def test_an_alarm_of_the_broker_stops_the_draining(tmp_path: Path, queue: Queue) -> None:
+    """It takes nothing then, although it is connected. Sign-outs go to the file meanwhile."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        assert await rig.send("e1", "e2") == [True] * 2
+        queue.blocked = queue.up = True
+        count = queue.pause_count
+        await holds(lambda: queue.pause_count > count + 2)
+        assert await rig.send("e3") == [True]
+        assert queue.publish_count == 3  # by the senders
+        queue.blocked = False
+        await holds(lambda: queue.ids == ["e1", "e2", "e3"])
+
+
 async def test_a_lost_confirm_is_published_again(tmp_path: Path, queue: Queue) -> None:
     """Once the original publish has failed."""
     async with running(tmp_path, queue) as rig:
@@ -297,19 +361,6 @@ async def test_a_stopping_worker_waits_for_late_confirms(
         rig.draining.set()
         asyncio.get_running_loop().call_later(0.6, queue.answering.set)
     assert (sorted(queue.ids), rig.counts()) == (["e1", "e2"], {"written": 2, "late_confirm": 2})
-
-
-async def test_a_stopping_worker_leaves_a_queue_that_takes_nothing(
-    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Long before its grace ends: a frozen broker stays connected, and the next worker publishes the rest."""
-    monkeypatch.setattr(spool_module, "STALL_SECONDS", 0.3)
-    with capture_logs() as logs:
-        async with running(tmp_path, queue, grace=1000.0) as rig:
-            queue.answering.clear()
-            assert await rig.send("e1", "e2") == [True] * 2
-            rig.draining.set()
-    assert [line["entries"] for line in logs if line["event"] == "spool_left"] == [2]
 
 
 async def test_an_entry_that_the_queue_refuses_for_good_becomes_a_dead_letter(
@@ -413,17 +464,45 @@ async def test_a_disk_that_fails_refuses_a_sign_out(
         await holds(lambda: sorted(queue.ids) == ["e1", "e2"])
 
 
-async def test_an_old_entry_becomes_a_dead_letter(tmp_path: Path, queue: Queue) -> None:
-    """It ends no session."""
-    now = [1_000_000.0]
-    async with running(tmp_path, queue, RetryPolicy(max_age=3600.0), lambda: now[0]) as rig:
+@pytest.mark.parametrize("set_by", [0.0, -86_400.0])
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_an_old_entry_becomes_a_dead_letter(
+    tmp_path: Path, queue: Queue, set_by: float, is_restarted: bool
+) -> None:
+    """It ends no session. Its age counts although the clock is set back meanwhile, or before the next worker starts."""
+    clocks, policy, written = Clocks(), RetryPolicy(max_age=3600.0), {} if is_restarted else {"written": 1}
+    async with AsyncExitStack() as stack:
+        rig = await stack.enter_async_context(running(tmp_path, queue, policy, clocks))
         queue.up = False
         await rig.send("e1")
-        now[0] += 3601
+        clocks.now += set_by
+        if is_restarted:
+            await stack.aclose()
+            rig = await stack.enter_async_context(running(tmp_path, queue, policy, clocks))
+            await holds(lambda: rig.troubles() == [TroubleKind.SPOOL_WAITING])
+        clocks.now += 3601
+        clocks.moment += 3601
+        assert rig.metric("spool_oldest_seconds") == 3601
         queue.up = True
         await holds(lambda: len(queue.taken) == 1)
         [(name, letter)] = queue.taken
-        assert (name, letter.headers["reason"], rig.counts()) == (DEAD, "expired", {"written": 1, "expired": 1})
+        assert (name, letter.headers["reason"], rig.counts()) == (DEAD, "expired", {**written, "expired": 1})
+
+
+async def test_a_clock_that_is_set_back_sends_no_sign_out_to_the_disk(tmp_path: Path, queue: Queue) -> None:
+    """An outage before does not count as one that lasts, until the clock shows its time again."""
+    clocks = Clocks()
+    async with running(tmp_path, queue, clocks=clocks) as rig:
+        queue.answering.clear()
+        assert await rig.send("e1") == [True]
+        clocks.now -= 3600.0
+        clocks.moment += 2.0
+        queue.answering.set()
+        await holds(lambda: rig.troubles() == [])
+        queue.answering.clear()
+        asyncio.get_running_loop().call_later(0.3, queue.answering.set)
+        assert await rig.send("e2") == [True]
+        assert rig.counts() == {"written": 1, "late_confirm": 1}
 
 
 async def test_a_full_share_is_refused_while_others_have_theirs(
@@ -463,7 +542,7 @@ async def test_a_folder_that_cannot_be_written_is_a_problem_and_not_the_end(tmp_
         assert rig.spool.has_room()
 
 
-@pytest.mark.parametrize("reason", ["256 MiB together", "excludes nobody", "belongs to another user"])
+@pytest.mark.parametrize("reason", ["256 MiB together", "has no locks", "belongs to another user"])
 async def test_the_reason_of_a_folder_that_cannot_be_used_is_shown(
     tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
@@ -478,8 +557,8 @@ async def test_the_reason_of_a_folder_that_cannot_be_used_is_shown(
                     file.truncate(256 * 1024**2)
             else:
                 (tmp_path / names(tmp_path)[0]).unlink()
-                if reason.startswith("excludes"):
-                    monkeypatch.setattr("fcntl.flock", lambda _file, _how: None)
+                if reason.endswith("locks"):
+                    monkeypatch.setattr("fcntl.flock", refuse_lock)
                 else:
                     monkeypatch.setattr(os, "geteuid", lambda: 12345)
             assert await rig.send("e1") == [False]
@@ -537,12 +616,30 @@ async def test_a_worker_does_not_start_with_the_folder_of_another_user(tmp_path:
             pass
 
 
+@pytest.mark.parametrize("leads_to", ["missing", "spool", "file"])
+@pytest.mark.parametrize("in_open_folder", [False, True])
+async def test_a_worker_does_not_start_with_a_link_in_place_of_the_folder(
+    tmp_path: Path, queue: Queue, leads_to: str, in_open_folder: bool
+) -> None:
+    """A link that leads to no folder. The error names the setting and the remedy, not "too many levels"."""
+    link = root = tmp_path / "spool"
+    if in_open_folder:
+        root.mkdir()
+        root.chmod(0o777)
+        link = root / "notifier"
+    (tmp_path / "file").touch()
+    link.symlink_to(link if leads_to == "spool" else tmp_path / leads_to)
+    with pytest.raises(ConfigurationError, match=r"spool\.folder: .* is a .*link.*; name a folder of this user"):
+        async with running(root, queue):
+            pass
+
+
 async def test_a_worker_does_not_start_on_a_file_system_without_locks(
     tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers would publish the same entries."""
-    monkeypatch.setattr("fcntl.flock", lambda _file, _how: None)  # as a file system that ignores them
-    with pytest.raises(ConfigurationError, match="excludes nobody"):
+    monkeypatch.setattr("fcntl.flock", refuse_lock)
+    with pytest.raises(ConfigurationError, match="its file system has no locks"):
         async with running(tmp_path, queue):
             pass
 

@@ -1,5 +1,6 @@
 """The lines of the spool: what they hold, and what they refuse."""
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,8 @@ from notifier.features.spool.spool_entries import (
     DoneNote,
     Scan,
     dump_done,
-    dump_entry,
     judge_heading,
     load_entry,
-    make_entry,
     scan,
     to_outgoing,
 )
@@ -26,7 +25,7 @@ from notifier.model.documents.sourced import to_received
 from notifier.model.message import DEAD, Kind, Lane, Message, MessageDraft
 from notifier.model.record import copy_record
 from notifier.model.session_ended import ClientEntry
-from tests.features.spool.sign_outs import NOW, draft, entry, event, line, sourced
+from tests.features.spool.sign_outs import NOW, draft, dumped, entry, event, line, sourced
 
 POLICY = RetryPolicy(max_age=3600.0, sub_only_max_age=600.0)
 
@@ -41,29 +40,34 @@ def received(message: MessageDraft) -> Message:
 
 def test_an_event_comes_back_with_the_time_of_its_receipt() -> None:
     """From which its ages count. All else is as it was."""
-    kept = load_entry(line())
-    assert kept == entry()
-    assert kept is not None
-    published = kept.to_draft()
+    published = entry(line()).to_draft()
     assert (published.kind, published.message_id) == (Kind.EVENT, "e1")
     assert load_event(published.body).event == copy_record(load_event(draft().body).event, received_at=NOW)
 
 
 def test_a_message_of_a_source_comes_back_whole() -> None:
     """Byte for byte, with its source, publisher and headers."""
-    body = bytes(range(256))
-    kept = make_entry("e1", "source/shop", NOW, Lane.BULK, sourced(body, "shop"))
-    assert kept is not None
-    read = load_entry(dump_entry(kept))
-    assert read == kept
-    message = to_received(received(read.to_draft()))
-    original = to_received(received(sourced(body, "shop")))
-    assert message == copy_record(original, received_at=NOW)
+    sent = sourced(bytes(range(256)), "shop")
+    published = entry(dumped(sent, sender="source/shop")).to_draft()
+    assert published.message_id == sent.message_id
+    assert to_received(received(published)) == copy_record(to_received(received(sent)), received_at=NOW)
 
 
 def scanned(data: bytes, offset: int = 0) -> Scan:
     """The lines of a file that has this data at an offset."""
-    return scan(lambda at: data[at - offset :], offset)
+    return scan("own", lambda at: data[at - offset :], offset)
+
+
+MESSAGE = {
+    "type": "notifier.event", "id": "e1", "body": base64.b64encode(draft().body).decode(),
+    "content_type": "application/json", "headers": {},
+}  # fmt: skip
+
+
+def written(**members: Any) -> bytes:
+    """The line of an entry with these members, as another user might write it."""
+    document = {"id": "e1", "sender": "op", "at": NOW, "lane": "events", "message": MESSAGE, **members}
+    return spool_entries._to_line(document)
 
 
 @pytest.mark.parametrize(
@@ -77,41 +81,44 @@ def scanned(data: bytes, offset: int = 0) -> Scan:
     ],
 )
 def test_an_event_with_members_beyond_the_schema_is_not_kept(member: dict[str, Any]) -> None:
-    """Above all no address."""
+    """Above all no address. Nor is it read."""
     message = to_event_message(copy_record(event(), **member))
-    assert make_entry("e1", "op", NOW, Lane.EVENTS, message) is None
+    assert dumped(message) is None
+    assert load_entry(written(message={**MESSAGE, "body": base64.b64encode(message.body).decode()})) is None
 
 
 @pytest.mark.parametrize("content_type", ["\udcff", "é" * 200, "a/b;c=" + 250 * "d"])
 def test_a_message_that_the_queue_would_never_take_is_not_kept(content_type: str) -> None:
     """Its sender gets 503 instead: the queue takes 255 bytes of text."""
     message = replace(sourced(source="shop"), content_type=content_type)
-    assert make_entry("e1", "source/shop", NOW, Lane.EVENTS, message) is None
+    assert dumped(message, sender="source/shop") is None
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"backchannel_logout_uri": "https://evil.example"},
-        {"event": {"iss": "i", "sub": None, "sid": "s", "clients": [["shop", None, "uri"]], "ended_at": None,
-                   "publisher": "op"}},
+        {"message": {}},
+        {"message": {**MESSAGE, "backchannel_logout_uri": "https://evil.example"}},
+        {"message": {**MESSAGE, "type": "notifier.delivery"}},
         {"done": "e2"},
-        {"sourced": {}},
         {"id": "x" * 256},
         {"id": "\u00e9"},
         {"at": "now"},
         {"lane": "dead"},
     ],
-)  # fmt: skip
+)
 def test_a_line_with_other_members_is_damaged(change: dict[str, Any]) -> None:
     """Even with a valid checksum: the schema is closed."""
-    document = {
-        "id": "e1", "sender": "op", "at": NOW, "lane": "events",
-        "event": {"iss": "i", "sub": None, "sid": "s", "clients": "*", "ended_at": None, "publisher": "op"},
-    }  # fmt: skip
-    assert load_entry(spool_entries._to_line(document)) is not None
-    changed = spool_entries._to_line({**document, **change})
+    changed = written(**change)
     assert (load_entry(changed), scanned(changed).is_damaged) == (None, True)
+
+
+@pytest.mark.parametrize("message", [{"body": "?"}, {"body": base64.b64encode(draft("e2").body).decode()}])
+def test_a_line_with_another_body_is_no_entry(message: dict[str, Any]) -> None:
+    """Neither one that cannot be decoded, nor the event of another id. See also what is not kept above."""
+    assert load_entry(written()) == entry(line())
+    assert load_entry(written(message={**MESSAGE, **message})) is None
 
 
 def test_each_changed_byte_is_found() -> None:
@@ -164,9 +171,10 @@ def test_an_old_entry_becomes_a_dead_letter_that_names_the_cause(
     sid: str | None, age: float, named: str | None
 ) -> None:
     """`sub_only_max_age` for a token without `sid`, which would end newer sessions."""
-    outgoing = to_outgoing(entry(sid=sid), POLICY, NOW + age)
+    kept = entry(line(sid=sid))
+    outgoing = to_outgoing(kept, POLICY, NOW + age)
     if named is None:
-        assert (outgoing.queue, outgoing.message) == (Lane.EVENTS, entry(sid=sid).to_draft())
+        assert (outgoing.queue, outgoing.message) == (Lane.EVENTS, kept.to_draft())
         return
     assert outgoing.queue == DEAD
     letter = load_dead_letter(received(outgoing.message))

@@ -51,17 +51,21 @@ def test_the_path_is_relative_to_the_configuration(tmp_path: Path) -> None:
     assert fixed == {"spool.folder": tmp_path / "spool"}
 
 
-@pytest.mark.parametrize("wrong", ["file", "others"])
+@pytest.mark.parametrize("wrong", ["file", "link", "loop", "others"])
 def test_a_folder_that_another_user_may_have_written_to_is_refused(tmp_path: Path, wrong: str) -> None:
-    """With the same text as `registry.cache`, here for events."""
+    """With the same text as `registry.cache`, here for events. A link must lead to a folder."""
     folder = tmp_path / "spool"
+    text = "is a link that leads to no folder; it must be a folder, which is made if it is missing"
     if wrong == "file":
         folder.write_text("")
-    else:
+        text = "is a file; it must be"
+    elif wrong == "others":
         for each in (folder, folder / "notifier"):
             each.mkdir()
             each.chmod(0o777)
-    text = "is a file" if wrong == "file" else "so another user may have written its events: delete it"
+        text = "so another user may have written its events: delete it"
+    else:
+        folder.symlink_to(folder if wrong == "loop" else tmp_path / "missing")
     with pytest.raises(ConfigurationError, match=rf"spool\.folder: .*{text}"):
         loaded(tmp_path, **RELAY)
 
@@ -85,4 +89,7 @@ async def test_the_doctor_names_damaged_files_and_a_folder_that_cannot_be_used(t
     (folder / "a.corrupt").unlink()
     folder.chmod(0o777)
     (folder / "notifier").symlink_to(tmp_path)
+    assert [(finding.level, "is a link" in finding.text) for finding in await findings(current)] == [("failed", True)]
+    folder.rename(tmp_path / "former")
+    folder.symlink_to(folder)
     assert [(finding.level, "is a link" in finding.text) for finding in await findings(current)] == [("failed", True)]

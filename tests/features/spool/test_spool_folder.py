@@ -1,5 +1,6 @@
 """The files of the spool: who has them, what a crash leaves, and what is wrong with them."""
 
+import base64
 import errno
 import os
 import resource
@@ -10,13 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pydantic_core import from_json
 
 from notifier.features.spool import spool_folder
-from notifier.features.spool.spool_entries import HEADING, DoneNote, ScannedEntry, dump_done, load_entry
+from notifier.features.spool.spool_entries import HEADING, DoneNote, Place, _to_line, dump_done
 from notifier.features.spool.spool_folder import SpoolFolder
-from notifier.features.spool.spool_state import Place, SpoolState
+from notifier.features.spool.spool_state import SpoolState
 from notifier.settings.file_owners import UnusableFileError
-from tests.features.spool.sign_outs import NOW, batch, line, looked, opened, tidied
+from tests.features.spool.sign_outs import NOW, appended, batch, draft, entry, line, looked, opened, tidied
 from tests.support.small_disk import filled, small_disk
 
 
@@ -41,14 +43,17 @@ def left(root: Path, *ids: str) -> Path:
 
 
 def test_only_the_user_reads_the_folder_and_its_files(root: Path) -> None:
-    """Folder 0700, file 0600, of one name that nobody can guess; an empty file goes with its worker."""
+    """Folder 0700, file 0600, of a name that nobody can guess. The next worker removes an empty file."""
     folder = opened(root)
     [file] = files(root)
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(file.stem) == 16
     folder.close()
-    assert files(root) == []
+    again, state = opened(root), SpoolState()
+    looked(again, state)
+    tidied(again, state)
+    assert file not in files(root)
 
 
 def test_a_folder_that_others_may_write_to_gets_a_subfolder(root: Path) -> None:
@@ -77,8 +82,8 @@ def test_what_belongs_to_another_user_is_not_read(root: Path, what: str) -> None
         return
     os.chown(file, 12345, 12345)
     state, folder = SpoolState(), opened(root)
-    [fault] = looked(folder, state).faults
-    assert (fault.kind, batch(state)) == ("foreign", [])
+    [fault] = looked(folder, state)
+    assert ("belongs to another user" in fault, batch(state)) == (True, [])
 
 
 @pytest.mark.parametrize("what", ["link", "second name", "pipe"])
@@ -94,8 +99,7 @@ def test_only_a_regular_file_with_one_name_is_read(root: Path, tmp_path: Path, w
         file.unlink()
         os.mkfifo(file)
     state, folder = SpoolState(), opened(root)
-    look = looked(folder, state)
-    assert (len(look.faults), batch(state)) == (1, [])
+    assert (len(looked(folder, state)), batch(state)) == (1, [])
 
 
 def test_a_living_worker_keeps_its_file_and_another_recognises_its_entries(root: Path) -> None:
@@ -150,30 +154,27 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     looked(second, theirs)
     assert (batch(mine), batch(theirs)) == (["e1", "e3"], [])
     assert mine.is_known("e2", NOW)
-    place = mine.place_of("e3")
-    assert place is not None
-    data = first.read(place)
-    assert isinstance(data, bytes)
-    read = load_entry(data)
-    assert read is not None
-    assert read.id == "e3"
+    assert [entry(first.read(place)).id for place in mine.next_batch(9, NOW)] == ["e1", "e3"]
 
 
-def test_a_file_without_entries_leaves_its_notes_and_goes(root: Path) -> None:
+def test_a_file_without_entries_keeps_its_notes_and_goes(root: Path) -> None:
     """So copies are recognised for ten minutes, also after a restart; then nothing is left of it."""
-    left(root, "e1")
+    file = left(root, *(f"e{nth}" for nth in range(100)))
+    size = file.stat().st_size
     folder, state = opened(root), SpoolState()
     looked(folder, state)
-    state.on_done("e1", NOW)
-    folder.append([line("e2")])
+    for entry_id in batch(state):
+        state.on_done(entry_id, NOW)
     tidied(folder, state)
-    [own] = files(root)
+    assert file.stat().st_size < size / 3
     folder.close()
     again, state = opened(root), SpoolState()
     looked(again, state)
-    assert (state.is_known("e1", NOW + 599), state.is_known("e1", NOW + 601), batch(state)) == (True, False, [])
-    tidied(again, state, NOW + 700)
-    assert own not in files(root)
+    assert (state.is_known("e9", NOW + 599), state.is_known("e9", NOW + 601), batch(state)) == (True, False, [])
+    tidied(again, state, NOW + 599)
+    assert file in files(root)
+    tidied(again, state, NOW + 601)
+    assert file not in files(root)
 
 
 @pytest.mark.parametrize("torn", [b"", line("e2")[:-9], b"\0" * 5000, HEADING[:4]])
@@ -186,28 +187,30 @@ def test_a_torn_end_is_normal(root: Path, torn: bytes) -> None:
         with file.open("ab") as spool:
             spool.write(torn)
     folder, state = opened(root), SpoolState()
-    look = looked(folder, state)
-    assert look.faults == ()
+    assert looked(folder, state) == ()
     ids = batch(state)
     assert ids == ([] if torn == HEADING[:4] else ["e1"])
     folder.note((file.name, DoneNote(id=entry_id, at=NOW)) for entry_id in ids)
     folder.close()
     again = SpoolState()
-    assert looked(opened(root), again).faults == ()
+    assert looked(opened(root), again) == ()
     assert batch(again) == []
 
 
 def test_a_damaged_file_is_kept_and_its_other_entries_are_published(root: Path) -> None:
-    """Under the name `*.corrupt`, for the operator; each start names only new ones."""
+    """Under the name `*.corrupt`, for the operator, and named until it is removed."""
     file = left(root, "e1", "e2", "e3")
     content = file.read_bytes()
-    file.write_bytes(content.replace(b'"sid":"s1"', b'"sid":"s2"', 1) + dump_done("e3", NOW))
+    file.write_bytes(content.replace(b'"sender":"op"', b'"sender":"oq"', 1) + dump_done("e3", NOW))
     folder, state = opened(root), SpoolState()
-    [fault] = looked(folder, state).faults
-    assert fault.kind == "damaged"
+    faults = looked(folder, state)
     [kept] = files(root, ".corrupt")
     assert (kept.stem, batch(state)) == (file.stem, ["e2"])
-    assert b'"sid":"s2"' in kept.read_bytes()
+    assert b'"sender":"oq"' in kept.read_bytes()
+    assert [fault.partition(" is kept")[0] for fault in faults] == [kept.name]
+    assert looked(opened(root), SpoolState()) == faults
+    kept.unlink()
+    assert looked(folder, state) == ()
 
 
 def test_the_entries_of_a_file_with_a_damaged_heading_are_published(root: Path) -> None:
@@ -215,8 +218,8 @@ def test_the_entries_of_a_file_with_a_damaged_heading_are_published(root: Path) 
     file = left(root, "e1", "e2")
     file.write_bytes(b"X" + file.read_bytes()[1:])
     folder, state = opened(root), SpoolState()
-    [fault] = looked(folder, state).faults
-    assert (fault.kind, batch(state), len(files(root, ".corrupt"))) == ("damaged", ["e1", "e2"], 1)
+    assert len(looked(folder, state)) == 1
+    assert (batch(state), len(files(root, ".corrupt"))) == (["e1", "e2"], 1)
 
 
 def test_all_files_of_the_folder_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,12 +238,10 @@ def test_all_files_of_the_folder_count(root: Path, monkeypatch: pytest.MonkeyPat
 def test_a_damaged_line_behind_the_end_loses_no_entry(root: Path) -> None:
     """Such as the rest of a write that a failing disk has not taken back: entries before it are published."""
     folder, state = opened(root), SpoolState()
-    name, _ = folder.append([line("e1")])
-    folder.reread(name)
-    looked(folder, state)
+    name, _ = appended(folder, state, "e1")
     with (root / name).open("ab") as spool:
         spool.write(b"rest of a line\n")
-    assert [fault.kind for fault in looked(folder, state).faults] == ["damaged"]
+    assert len(looked(folder, state)) == len(files(root, ".corrupt")) == 1
     assert batch(state) == ["e1"]
 
 
@@ -268,18 +269,18 @@ def test_a_damaged_line_of_a_living_worker_is_not_read_again_and_again(
 
 
 def test_a_line_that_is_damaged_while_the_worker_lives_is_found(root: Path) -> None:
-    """`reread` moves the other entries to another file."""
+    """`on_damage` moves the other entries to another file. An entry with an invalid event stays in the damaged one."""
     folder, state = opened(root), SpoolState()
-    name, offsets = folder.append([line("e1"), line("e2")])
-    folder.reread(name)
-    looked(folder, state)
-    assert batch(state) == ["e1", "e2"]
-    with (root / name).open("r+b") as spool:
-        spool.seek(offsets[0] + 3)
-        spool.write(b"?")
-    folder.reread(name)
-    assert [fault.kind for fault in looked(folder, state).faults] == ["damaged"]
-    assert batch(state) == ["e2"]
+    name, _ = appended(folder, state, "e1", "e2", "e3")
+    body = base64.b64encode(draft("e2").body)
+    forged = _to_line(from_json(line("e2").partition(b" ")[2].replace(body, body[::-1])))
+    lines = (root / name).read_bytes()
+    (root / name).write_bytes(lines.replace(line("e1"), b"?" + line("e1")[1:]).replace(line("e2"), forged))
+    folder.on_damage(name)
+    assert len(looked(folder, state)) == len(files(root, ".corrupt")) == 1
+    assert batch(state) == ["e3"]
+    assert looked(opened(root), again := SpoolState()) != ()
+    assert again.is_known("e3", NOW)
 
 
 def test_a_file_of_a_newer_release_is_left_alone_and_named(root: Path) -> None:
@@ -288,9 +289,10 @@ def test_a_file_of_a_newer_release_is_left_alone_and_named(root: Path) -> None:
     content = file.read_bytes().replace(b"notifier-spool 1\n", b"notifier-spool 2\n")
     file.write_bytes(content)
     folder, state = opened(root), SpoolState()
-    [fault] = looked(folder, state).faults
-    assert (fault.kind, file.name in fault.text, batch(state), file.read_bytes()) == ("newer", True, [], content)
-    assert looked(opened(root), SpoolState()).faults == (fault,)  # it was not locked
+    [fault] = looked(folder, state)
+    assert fault.startswith(f"{file.name} was written by a newer release")
+    assert (batch(state), file.read_bytes()) == ([], content)
+    assert looked(opened(root), SpoolState()) == (fault,)  # it was not locked
 
 
 def test_a_full_disk_refuses_an_entry_and_leaves_the_file_whole(tmp_path: Path) -> None:
@@ -306,7 +308,7 @@ def test_a_full_disk_refuses_an_entry_and_leaves_the_file_whole(tmp_path: Path) 
         folder.append([line("e2")])
         folder.close()
         state = SpoolState()
-        assert looked(opened(root), state).faults == ()
+        assert looked(opened(root), state) == ()
         assert batch(state) == ["e1", "e2"]
 
 
@@ -327,8 +329,7 @@ def test_a_disk_that_the_spool_has_filled_is_freed_once_its_entries_are_publishe
             tidied(folder, state)
             assert sum(file.stat().st_size for file in files(root)) < 100_000
         tidied(folder, state)
-        name, _ = folder.append([line("e99")])
-        assert [file.name for file in files(root)] == [name]
+        folder.append([line("e99")])
         looked(opened(root), again := SpoolState())
         assert again.is_known("e19", NOW)
 
@@ -339,14 +340,34 @@ def test_a_large_file_gets_no_more_entries(root: Path, monkeypatch: pytest.Monke
     folder, state = opened(root), SpoolState()
     for nth in range(100):
         name, [offset] = folder.append([line(f"e{nth}")])
-        scanned = ScannedEntry(id=f"e{nth}", sender="op", at=NOW, offset=offset, size=500)
-        state.add(Place(entry=scanned, file=name, is_ours=True), NOW)
+        place = Place(id=f"e{nth}", sender="op", at=NOW, file=name, offset=offset, size=500)
+        state.add(place, NOW, NOW, is_ours=True)
         if nth:
-            state.on_done(f"e{nth - 1}", NOW)  # the next is always there before
-        tidied(folder, state, NOW + 10 * nth)
-    assert len(files(root)) <= 3
-    assert sum(file.stat().st_size for file in files(root)) < 20_000
+            state.on_done(f"e{nth - 1}", NOW + 100 * nth)  # the next is always there before
+        tidied(folder, state, NOW + 100 * nth)
+    assert len(files(root)) <= 4
+    assert sum(file.stat().st_size for file in files(root)) < 4000
     assert batch(state) == ["e99"]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_file_that_its_worker_removes_meanwhile_is_no_fault(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    """Its entries are published. It is removed after the folder was listed, before or after it is opened."""
+    file = left(root, "e1")
+    folder, state = opened(root), SpoolState()
+    open_file = folder._open_file
+
+    def open_removed(name: str) -> int:
+        descriptor = open_file(name) if is_open else 0
+        (root / name).unlink()
+        return descriptor or open_file(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_open_file", open_removed)
+        assert looked(folder, state) == ()
+    assert (batch(state), looked(folder, state), file in files(root)) == ([], (), False)
 
 
 @contextmanager
@@ -371,9 +392,9 @@ def test_a_write_that_fails_midway_leaves_no_part(root: Path) -> None:
         folder.append([line("e2"), line("e3")])
     assert (root / name).stat().st_size == size
     folder.append([line("e4")])
+    folder.close()
     state = SpoolState()
-    folder.reread(name)
-    looked(folder, state)
+    looked(opened(root), state)
     assert batch(state) == ["e1", "e4"]
 
 
@@ -381,23 +402,13 @@ def test_a_write_that_fails_midway_leaves_no_part(root: Path) -> None:
 def test_what_somebody_removes_is_made_again(root: Path, what: str) -> None:
     """The next entry is durable again."""
     folder, state = opened(root), SpoolState()
-    name, [offset] = folder.append([line("e1")])
-    state.add(looked_place(folder, name, offset), NOW)
+    name, _ = appended(folder, state, "e1")
     (root / name).unlink()
     if what == "folder":
         root.rmdir()
-    look = looked(folder, state)
-    assert (look.gone, batch(state)) == ((name,), [])
+    assert batch(state) == ["e1"]
+    looked(folder, state)
+    assert batch(state) == []
     other, _ = folder.append([line("e2")])
     assert other != name
     assert (root / other).exists()
-
-
-def looked_place(folder: SpoolFolder, name: str, offset: int) -> Place:
-    """The place of a line that this worker has written."""
-    folder.reread(name)
-    [lines] = folder.look(take_over=False).lines
-    [item] = lines.items
-    assert not isinstance(item, DoneNote)
-    assert item.offset == offset
-    return Place(entry=item, file=name, is_ours=True)

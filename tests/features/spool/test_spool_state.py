@@ -1,31 +1,32 @@
 """The entries of the spool: the order in which they are published, shares, copies, and refusals."""
 
-from collections.abc import Sequence
-
-from notifier.features.spool.spool_entries import DoneNote, ScannedEntry
+from notifier.features.spool.spool_entries import DoneNote, Place
 from notifier.features.spool.spool_state import (
     MAX_FOLDER_BYTES,
     MAX_REFUSALS,
     MIN_COUNTED_BYTES,
     FileLines,
-    FolderLook,
-    Place,
     SpoolState,
 )
+from notifier.model.record import copy_record
 from tests.features.spool.sign_outs import NOW, batch
+
+
+def place(entry_id: str, sender: str = "op", at: float = NOW, size: int = 500) -> Place:
+    """The place of an entry in this worker's file."""
+    return Place(id=entry_id, sender=sender, at=at, file="own", offset=0, size=size)
 
 
 def add(
     state: SpoolState, entry_id: str, sender: str = "op", at: float = 0.0, size: int = 500, *, ours: bool = True
 ) -> None:
-    """Add an entry of this worker's file."""
-    scanned = ScannedEntry(id=entry_id, sender=sender, at=NOW + at, offset=0, size=size)
-    state.add(Place(entry=scanned, file="own", is_ours=ours), NOW)
+    """Add an entry."""
+    state.add(place(entry_id, sender, NOW + at, size), NOW + at, NOW, is_ours=ours)
 
 
-def look(state: SpoolState, *lines: FileLines, gone: Sequence[str] = ()) -> int:
+def look(state: SpoolState, *lines: FileLines, now: float = NOW) -> int:
     """Record a look at the folder. Return how many times others could run meanwhile."""
-    return sum(1 for _ in state.on_look(FolderLook(lines=lines, gone=tuple(gone), faults=()), NOW))
+    return sum(1 for _ in state.on_look(lines, NOW, now))
 
 
 def test_senders_take_turns_each_in_the_order_of_receipt() -> None:
@@ -58,10 +59,9 @@ def test_many_entries_that_were_received_earlier_are_sorted_once() -> None:
     """Such as those of a second file that is taken over, or after the clock was set back."""
     state = SpoolState()
     for nth in range(2000):
-        scanned = ScannedEntry(id=f"e{nth}", sender="op", at=Moment(NOW - nth), offset=0, size=500)
-        state.add(Place(entry=scanned, file="own", is_ours=True), NOW)
+        state.add(place(f"e{nth}"), Moment(NOW - nth), NOW, is_ours=True)
     assert batch(state, 2) == ["e1999", "e1998"]
-    assert state.oldest_at() == NOW - 1999
+    assert state.oldest_age(NOW) == 1999
     assert Moment.compared < 50 * 2000
 
 
@@ -70,7 +70,7 @@ def test_an_entry_waits_for_its_original_publish() -> None:
     state = SpoolState()
     add(state, "e1")
     add(state, "e2", at=1)
-    assert [place.entry.id for place in state.next_batch(9, NOW, {"e1"})] == ["e2"]
+    assert [each.id for each in state.next_batch(9, NOW, {"e1"})] == ["e2"]
     assert batch(state) == ["e1", "e2"]
 
 
@@ -115,7 +115,7 @@ def test_entries_that_are_written_together_share_the_room() -> None:
     add(state, "e1", "a")
     size = MAX_FOLDER_BYTES // 8  # a quarter of a share
     lines = [(f"a{nth}", "a", size) for nth in range(4)]
-    admitted, full = state.admit([("e1", "a", size), *lines, lines[0], ("b1", "b", size)], 2, NOW)
+    admitted, full = state.admit([("e1", "a", size), *lines, ("b1", "b", size)], 2, NOW)
     assert (list(admitted), set(full)) == (["a0", "a1", "a2", "b1"], {"a3"})
 
 
@@ -126,7 +126,7 @@ def refuse(state: SpoolState, times: int, *, others: bool, now: float = NOW) -> 
         now += 100
         results.append(state.on_refused("e1", now))
         if others:
-            state.on_taken(now + 1)
+            state.on_done("other", now + 1)
     return results
 
 
@@ -135,7 +135,7 @@ def test_an_entry_is_refused_for_good_only_while_others_are_taken() -> None:
     state = SpoolState()
     add(state, "e1")
     assert not any(refuse(state, 1000, others=False))
-    assert batch(state, now=NOW + 200_000) == ["e1"]
+    assert batch(state, moment=NOW + 200_000) == ["e1"]
     assert refuse(state, MAX_REFUSALS, others=True, now=NOW + 200_000)[-1]
 
 
@@ -149,10 +149,8 @@ def test_a_refused_entry_blocks_no_other() -> None:
     state.on_done("e2", NOW + 1)
     add(state, "e3", at=2)
     assert not state.on_refused("e1", NOW + 2)
-    state.on_taken(NOW + 3)
-    assert (batch(state, now=NOW + 3), batch(state, now=NOW + 7)) == (["e3"], ["e1", "e3"])
-    state.on_taken(NOW + 3)
-    assert batch(state, now=NOW - 3600) == ["e1", "e3"]  # the clock was set back
+    state.on_done("other", NOW + 3)
+    assert (batch(state, moment=NOW + 3), batch(state, moment=NOW + 7)) == (["e3"], ["e1", "e3"])
 
 
 def test_a_file_that_is_read_again_replaces_its_entries() -> None:
@@ -160,27 +158,35 @@ def test_a_file_that_is_read_again_replaces_its_entries() -> None:
     state = SpoolState()
     add(state, "e1")
     add(state, "e2")
-    items = [ScannedEntry(id=each, sender="op", at=NOW, offset=9, size=1) for each in ("e1", "e3")]
-    whole = FileLines(file="own", is_ours=True, is_new_look=True, items=(*items, DoneNote(id="e4", at=NOW)))
+    items = [copy_record(place(each), offset=9) for each in ("e1", "e3")]
+    whole = FileLines(file="own", is_ours=True, items=(*items, DoneNote(id="e4", at=NOW)))
     assert look(state, whole) == 0
     assert (batch(state), state.is_known("e2", NOW), state.is_known("e4", NOW)) == (["e1", "e3"], False, True)
-    place = state.place_of("e1")
-    assert place is not None
-    assert place.entry.offset == 9
-    look(state, gone=["own"])
-    assert (state.count(), state.oldest_at(), [*state.notes(NOW)]) == (
-        0, None, [("own", DoneNote(id="e4", at=NOW))],
+    assert [each.offset for each in state.next_batch(9, NOW)] == [9, 9]
+    look(state, FileLines(file="own"))
+    assert (state.count(), state.oldest_age(NOW), [*state.notes(NOW, NOW)]) == (
+        0, 0.0, [("own", DoneNote(id="e4", at=NOW))],
     )  # fmt: skip
 
 
 def test_a_large_file_that_is_taken_over_lets_others_run() -> None:
     """All its entries take a second. Those of the other worker are known meanwhile, and published by this one then."""
     state = SpoolState()
-    items = tuple(ScannedEntry(id=f"e{nth}", sender="op", at=NOW + nth, offset=0, size=500) for nth in range(5000))
-    look(state, FileLines(file="other", is_ours=False, is_new_look=True, items=items))
-    assert (state.count(), state.oldest_at(), batch(state)) == (0, None, [])
-    taken_over = FolderLook(
-        lines=(FileLines(file="other", is_ours=True, is_new_look=True, items=items),), gone=(), faults=()
-    )
-    steps = [state.is_known("e4999", NOW) and state.is_known("e0", NOW) for _ in state.on_look(taken_over, NOW)]
+    items = tuple(place(f"e{nth}", at=NOW - 5000 + nth) for nth in range(5000))
+    look(state, FileLines(file="own", items=items))
+    assert (state.count(), state.oldest_age(NOW), batch(state)) == (0, 0.0, [])
+    taken_over = FileLines(file="own", is_ours=True, items=items)
+    steps = [state.is_known("e4999", NOW) and state.is_known("e0", NOW) for _ in state.on_look([taken_over], NOW, NOW)]
     assert (len(steps), all(steps), state.count()) == (10, True, 5000)
+
+
+def test_a_time_in_the_future_counts_as_now() -> None:
+    """After the clock was set back by a day: an entry of a file gets too old, and a published id is forgotten."""
+    state = SpoolState()
+    items = (place("e1", at=NOW), place("e2", at=NOW - 90_000), DoneNote(id="e3", at=NOW))
+    look(state, FileLines(file="own", is_ours=True, items=items), now=NOW - 86_400)
+    assert batch(state) == ["e2", "e1"]
+    assert state.age(place("e1"), NOW + 60) == 60
+    assert (state.is_known("e3", NOW + 599), state.is_known("e3", NOW + 601)) == (True, False)
+    [(_, note)] = state.notes(NOW + 60, NOW - 86_340)
+    assert note == DoneNote(id="e3", at=NOW - 86_400)

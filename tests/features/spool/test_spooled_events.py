@@ -1,6 +1,5 @@
 """The published events of a spool: their ages count from the receipt, at the workers and at a replay."""
 
-from notifier.features.spool.spool_entries import make_entry
 from notifier.features.upstreams.upstream import LocalSession, UpstreamSession, UpstreamSessionEnd, to_local_event
 from notifier.messages.message_planner import make_deliveries
 from notifier.model.ages import is_too_old
@@ -15,7 +14,7 @@ from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.model.session_ended import SessionEnded
 from notifier.operators.deliveries.readmission import KeepReason, KeptDeadLetter, Readmission, ReplayRules, readmit
-from tests.features.spool.sign_outs import NOW, entry, event, sourced
+from tests.features.spool.sign_outs import NOW, dumped, entry, event, line, sourced
 
 SHOP = Client(
     iss=event().iss, client_id="shop", backchannel_logout_uri="https://shop.example.com/bcl",
@@ -33,7 +32,7 @@ def planned(of: SessionEnded) -> Delivery:
 
 def test_the_age_of_a_delivery_counts_from_the_receipt() -> None:
     """So an hour in the spool counts as an hour; without one it begins with the first worker."""
-    published = load_event(entry(sid=None).to_draft().body).event
+    published = load_event(entry(line(sid=None)).to_draft().body).event
     delivery = planned(published)
     assert (is_too_old(delivery, SHOP, NOW + 599), is_too_old(delivery, SHOP, NOW + 601)) == (False, True)
     assert planned(event()).progress.first_taken_at is None
@@ -41,9 +40,7 @@ def test_the_age_of_a_delivery_counts_from_the_receipt() -> None:
 
 def test_the_events_of_an_upstream_have_the_receipt_of_its_token() -> None:
     """The look-up of the sessions takes it from the message."""
-    kept = make_entry("x1", "partner", NOW, Lane.EVENTS, sourced())
-    assert kept is not None
-    draft = kept.to_draft()
+    draft = entry(dumped(sourced(), "x1", "partner")).to_draft()
     assert (draft.kind, f'"received_at":{NOW}' in draft.headers["received"]) == (Kind.SOURCED, True)
     ended = UpstreamSessionEnd(
         upstream="partner", upstream_session=UpstreamSession(iss="https://op", sub="a", sid=None), id="x1", ended_at=NOW
@@ -76,9 +73,7 @@ def test_a_replay_ends_no_newer_session_unless_that_is_requested() -> None:
 
 def test_a_message_keeps_its_receipt_while_it_is_postponed() -> None:
     """A worker that does not know its source writes it again."""
-    kept = make_entry("x1", "source/shop", NOW, Lane.EVENTS, sourced(b"{}", "shop"))
-    assert kept is not None
-    draft = kept.to_draft()
+    draft = entry(dumped(sourced(b"{}", "shop"), "x1", "source/shop")).to_draft()
     taken = Message(lane=Lane.EVENTS, body=draft.body, tag=None, kind=draft.kind, headers=draft.headers)
     again = to_sourced(to_received(taken), "m2")
     assert f'"received_at":{NOW}' in again.headers["received"]

@@ -92,7 +92,7 @@ final class OutboxFolder implements AutoCloseable {
                     claimed.sync();
                     return claimed;
                 }
-            } catch (UntrustedPathException | AccessDeniedException refused) {
+            } catch (UntrustedPathException | AccessDeniedException | NoSuchFileException refused) {
                 LOG.error("notifier: a folder of the outbox is skipped: {}", refused.toString());
             }
         }
@@ -143,12 +143,20 @@ final class OutboxFolder implements AutoCloseable {
     private static SecureDirectoryStream<Path> openTrusted(Path place) throws IOException {
         Object fileKey = requireTrustedFolder(place);
         try (DirectoryStream<Path> parent = Files.newDirectoryStream(place.getParent())) {
-            SecureDirectoryStream<Path> opened = ((SecureDirectoryStream<Path>) parent).newDirectoryStream(place.getFileName(), LinkOption.NOFOLLOW_LINKS);
+            SecureDirectoryStream<Path> opened = openChild((SecureDirectoryStream<Path>) parent, place);
             if (opened.getFileAttributeView(BasicFileAttributeView.class).readAttributes().fileKey().equals(fileKey)) {
                 return opened;
             }
             opened.close();
             throw new UntrustedPathException(place, "another folder has taken its name");
+        }
+    }
+
+    private static SecureDirectoryStream<Path> openChild(SecureDirectoryStream<Path> parent, Path place) throws IOException {
+        try {
+            return parent.newDirectoryStream(place.getFileName(), LinkOption.NOFOLLOW_LINKS);
+        } catch (FileSystemException failure) { // such as a link that has replaced it since the check
+            throw new UntrustedPathException(place, "it cannot be opened: " + failure.getReason());
         }
     }
 
