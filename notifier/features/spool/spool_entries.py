@@ -114,6 +114,7 @@ class Place:
     id: str
     sender: str
     at: float
+    lane: Lane
     file: str
     offset: int
     size: int
@@ -218,8 +219,8 @@ def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
                 items.append(DoneNote(id=document["done"], at=document["at"]))
             else:
                 place = Place(
-                    id=document["id"], sender=document["sender"], at=document["at"], file=file, offset=offset + begin,
-                    size=end - begin,
+                    id=document["id"], sender=document["sender"], at=document["at"], lane=document["lane"], file=file,
+                    offset=offset + begin, size=end - begin,
                 )  # fmt: skip
                 items.append(place)
             begin = end

@@ -119,7 +119,9 @@ class SpoolFiles:
                 results[entry_id] = "full" if entry_id in full else "written"
             for entry_id, offset in zip(admitted, offsets, strict=True):
                 entry, size, moment = writes[entry_id].sign_out, len(lines[entry_id]), self._monotonic()
-                place = Place(id=entry_id, sender=entry.sender, at=entry.at, file=file, offset=offset, size=size)
+                place = Place(
+                    id=entry_id, sender=entry.sender, at=entry.at, lane=entry.lane, file=file, offset=offset, size=size
+                )  # fmt: skip
                 self._state.add(place, entry.received_at, moment, is_ours=True)
                 writes[entry_id].on_written()
         for write in batch:

@@ -116,7 +116,7 @@ def test_a_line_with_other_members_is_damaged(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("message", [{"body": "?"}, {"body": base64.b64encode(draft("e2").body).decode()}])
 def test_a_line_with_another_body_is_no_entry(message: dict[str, Any]) -> None:
-    """Neither one that cannot be decoded, nor the event of another id. See also what is not kept above."""
+    """It cannot be decoded, or is the event of another id."""
     assert load_entry(written()) == entry(line())
     assert load_entry(written(message={**MESSAGE, **message})) is None
 
