@@ -120,15 +120,6 @@ class Place:
     size: int
 
 
-@record
-class Scan:
-    """The lines of a file. `end`: the offset after the last whole line. `is_damaged`: a line before it is invalid."""
-
-    items: tuple[Place | DoneNote, ...]
-    end: int
-    is_damaged: bool
-
-
 def dump_entry(sign_out: ReceivedSignOut) -> bytes | None:
     """Return the line of a sign-out; None if the schema cannot hold its message, such as one with an address."""
     draft = sign_out.message
@@ -206,8 +197,11 @@ def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float)
     return to_dead_letter_message(letter, None)
 
 
-def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
-    """Return the lines of a file from this offset on. `read` returns READ_BYTES at an offset, or what there is."""
+def scan(file: str, read: Callable[[int], bytes], offset: int) -> tuple[tuple[Place | DoneNote, ...], int, bool]:
+    """Return the lines of a file from this offset on, where the last whole one ends, and whether any is damaged.
+
+    `read` returns READ_BYTES at an offset, or what there is.
+    """
     items, is_damaged = list[Place | DoneNote](), False
     while data := read(offset):
         begin = 0
@@ -228,7 +222,7 @@ def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
         if not begin:
             break
         offset += begin
-    return Scan(items=tuple(items), end=offset, is_damaged=is_damaged)
+    return tuple(items), offset, is_damaged
 
 
 def judge_heading(data: bytes) -> str | None:
