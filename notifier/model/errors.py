@@ -108,6 +108,10 @@ class QueueFull(OneQueueUnavailable):
     """This queue has refused the message (nack), so it has no copy of it."""
 
 
+class MessageRefused(QueueUnavailable):
+    """The broker has refused a message that was in flight: this one, or another of the channel."""
+
+
 class QueueBusy(QueueUnavailable):
     """Another process scans these messages, and has not ended within some seconds."""
 

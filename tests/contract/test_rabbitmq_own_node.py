@@ -10,7 +10,7 @@ import pytest
 from yarl import URL
 
 from notifier.features.feed.feed_event import feed_message
-from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.errors import MessageRefused, QueueError, QueueUnavailable
 from notifier.model.message import DEAD, Lane
 from notifier.model.notice import ClientChange, ClientNotice
 from notifier.queues.rabbitmq import connection, publishing, queue_window, register, side_channel, topology_watch
@@ -106,6 +106,21 @@ async def test_a_forced_close_is_survived(worker: OpenWorker, module_node: Rabbi
     assert (await consuming(queue)).problem is None
     await queue.close()
     await ready(await worker(), Lane.EVENTS, 3)
+
+
+async def test_a_message_that_the_broker_refuses_raises_another_error_than_a_full_queue(
+    worker: OpenWorker, module_node: RabbitmqNode
+) -> None:
+    """The broker closes the channel. Another message is taken on the next one."""
+    module_node.ctl("eval", "application:set_env(rabbit, max_message_size, 2000).")
+    try:
+        queue = await worker()
+        await publish_until_durable(queue, Lane.EVENTS, outgoing("small"))
+        with pytest.raises(MessageRefused, match="message size 3000 is larger than"):
+            await queue.publish(Lane.EVENTS, outgoing("large", body=b"x" * 3000))
+        await publish_until_durable(queue, Lane.EVENTS, outgoing("other"))
+    finally:
+        module_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
 
 
 async def test_unacked_fetched_messages_return_after_a_lost_connection(

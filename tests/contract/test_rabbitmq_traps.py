@@ -14,7 +14,7 @@ import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.common import FieldTable
 
-from notifier.model.errors import QueueError, QueueUnavailable
+from notifier.model.errors import MessageRefused, QueueError, QueueUnavailable
 from notifier.model.message import DEAD, CutBody, Kind, Lane, MessageDraft
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.queue import RabbitQueue
@@ -105,8 +105,9 @@ async def test_a_full_queue_refuses(worker: OpenWorker, administrator: Administr
     await administrator.queue_delete(name)
     await administrator.declare_queue(name, durable=True, arguments=limited)
     try:
-        with pytest.raises(QueueUnavailable, match=r"nack"):
+        with pytest.raises(QueueUnavailable, match=r"nack") as refused:
             await fill(queue, "delay.64s")
+        assert not isinstance(refused.value, MessageRefused)  # another message would fare no better
     finally:
         await administrator.queue_delete(name)
 

@@ -174,11 +174,15 @@ class Lab:
             return answer.status, [key["kid"] for key in keys]
 
     async def post_token(self, token: str, worker_index: int | None = None) -> tuple[int, str]:
-        """Send a token to this worker, or through nginx as the server does; return status and answer."""
+        """Send a token to this worker, or through nginx as the server does; return status and answer.
+
+        nginx ends the connection of each answer: on a reused one, a token that meets a reload would be lost.
+        """
         url = self.logout_address
         if worker_index is not None:
             url = f"http://127.0.0.1:{self.web[worker_index]}/relays/{RELAY}/backchannel-logout"
         async with aiohttp.ClientSession() as session, session.post(url, data={"logout_token": token}) as answer:
+            assert worker_index is not None or answer.headers["Connection"] == "close"
             return answer.status, await answer.text()
 
     async def metric(self, name: str, **labels: str) -> float:

@@ -73,7 +73,7 @@ class Spool:
         self._files = SpoolFiles(self._folder, self._state, self._senders, clock, monotonic)
         self._lists: list[Callable[[], Collection[str]]] = []
         self._publishing: dict[str, asyncio.Task[None]] = {}  # the original publishes, by the id of the event
-        self._unconfirmed_at = float("-inf")  # when the last sign-out came that the queue did not confirm in time
+        self._unconfirmed_at: dict[Lane, float] = {}  # when the last sign-out came that was not confirmed in time
         self._wake = asyncio.Event()
         self._counts = dict.fromkeys(_RESULTS, 0)
 
@@ -98,23 +98,24 @@ class Spool:
             return
         now = asyncio.get_running_loop().time()
         # While the queue confirms nothing, a wait would only use up the sender's deadline, and a slot for requests.
-        wait = 0.0 if self._unconfirmed_at > self._state.taken_at else CONFIRM_SECONDS
+        is_silent = self._unconfirmed_at.get(lane, float("-inf")) > self._state.taken_at(lane)
+        wait = 0.0 if is_silent else CONFIRM_SECONDS
         until = max(now, min(now + wait, deadline - WRITE_SECONDS))
         publishing = self._publishing.get(event_id)
         if publishing is None:
             publishing = asyncio.create_task(self._turns.publish(sender, lane, message, until))
             self._publishing[event_id] = publishing
-            publishing.add_done_callback(partial(self._on_publish_end, event_id))
+            publishing.add_done_callback(partial(self._on_publish_end, event_id, lane))
         await asyncio.wait({publishing}, timeout=until - now)
         if _has_succeeded(publishing):
             return
         if not publishing.done():
-            self._unconfirmed_at = received_at
+            self._unconfirmed_at[lane] = received_at
 
         def on_written() -> None:
             self._counts["written"] += 1
             if publishing.done():
-                self._on_publish_end(event_id, publishing)
+                self._on_publish_end(event_id, lane, publishing)
 
         sign_out = ReceivedSignOut(
             id=event_id, sender=sender, at=at, received_at=received_at, lane=lane, message=message
@@ -127,11 +128,12 @@ class Spool:
     def _senders(self) -> list[str]:
         return [name for list_names in self._lists for name in list_names()]
 
-    def _on_publish_end(self, event_id: str, publishing: asyncio.Task[None]) -> None:
+    def _on_publish_end(self, event_id: str, lane: Lane, publishing: asyncio.Task[None]) -> None:
         """Remove the entry of an original publish that succeeded; let that of another be published."""
         if self._publishing.get(event_id) is publishing:
             del self._publishing[event_id]
         if _has_succeeded(publishing):
+            self._state.on_taken(lane, self._monotonic())
             self._on_done(event_id, "late_confirm")
         else:
             self._wake.set()
@@ -228,7 +230,7 @@ class Spool:
             now = self._clock()
             entry = load_entry(line, now - self._state.age(place, self._monotonic()))
             if entry is None or entry.id != place.id:
-                self._state.on_refused(place.id, self._monotonic())  # so that it delays no other
+                self._state.on_refused(place, self._monotonic())  # so that it delays no other
                 await self._files.set_aside(place.file)
                 return False
             outgoing = to_outgoing(entry, self._policy(), now)
@@ -236,7 +238,7 @@ class Spool:
             try:
                 await self._queue.publish(outgoing.queue, outgoing.message)
             except QueueError as error:
-                if not self._state.on_refused(entry.id, self._monotonic()):
+                if not self._state.on_refused(place, self._monotonic(), error):
                     return False
                 text = f"kept in the spool, since the queue refuses it, but takes other messages: {error}"
                 outgoing, result = to_dead_letter(entry, DeadReason.QUEUE_REFUSED, text, now), "refused"
@@ -244,8 +246,9 @@ class Spool:
         except QueueError:
             return False
         except Exception:
-            self._state.on_refused(place.id, self._monotonic())  # so that it delays no other
+            self._state.on_refused(place, self._monotonic())  # so that it delays no other
             raise
+        self._state.on_taken(outgoing.queue, self._monotonic())
         self._on_done(entry.id, result)
         if outgoing.fact is not None:
             self._observe(outgoing.fact)

@@ -114,18 +114,10 @@ class Place:
     id: str
     sender: str
     at: float
+    lane: Lane
     file: str
     offset: int
     size: int
-
-
-@record
-class Scan:
-    """The lines of a file. `end`: the offset after the last whole line. `is_damaged`: a line before it is invalid."""
-
-    items: tuple[Place | DoneNote, ...]
-    end: int
-    is_damaged: bool
 
 
 def dump_entry(sign_out: ReceivedSignOut) -> bytes | None:
@@ -205,8 +197,11 @@ def to_dead_letter(entry: SpoolEntry, reason: DeadReason, text: str, now: float)
     return to_dead_letter_message(letter, None)
 
 
-def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
-    """Return the lines of a file from this offset on. `read` returns READ_BYTES at an offset, or what there is."""
+def scan(file: str, read: Callable[[int], bytes], offset: int) -> tuple[tuple[Place | DoneNote, ...], int, bool]:
+    """Return the lines of a file from this offset on, where the last whole one ends, and whether any is damaged.
+
+    `read` returns READ_BYTES at an offset, or what there is.
+    """
     items, is_damaged = list[Place | DoneNote](), False
     while data := read(offset):
         begin = 0
@@ -218,8 +213,8 @@ def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
                 items.append(DoneNote(id=document["done"], at=document["at"]))
             else:
                 place = Place(
-                    id=document["id"], sender=document["sender"], at=document["at"], file=file, offset=offset + begin,
-                    size=end - begin,
+                    id=document["id"], sender=document["sender"], at=document["at"], lane=document["lane"], file=file,
+                    offset=offset + begin, size=end - begin,
                 )  # fmt: skip
                 items.append(place)
             begin = end
@@ -227,7 +222,7 @@ def scan(file: str, read: Callable[[int], bytes], offset: int) -> Scan:
         if not begin:
             break
         offset += begin
-    return Scan(items=tuple(items), end=offset, is_damaged=is_damaged)
+    return tuple(items), offset, is_damaged
 
 
 def judge_heading(data: bytes) -> str | None:

@@ -68,8 +68,8 @@ class SpoolFiles:
 
     async def close(self) -> None:
         """Release the files."""
+        await self.write_notes()
         async with self._lock:
-            await self._write_notes()
             await self._run(self._folder.close)
 
     async def write(self, sign_out: ReceivedSignOut, on_written: Callable[[], None]) -> Written:
@@ -119,7 +119,9 @@ class SpoolFiles:
                 results[entry_id] = "full" if entry_id in full else "written"
             for entry_id, offset in zip(admitted, offsets, strict=True):
                 entry, size, moment = writes[entry_id].sign_out, len(lines[entry_id]), self._monotonic()
-                place = Place(id=entry_id, sender=entry.sender, at=entry.at, file=file, offset=offset, size=size)
+                place = Place(
+                    id=entry_id, sender=entry.sender, at=entry.at, lane=entry.lane, file=file, offset=offset, size=size
+                )  # fmt: skip
                 self._state.add(place, entry.received_at, moment, is_ours=True)
                 writes[entry_id].on_written()
         for write in batch:
@@ -144,7 +146,6 @@ class SpoolFiles:
                 structlog.get_logger().error("spool_file_fault", reason=fault, help=_HELP)
         self.file_faults = faults
         if take_over:
-            await self._write_notes()
             await self._run(partial(self._folder.tidy, self._state.busy_files(), self._state.notes(moment, now)))
             await self._run(self._folder.check_room)
 
@@ -164,19 +165,15 @@ class SpoolFiles:
         self._notes.append((place.file, DoneNote(id=place.id, at=self._clock())))
 
     async def write_notes(self) -> None:
-        """Write the notes so far."""
-        if self._notes:
-            async with self._lock:
-                await self._write_notes()
-
-    async def _write_notes(self) -> None:
         """Write the notes so far. Those that the disk does not take are written later."""
-        notes, self._notes = self._notes, []
-        try:
-            await self._run(partial(self._folder.note, notes))
-        except OSError as error:
-            self._notes[:0] = notes
-            self.on_fault(describe_error(error))
+        async with self._lock:
+            notes, self._notes = self._notes, []
+            try:
+                if notes:
+                    await self._run(partial(self._folder.note, notes))
+            except OSError as error:
+                self._notes[:0] = notes
+                self.on_fault(describe_error(error))
 
     def on_fault(self, fault: str | None) -> None:
         """Record and log that the folder cannot be used; None: that it can."""

@@ -215,17 +215,18 @@ class SpoolFolder:
                 self._forget(name)
                 return f"{name} was written by a newer release, which must publish it"
         scan_from = partial(scan, name, partial(os.pread, file.descriptor, READ_BYTES))
-        found = scan_from(len(HEADING) if is_new else file.end)
-        is_damaged = wrong is not None or found.is_damaged or name in self._damaged
+        items, end, is_damaged = scan_from(len(HEADING) if is_new else file.end)
+        is_damaged |= wrong is not None or name in self._damaged
         if is_damaged and file.is_ours:
-            return self._set_aside(name, scan_from(len(HEADING)).items)
-        if (is_new or not file.is_ours) and any(isinstance(item, Place) for item in found.items):
+            items, _, _ = scan_from(len(HEADING))
+            return self._set_aside(name, items)
+        if (is_new or not file.is_ours) and any(isinstance(item, Place) for item in items):
             os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
-        file.end = 0 if is_damaged and not is_new else found.end  # 0: its worker may empty it just now
+        file.end = 0 if is_damaged and not is_new else end  # 0: its worker may empty it just now
         if file.is_ours and is_new:  # a torn end must not run into the next line
             os.ftruncate(file.descriptor, file.end if status.st_size >= len(HEADING) else 0)
             os.pwrite(file.descriptor, HEADING, 0)
-        return FileLines(file=name, is_ours=file.is_ours, is_new_look=is_new, items=found.items)
+        return FileLines(file=name, is_ours=file.is_ours, is_new_look=is_new, items=items)
 
     def _open_folder(self) -> int:
         """Return the descriptor of the folder. Open it again if it was removed. Raises OSError, UnusableFileError."""

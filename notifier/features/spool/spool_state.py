@@ -8,22 +8,27 @@ order of their receipt, the senders by turns. Entries in files of other living w
 | sign-outs are to be written | `admit` |
 | an entry was written | `add` |
 | lines of a file were read, or a file is gone | `on_look` |
-| the queue took an entry, its dead letter, or another message | `on_done` |
-| the queue did not take an entry | `on_refused` |
+| an entry is published, or became a dead letter | `on_done` |
+| a queue took a message of any kind | `on_taken` |
+| the queue of an entry's lane did not take it | `on_refused` |
 
 A *moment* is a time of a clock that never jumps. Times in files are of the system's clock, which may have been set back
 since, also by years: they are converted to moments when they are read, and those in the future count as now. So each
 entry gets too old, and each published id is forgotten.
 
-The queue refuses an entry for good if it refuses it MAX_REFUSALS times, and takes something else before each time.
-While it takes nothing, all entries stay.
+A queue refuses an entry for good if it refuses messages, rather than being full or silent, at MAX_REFUSALS attempts to
+publish this one, and takes another before each. While it takes nothing, all entries stay. The entries of a lane whose
+queue takes nothing wait for those of the other lane, so that its timeouts delay none of them.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
+from typing import TypeAlias
 
 from notifier.features.spool.spool_entries import DoneNote, Place
+from notifier.model.errors import MessageRefused, QueueError
+from notifier.model.message import Lane
 from notifier.model.record import record
 from notifier.model.shared_resources import shared_bound
 
@@ -36,6 +41,8 @@ MAX_REFUSAL_PAUSE_SECONDS = 60.0
 MAX_PER_SECOND = 500  # published from the files
 ITEMS_PER_STEP = 500  # some milliseconds of the event loop
 _NEVER = float("-inf")
+_Line: TypeAlias = tuple[str, Lane]
+"""Entries that are published in order: of a sender in a lane."""
 
 
 @record
@@ -56,14 +63,15 @@ class SpoolState:
 
     def __init__(self) -> None:
         self._places: dict[str, Place] = {}  # all, by the id of the entry
-        self._ours: dict[str, dict[str, float]] = {}  # the receipts of those to publish, by sender and id, in order
-        self._unsorted: set[str] = set()  # senders whose entries are not in the order of receipt now
+        self._ours: dict[_Line, dict[str, float]] = {}  # the receipts of those to publish, by id, in order
+        self._unsorted: set[_Line] = set()  # those whose entries are not in the order of receipt now
         self._files: dict[str, set[str]] = {}  # the ids of the entries by file
         self._bytes = Counter[str]()  # by sender
         self._recent: OrderedDict[str, tuple[float, str]] = OrderedDict()  # when it was published, and the file
-        self._refusals: dict[str, tuple[int, float]] = {}  # how many, and when the last was
-        self._turns: list[str] = []
-        self.taken_at = _NEVER  # when the queue last took anything
+        self._refusals: dict[str, tuple[int, float]] = {}  # how many count, and when the last was
+        self._refused_at: dict[str, float] = {}  # when a queue last did not take an entry
+        self._taken_at: dict[str, float] = {}  # when a queue last took anything
+        self._turns: list[_Line] = []
 
     # ── questions ──
 
@@ -95,21 +103,24 @@ class SpoolState:
         """Return those of all senders which have no room for another sign-out."""
         return [sender for sender in senders if _room(self._bytes, sender, len(senders)) < MIN_COUNTED_BYTES]
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Counter[str]:
         """Return the number of entries of each sender in the files of this worker."""
-        return {sender: len(receipts) for sender, receipts in self._ours.items()}
+        counts = Counter[str]()
+        for (sender, _), receipts in self._ours.items():
+            counts[sender] += len(receipts)
+        return counts
 
     def count(self) -> int:
         """Return the number of entries in the files of this worker."""
-        return sum(map(len, self._ours.values()))
+        return self.counts().total()
 
     def oldest_age(self, moment: float) -> float:
         """Return for how many seconds the oldest entry in the files of this worker has been kept; 0 without one."""
-        return moment - min((next(iter(self._in_order(sender).values())) for sender in self._ours), default=moment)
+        return moment - min((next(iter(self._in_order(line).values())) for line in self._ours), default=moment)
 
     def age(self, place: Place, moment: float) -> float:
         """Return for how many seconds an entry in the files of this worker has been kept."""
-        return moment - self._ours.get(place.sender, {}).get(place.id, moment)
+        return moment - self._ours.get((place.sender, place.lane), {}).get(place.id, moment)
 
     def busy_files(self) -> frozenset[str]:
         """Return the files that have entries."""
@@ -127,38 +138,53 @@ class SpoolState:
             if moment - at < RECENT_SECONDS
         )
 
+    def taken_at(self, queue: str) -> float:
+        """Return when a queue last took anything."""
+        return self._taken_at.get(queue, _NEVER)
+
     def next_batch(self, most: int, moment: float, held: Collection[str] = ()) -> list[Place]:
-        """Return entries to publish now: the oldest of each sender, by turns. `held`: ids to leave out."""
-        turns = [sender for sender in (*self._turns[1:], *self._turns[:1]) if sender in self._ours]
-        self._turns = [*turns, *(sender for sender in self._ours if sender not in turns)]
-        ready = [self._ready(sender, moment, held) for sender in self._turns]
+        """Return entries to publish now: the oldest of each sender, by turns. `held`: ids to leave out.
+
+        Those of a lane whose queue takes nothing are returned if there are no others.
+        """
+        turns = [line for line in (*self._turns[1:], *self._turns[:1]) if line in self._ours]
+        self._turns = [*turns, *(line for line in self._ours if line not in turns)]
         batch: list[Place] = []
-        while ready and len(batch) < most:
-            for of_sender in ready.copy():
-                entry_id = next(of_sender, None)
-                if entry_id is None:
-                    ready.remove(of_sender)
-                elif len(batch) < most:
-                    batch.append(self._places[entry_id])
+        for is_stuck in (False, True):
+            lines = [line for line in self._turns if is_stuck == self._is_stuck(line[1], self._refused_at.get(line[1]))]
+            ready = [self._ready(line, moment, held) for line in lines]
+            while ready and len(batch) < most:
+                for of_line in ready.copy():
+                    entry_id = next(of_line, None)
+                    if entry_id is None:
+                        ready.remove(of_line)
+                    elif len(batch) < most:
+                        batch.append(self._places[entry_id])
+            if batch:
+                break
         return batch
 
-    def _in_order(self, sender: str) -> dict[str, float]:
-        """Return the receipts of a sender's entries in order. Sorted here: once for many added ones."""
-        if sender in self._unsorted:
-            self._unsorted.remove(sender)
-            self._ours[sender] = dict(sorted(self._ours[sender].items(), key=itemgetter(1)))
-        return self._ours[sender]
+    def _is_stuck(self, queue: str, refused_at: float | None) -> bool:
+        """Return whether a queue has taken nothing since that moment, if there is one."""
+        return refused_at is not None and refused_at >= self.taken_at(queue)
 
-    def _ready(self, sender: str, moment: float, held: Collection[str]) -> Iterator[str]:
+    def _in_order(self, line: _Line) -> dict[str, float]:
+        """Return the receipts of entries in order. Sorted here: once for many added ones."""
+        if line in self._unsorted:
+            self._unsorted.remove(line)
+            self._ours[line] = dict(sorted(self._ours[line].items(), key=itemgetter(1)))
+        return self._ours[line]
+
+    def _ready(self, line: _Line, moment: float, held: Collection[str]) -> Iterator[str]:
         """Yield the entries that do not wait. Those refused since the queue took anything come last, to block none."""
         refused: list[str] = []
-        for entry_id in self._in_order(sender):
+        for entry_id in self._in_order(line):
             if entry_id in held:
                 continue
-            count, refused_at = self._refusals.get(entry_id, (0, _NEVER))
-            if count and refused_at >= self.taken_at:
+            count, refused_at = self._refusals.get(entry_id, (0, None))
+            if self._is_stuck(line[1], refused_at):
                 refused.append(entry_id)
-            elif count <= 1 or moment - refused_at >= min(2.0**count, MAX_REFUSAL_PAUSE_SECONDS):
+            elif refused_at is None or count <= 1 or moment - refused_at >= min(2.0**count, MAX_REFUSAL_PAUSE_SECONDS):
                 yield entry_id
         yield from refused
 
@@ -177,9 +203,9 @@ class SpoolState:
             return
         self._places[place.id] = place
         if is_ours:
-            receipts = self._ours.setdefault(place.sender, {})
+            receipts = self._ours.setdefault(line := (place.sender, place.lane), {})
             if receipts and next(reversed(receipts.values())) > received_at:
-                self._unsorted.add(place.sender)
+                self._unsorted.add(line)
             receipts.setdefault(place.id, received_at)
 
     def on_look(self, files: Iterable[FileLines], moment: float, now: float) -> Iterator[None]:
@@ -199,20 +225,28 @@ class SpoolState:
                     yield
 
     def on_done(self, entry_id: str, moment: float) -> Place | None:
-        """Record that the queue took a message. If it is that of an entry, return where the entry was."""
-        self.taken_at = moment
+        """Record that a message was published. If it is that of an entry, return where the entry was."""
         if (place := self._places.get(entry_id)) is not None:
             self._remove(entry_id)
             self._remember(entry_id, moment, place.file)
         return place
 
-    def on_refused(self, entry_id: str, moment: float) -> bool:
-        """Record that the queue did not take the entry. Return True if that is for good."""
-        count, refused_at = self._refusals.get(entry_id, (0, _NEVER))
-        if count and self.taken_at <= refused_at:
-            return False
-        self._refusals[entry_id] = count + 1, moment
-        return count + 1 >= MAX_REFUSALS
+    def on_taken(self, queue: str, moment: float) -> None:
+        """Record that a queue took a message of any kind."""
+        self._taken_at[queue] = moment
+
+    def on_refused(self, place: Place, moment: float, error: QueueError | None = None) -> bool:
+        """Record that an entry was not published. Return True if the broker refuses it for good.
+
+        It waits ever longer while its queue takes others, unless `error` shows that the cause is the queue.
+        """
+        count, refused_at = self._refusals.get(place.id, (0, None))
+        is_refused = isinstance(error, MessageRefused)
+        if (is_refused or error is None) and not (count and self._is_stuck(place.lane, refused_at)):
+            count += 1
+        self._refusals[place.id] = count, moment
+        self._refused_at[place.lane] = moment
+        return is_refused and count >= MAX_REFUSALS
 
     def _drop(self, file: str, kept: Collection[str]) -> None:
         """Forget the entries of a file, which is gone or was read again, except the kept ones."""
@@ -233,10 +267,10 @@ class SpoolState:
             return
         self._files[place.file].remove(entry_id)
         self._bytes[place.sender] -= max(place.size, MIN_COUNTED_BYTES)
-        receipts = self._ours.get(place.sender, {})
+        receipts = self._ours.get(line := (place.sender, place.lane), {})
         if receipts.pop(entry_id, None) is not None and not receipts:
-            del self._ours[place.sender]
-            self._unsorted.discard(place.sender)
+            del self._ours[line]
+            self._unsorted.discard(line)
 
 
 def _room(used: Counter[str], sender: str, sender_count: int) -> int:

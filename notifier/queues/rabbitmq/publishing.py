@@ -16,7 +16,7 @@ import aiormq.abc
 import structlog
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
-from notifier.model.errors import QueueUnavailable
+from notifier.model.errors import MessageRefused, QueueUnavailable
 from notifier.model.shared_resources import shared_future, shared_slots
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
@@ -120,7 +120,7 @@ class Publishing:
         self._channel, self._writes, self._singly = channel, writes, not is_installed("confirms")
         self._opened_at = asyncio.get_running_loop().time()
         closing = channel.closing
-        reason = _UNCONFIRMED_PROBLEM
+        loss = QueueUnavailable(_UNCONFIRMED_PROBLEM)
         try:
             opened()
             while not closing.done() and (channel is self._channel or writes.has_unconfirmed):
@@ -129,7 +129,7 @@ class Publishing:
             if closing.done():
                 error = retrieve_error(closing)
                 self._log_refusal(error)
-                reason += f": {reason_of(error)}"
+                loss = _to_loss(error)
             else:
                 await close_channel(channel)
         finally:
@@ -137,7 +137,7 @@ class Publishing:
             if channel is self._channel:
                 self._channel = self._writes = None
             writing.cancel()
-            writes.end(QueueUnavailable(reason))
+            writes.end(loss)
 
     def _log_refusal(self, error: BaseException | None) -> None:
         """Log the reason if the broker closed the channel but not the connection, whose end is logged elsewhere."""
@@ -224,7 +224,7 @@ class Publishing:
             text = f"no confirm within {CONFIRM_TIMEOUT_SECONDS:.0f} s for {_format_destination(publish)}"
             raise self._on_refused(window, channel, text, late) from late
         except CONNECTION_ERRORS as lost:
-            raise QueueUnavailable(f"{_UNCONFIRMED_PROBLEM}: {reason_of(lost)}") from lost
+            raise _to_loss(lost) from lost
         if window.is_reported:
             self._log.info("queue_accepts", queue=publish.exchange or publish.routing_key)
         window.on_confirmed(former_count)
@@ -266,6 +266,12 @@ class Publishing:
         await asyncio.sleep(RETRY_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  there is no event for all three
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
+
+
+def _to_loss(error: BaseException | None) -> QueueUnavailable:
+    """Return the error of publishes in flight whose channel or connection has ended with this error."""
+    kind = MessageRefused if isinstance(error, ChannelClosed) else QueueUnavailable
+    return kind(f"{_UNCONFIRMED_PROBLEM}: {reason_of(error)}")
 
 
 def _format_destination(publish: Publish) -> str:

@@ -79,7 +79,9 @@ def appended(folder: SpoolFolder, state: SpoolState, *ids: str) -> tuple[str, Se
     """Write entries. Return their file, and their offsets."""
     name, offsets = folder.append([line(entry_id) for entry_id in ids])
     for entry_id, offset in zip(ids, offsets, strict=True):
-        place = Place(id=entry_id, sender="op", at=NOW, file=name, offset=offset, size=len(line(entry_id)))
+        place = Place(
+            id=entry_id, sender="op", at=NOW, lane=Lane.EVENTS, file=name, offset=offset, size=len(line(entry_id))
+        )
         state.add(place, NOW, NOW, is_ours=True)
     return name, offsets
 

@@ -16,7 +16,7 @@ from notifier.features.spool.spool import MAX_BATCH, Spool
 from notifier.features.spool.spool_entries import HEADING
 from notifier.features.spool.spool_state import MAX_REFUSALS, rest_seconds
 from notifier.model.client import RetryPolicy
-from notifier.model.errors import ConfigurationError, QueueUnavailable
+from notifier.model.errors import ConfigurationError, MessageRefused, QueueUnavailable
 from notifier.model.message import DEAD, Lane, MessageDraft, QueueStatus
 from notifier.model.trouble import TroubleKind
 from notifier.publishing.route_steps import MAX_PUBLISHED_AT_ONCE
@@ -40,6 +40,8 @@ class Queue:
         self.answering = asyncio.Event()
         self.answering.set()
         self.refused: set[str] = set()
+        self.refusal: type[QueueUnavailable] = MessageRefused
+        self.silent: set[str] = set()
         self.broken: set[str] = set()
         self.pause_count = 0
         self.publish_count = 0
@@ -53,11 +55,14 @@ class Queue:
             raise QueueUnavailable("not connected, or an alarm")
         if message.message_id in self.broken:
             raise ValueError("a mistake of notifier's own")
+        if queue in self.silent:
+            await asyncio.sleep(0.2)
+            raise QueueUnavailable("no confirm in time")
         await self.answering.wait()
         if not self.up:
             raise QueueUnavailable("connection lost before the confirm")
         if message.message_id in self.refused:
-            raise QueueUnavailable("the broker closed the channel")
+            raise self.refusal("the broker closed the channel")
         self.taken.append((queue, message))
 
     async def wait_until_available(self) -> None:
@@ -106,14 +111,14 @@ class Rig:
         self.spool.add_senders(lambda: ["op", "other"])
         self.draining = asyncio.Event()
 
-    async def send(self, *ids: str, sender: str = "op", within: float = 4.5) -> list[bool]:
+    async def send(self, *ids: str, sender: str = "op", within: float = 4.5, lane: Lane = Lane.EVENTS) -> list[bool]:
         """Send sign-outs together. Return which were accepted."""
 
         async def publish(event_id: str) -> bool:
             deadline = asyncio.get_running_loop().time() + within
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self.spool.publish(sender, event_id, Lane.EVENTS, draft(event_id, sender), deadline)
+                    await self.spool.publish(sender, event_id, lane, draft(event_id, sender), deadline)
             except (QueueUnavailable, TimeoutError):
                 return False
             return True
@@ -389,6 +394,42 @@ async def test_an_entry_that_the_queue_refuses_for_good_becomes_a_dead_letter(
         assert rig.troubles() == []
 
 
+async def test_an_entry_that_a_full_queue_does_not_take_stays(
+    tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another message would fare no better, so no number of nacks makes it a dead letter."""
+    monkeypatch.setattr("notifier.features.spool.spool_state.MAX_REFUSAL_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(spool_module, "MAX_PAUSE_SECONDS", 0.01)
+    queue.refused, queue.refusal = {"e0"}, QueueUnavailable
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        await rig.send("e0")
+        queue.up = True
+        for nth in range(1, 3 * MAX_REFUSALS):
+            count = queue.publish_count
+            await rig.send(f"e{nth}")
+            await holds(lambda count=count: queue.publish_count > count + 1)  # type: ignore[misc]
+        queue.refused = set()
+        await holds(lambda: "e0" in queue.ids)
+        assert rig.counts() == {"written": 1, "published": 1}
+
+
+async def test_the_entries_of_a_lane_that_takes_nothing_delay_no_others(tmp_path: Path, queue: Queue) -> None:
+    """One attempt with it may; the others wait until nothing else is left."""
+    async with running(tmp_path, queue) as rig:
+        queue.up = False
+        for nth in range(60):
+            await rig.send(f"b{nth}", sender="other", lane=Lane.BULK)
+            await rig.send(f"e{nth}")
+        queue.silent = {Lane.BULK}
+        queue.up, queue.publish_count = True, 0
+        await holds(lambda: len(queue.ids) == 60)
+        assert queue.publish_count <= 60 + MAX_BATCH
+        queue.silent = set()
+        await holds(lambda: len(queue.ids) == 120)
+        assert DEAD not in [name for name, _ in queue.taken]
+
+
 async def test_an_error_of_notifiers_own_does_not_end_the_draining(tmp_path: Path, queue: Queue) -> None:
     """It is a problem until the next try."""
     async with running(tmp_path, queue) as rig:
@@ -490,7 +531,7 @@ async def test_an_old_entry_becomes_a_dead_letter(
 
 
 async def test_a_clock_that_is_set_back_sends_no_sign_out_to_the_disk(tmp_path: Path, queue: Queue) -> None:
-    """An outage before does not count as one that lasts, until the clock shows its time again."""
+    """An outage that has ended does not count as present until the clock shows its time again."""
     clocks = Clocks()
     async with running(tmp_path, queue, clocks=clocks) as rig:
         queue.answering.clear()

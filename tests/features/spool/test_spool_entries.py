@@ -10,7 +10,7 @@ from notifier.features.spool import spool_entries
 from notifier.features.spool.spool_entries import (
     HEADING,
     DoneNote,
-    Scan,
+    Place,
     dump_done,
     judge_heading,
     load_entry,
@@ -53,8 +53,8 @@ def test_a_message_of_a_source_comes_back_whole() -> None:
     assert to_received(received(published)) == copy_record(to_received(received(sent)), received_at=NOW)
 
 
-def scanned(data: bytes, offset: int = 0) -> Scan:
-    """The lines of a file that has this data at an offset."""
+def scanned(data: bytes, offset: int = 0) -> tuple[tuple[Place | DoneNote, ...], int, bool]:
+    """The lines of a file that has this data at an offset, their end, and whether one is damaged."""
     return scan("own", lambda at: data[at - offset :], offset)
 
 
@@ -111,12 +111,12 @@ def test_a_message_that_the_queue_would_never_take_is_not_kept(content_type: str
 def test_a_line_with_other_members_is_damaged(change: dict[str, Any]) -> None:
     """Even with a valid checksum: the schema is closed."""
     changed = written(**change)
-    assert (load_entry(changed), scanned(changed).is_damaged) == (None, True)
+    assert (load_entry(changed), scanned(changed)[2]) == (None, True)
 
 
 @pytest.mark.parametrize("message", [{"body": "?"}, {"body": base64.b64encode(draft("e2").body).decode()}])
 def test_a_line_with_another_body_is_no_entry(message: dict[str, Any]) -> None:
-    """Neither one that cannot be decoded, nor the event of another id. See also what is not kept above."""
+    """It cannot be decoded, or is the event of another id."""
     assert load_entry(written()) == entry(line())
     assert load_entry(written(message={**MESSAGE, **message})) is None
 
@@ -126,19 +126,18 @@ def test_each_changed_byte_is_found() -> None:
     whole = line()
     for place in range(len(whole) - 1):
         changed = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
-        found = scanned(changed)
-        assert found.is_damaged or not found.items, place
+        items, _, is_damaged = scanned(changed)
+        assert is_damaged or not items, place
 
 
 def test_a_scan_ends_behind_the_last_whole_line() -> None:
     """What follows is written later, or torn."""
     lines = [line("e1"), dump_done("e1", NOW), line("e2")]
     data = b"".join(lines)
-    found = scanned(data[:-1], 100)
-    first, note = found.items
+    (first, note), end, is_damaged = scanned(data[:-1], 100)
     assert not isinstance(first, DoneNote)
     assert (first.id, first.offset, first.size, note) == ("e1", 100, len(lines[0]), DoneNote(id="e1", at=NOW))
-    assert (found.end, found.is_damaged) == (100 + len(lines[0]) + len(lines[1]), False)
+    assert (end, is_damaged) == (100 + len(lines[0]) + len(lines[1]), False)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from notifier.features.spool import spool_folder
 from notifier.features.spool.spool_entries import HEADING, DoneNote, Place, _to_line, dump_done
 from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import SpoolState
+from notifier.model.message import Lane
 from notifier.settings.file_owners import UnusableFileError
 from tests.features.spool.sign_outs import NOW, appended, batch, draft, entry, line, looked, opened, tidied
 from tests.support.small_disk import filled, small_disk
@@ -340,7 +341,7 @@ def test_a_large_file_gets_no_more_entries(root: Path, monkeypatch: pytest.Monke
     folder, state = opened(root), SpoolState()
     for nth in range(100):
         name, [offset] = folder.append([line(f"e{nth}")])
-        place = Place(id=f"e{nth}", sender="op", at=NOW, file=name, offset=offset, size=500)
+        place = Place(id=f"e{nth}", sender="op", at=NOW, lane=Lane.EVENTS, file=name, offset=offset, size=500)
         state.add(place, NOW, NOW, is_ours=True)
         if nth:
             state.on_done(f"e{nth - 1}", NOW + 100 * nth)  # the next is always there before

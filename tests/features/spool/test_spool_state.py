@@ -8,13 +8,15 @@ from notifier.features.spool.spool_state import (
     FileLines,
     SpoolState,
 )
+from notifier.model.errors import MessageRefused, QueueUnavailable
+from notifier.model.message import DEAD, Lane
 from notifier.model.record import copy_record
 from tests.features.spool.sign_outs import NOW, batch
 
 
 def place(entry_id: str, sender: str = "op", at: float = NOW, size: int = 500) -> Place:
     """The place of an entry in this worker's file."""
-    return Place(id=entry_id, sender=sender, at=at, file="own", offset=0, size=size)
+    return Place(id=entry_id, sender=sender, at=at, lane=Lane.EVENTS, file="own", offset=0, size=size)
 
 
 def add(
@@ -119,24 +121,26 @@ def test_entries_that_are_written_together_share_the_room() -> None:
     assert (list(admitted), set(full)) == (["a0", "a1", "a2", "b1"], {"a3"})
 
 
-def refuse(state: SpoolState, times: int, *, others: bool, now: float = NOW) -> list[bool]:
-    """Refuse an entry so often; others are taken in between, or not."""
+def refuse(state: SpoolState, times: int, *, others: str = "", now: float = NOW) -> list[bool]:
+    """Refuse an entry so often. `others`: the queue that takes something in between."""
     results = []
     for _ in range(times):
         now += 100
-        results.append(state.on_refused("e1", now))
+        results.append(state.on_refused(place("e1"), now, MessageRefused()))
         if others:
-            state.on_done("other", now + 1)
+            state.on_taken(others, now + 1)
     return results
 
 
 def test_an_entry_is_refused_for_good_only_while_others_are_taken() -> None:
-    """While the queue takes nothing, all entries stay, however long that lasts."""
+    """While its queue takes nothing, all entries stay, however long that lasts, and whatever other queues take."""
     state = SpoolState()
     add(state, "e1")
-    assert not any(refuse(state, 1000, others=False))
+    assert not any(refuse(state, 1000))
+    assert not any(refuse(state, 1000, others=DEAD))
     assert batch(state, moment=NOW + 200_000) == ["e1"]
-    assert refuse(state, MAX_REFUSALS, others=True, now=NOW + 200_000)[-1]
+    assert not any(state.on_refused(place("e1"), NOW + 200_000 + nth, QueueUnavailable()) for nth in range(1000))
+    assert refuse(state, MAX_REFUSALS, others=Lane.EVENTS, now=NOW + 300_000)[-1]
 
 
 def test_a_refused_entry_blocks_no_other() -> None:
@@ -144,12 +148,13 @@ def test_a_refused_entry_blocks_no_other() -> None:
     state = SpoolState()
     add(state, "e1")
     add(state, "e2", at=1)
-    state.on_refused("e1", NOW)
+    state.on_refused(place("e1"), NOW, MessageRefused())
     assert batch(state) == ["e2", "e1"]
     state.on_done("e2", NOW + 1)
+    state.on_taken(Lane.EVENTS, NOW + 1)
     add(state, "e3", at=2)
-    assert not state.on_refused("e1", NOW + 2)
-    state.on_done("other", NOW + 3)
+    assert not state.on_refused(place("e1"), NOW + 2, MessageRefused())
+    state.on_taken(Lane.EVENTS, NOW + 3)
     assert (batch(state, moment=NOW + 3), batch(state, moment=NOW + 7)) == (["e3"], ["e1", "e3"])
 
 
