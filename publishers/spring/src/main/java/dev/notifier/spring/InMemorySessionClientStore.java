@@ -32,7 +32,7 @@ final class InMemorySessionClientStore implements SessionClientStore {
 
     @Override
     public synchronized void add(SessionClient client) {
-        if (!replace(client, existing -> existing.withSession(client.sessionKey()))) {
+        if (!sessionsByRow.containsKey(rowKey(client))) {
             put(client);
         }
     }

@@ -63,19 +63,10 @@ final class JdbcSessionClientStore implements SessionClientStore {
         if (!isNodeKnown) {
             renewNode();
         }
-        if (!updateSession(client)) {
-            try {
-                update("INSERT INTO notifier_session_client (" + COLUMNS + ") VALUES (?, ?, ?, ?, ?, ?, ?)", client.sessionKey(), client.sid(),
-                        client.clientId(), client.iss(), client.sub(), client.createdAt(), client.node());
-            } catch (DuplicateKeyException addedMeanwhile) {
-                updateSession(client);
-            }
+        if (update("UPDATE notifier_session_client SET node = ?" + KEY, client.node(), client.sid(), client.clientId(), client.iss()) == 0) {
+            insertIfAbsent("INSERT INTO notifier_session_client (" + COLUMNS + ") VALUES (?, ?, ?, ?, ?, ?, ?)", client.sessionKey(), client.sid(),
+                    client.clientId(), client.iss(), client.sub(), client.createdAt(), client.node());
         }
-    }
-
-    private boolean updateSession(SessionClient client) {
-        return update("UPDATE notifier_session_client SET session_key = ?, node = ?" + KEY, client.sessionKey(), client.node(), client.sid(),
-                client.clientId(), client.iss()) > 0;
     }
 
     @Override
@@ -134,7 +125,7 @@ final class JdbcSessionClientStore implements SessionClientStore {
         }
         long now = System.currentTimeMillis();
         if (update("UPDATE notifier_node SET seen_at = ? WHERE node = ?", now, node) == 0) {
-            update("INSERT INTO notifier_node (node, seen_at) VALUES (?, ?)", node, now);
+            insertIfAbsent("INSERT INTO notifier_node (node, seen_at) VALUES (?, ?)", node, now);
         }
         isNodeKnown = true;
     }
@@ -176,6 +167,14 @@ final class JdbcSessionClientStore implements SessionClientStore {
     private int update(String sql, Object... values) {
         Integer count = transaction.execute(status -> jdbc.update(sql, values));
         return count == null ? 0 : count;
+    }
+
+    private void insertIfAbsent(String sql, Object... values) {
+        try {
+            update(sql, values);
+        } catch (DuplicateKeyException addedMeanwhile) {
+            LOG.debug("notifier: another thread has added the same row");
+        }
     }
 
     private List<SessionClient> query(String sql, Object... values) {

@@ -15,7 +15,7 @@ interface SessionClientStore {
     /** Returns the {@link SessionClient#node} of the sessions of this process. */
     String node();
 
-    /** Adds a row. If the client has one, only its session is updated. */
+    /** Adds a row unless the client has one, whose session may have got another id since the request of this code began. */
     void add(SessionClient client);
 
     /** Returns the rows of a client, one for each issuer. */

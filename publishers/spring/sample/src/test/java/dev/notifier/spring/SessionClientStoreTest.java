@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.tuple;
 
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import java.util.stream.Stream;
 import liquibase.integration.spring.SpringLiquibase;
 import org.flywaydb.core.Flyway;
@@ -26,13 +27,20 @@ class SessionClientStoreTest {
 
     @ParameterizedTest
     @MethodSource("stores")
-    void aSecondCodeOfAClientUpdatesTheSessionAlone(SessionClientStore store) {
+    void aSecondCodeOfAClientChangesNothing(SessionClientStore store) {
         store.add(TestPublisher.row("s1", "sid1", "shop"));
         assertThat(store.update(TestPublisher.row("s1", "sid1", "shop"), ISSUER, "pairwise")).isTrue();
-        store.add(new SessionClient("s2", "sid1", "shop", ISSUER, "alice", 2_000, SessionClient.SHARED));
+        store.move("s1", "s2");
+        store.add(new SessionClient("s1", "sid1", "shop", ISSUER, "alice", 2_000, SessionClient.SHARED)); // of a request that began before the change
         assertThat(store.findBySession("s1")).isEmpty();
         assertThat(store.findBySession("s2")).containsExactly(new SessionClient("s2", "sid1", "shop", ISSUER, "pairwise", 1_000, SessionClient.SHARED));
-        store.add(new SessionClient("s2", "sid1", "shop", "https://other.example.com", "alice", 2_000, SessionClient.SHARED));
+    }
+
+    @ParameterizedTest
+    @MethodSource("stores")
+    void theRowsOfAClientAreFoundForAllIssuers(SessionClientStore store) {
+        store.add(TestPublisher.row("s1", "sid1", "shop"));
+        store.add(new SessionClient("s1", "sid1", "shop", "https://other.example.com", "alice", 2_000, SessionClient.SHARED));
         assertThat(store.find("sid1", "shop")).extracting(SessionClient::iss).containsExactlyInAnyOrder(ISSUER, "https://other.example.com");
         assertThat(store.find("sid1", "mail")).isEmpty();
         assertThat(store.find("sid", "shop")).isEmpty();
@@ -76,6 +84,17 @@ class SessionClientStoreTest {
         assertThat(store.findSessionsAfter("")).containsExactly("s1", "s2", "s3");
         assertThat(store.findSessionsAfter("s2")).containsExactly("s3");
         assertThat(store.findSessionsAfter("s3")).isEmpty();
+    }
+
+    @Test
+    void aNewProcessAddsItsFirstRowsAtOnce() {
+        for (int round = 0; round < 20; round++) {
+            JdbcSessionClientStore store = new JdbcSessionClientStore(TestDatabase.withTables(), "node", null);
+            List<CompletableFuture<Void>> codes = Stream.of("shop", "shop", "shop", "mail")
+                    .map(client -> CompletableFuture.runAsync(() -> store.add(TestPublisher.row("s1", "sid1", client)))).toList();
+            codes.forEach(CompletableFuture::join);
+            assertThat(store.findBySession("s1")).hasSize(2);
+        }
     }
 
     @Test
