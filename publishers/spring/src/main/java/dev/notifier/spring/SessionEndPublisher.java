@@ -54,9 +54,12 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
         this.calls = stores.calls();
     }
 
-    /** The container reports a session, or a store of Spring Session that publishes events, such as Redis. */
+    /** The container reports a session. Events of a shared store, such as Redis, reach each process: the filter and the sweep publish once. */
     @Override
     public void onApplicationEvent(AbstractSessionEvent event) {
+        if (stores.sessions() != null) {
+            return;
+        }
         if (event instanceof HttpSessionDestroyedEvent http && isExpired(http.getSession())) {
             start(() -> publish(stores.toKey(http.getId()), Lane.BULK, "session_expiration"));
         } else if (event instanceof SessionDestroyedEvent destroyed) {

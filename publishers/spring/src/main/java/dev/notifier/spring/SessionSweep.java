@@ -101,7 +101,7 @@ final class SessionSweep implements SmartLifecycle {
         List<String> missing = new ArrayList<>();
         List<String> page = store.findSessionsAfter("");
         while (!page.isEmpty()) {
-            page.stream().filter(sessions::isEnded).forEach(missing::add);
+            missing.addAll(sessions.findEnded(page));
             page = store.findSessionsAfter(page.get(page.size() - 1));
         }
         if (missing.isEmpty()) {

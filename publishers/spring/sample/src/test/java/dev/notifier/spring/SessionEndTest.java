@@ -179,6 +179,18 @@ class SessionEndTest {
     }
 
     @Test
+    void anEventOfASharedStoreIsLeftToTheFilterAndTheSweep() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            publisher.living.clear();
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "s1")));
+            assertThat(publisher.outbox.await("sid1", Duration.ofMillis(300))).as("each process receives it").isEmpty();
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    @Test
     void anEventOfTheContainerMovesTheRows() {
         try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
             publisher.addSession(SessionStores.toSid("old"), "sid1");
