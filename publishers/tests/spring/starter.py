@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from publishers.tests.maven import PUBLISHERS, copied_sources, run_maven, sources_digest
+from tests.support.apt_programs import program
 from tests.support.keycloak_installation import cache
 from tests.support.made_whole import alone
 
@@ -39,6 +40,7 @@ def sample_jar(boot: str) -> Path:
 
 def unit_tests_report(boot: str) -> str:
     """Run the starter's tests on this line of Spring Boot. Return Maven's output."""
+    program("redis-server", "redis-server")  # without it some are skipped
     with alone(cache() / "notifier-spring"), copied_sources(COPIED, cache() / "notifier-spring") as copy:
         words = ("-Dmaven.test.failure.ignore=true", f"-Dboot={boot}", "verify")
         return run_maven(copy, cache() / "maven-spring", *BUILT, *words, seconds=TESTING)

@@ -6,10 +6,6 @@ import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
-import org.springframework.beans.BeansException;
-import org.springframework.beans.DirectFieldAccessor;
 import org.springframework.core.convert.converter.Converter;
 import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
 import org.springframework.security.oauth2.core.OAuth2Error;
@@ -27,7 +23,6 @@ import org.springframework.security.oauth2.server.authorization.settings.ClientS
  * The application's own converters and its customizer are called, too. Spring has setters for them, but no getters: their fields are read.
  */
 final class BackchannelLogoutMetadata {
-    private static final Logger LOG = LoggerFactory.getLogger(BackchannelLogoutMetadata.class);
     static final String URI = "backchannel_logout_uri";
     static final String SESSION_REQUIRED = "backchannel_logout_session_required";
     private static final Map<String, String> SETTINGS = Map.of(URI, BackchannelLogoutSettings.URI, SESSION_REQUIRED, BackchannelLogoutSettings.SESSION_REQUIRED);
@@ -69,14 +64,8 @@ final class BackchannelLogoutMetadata {
                 .ifPresent(own -> filter.setProviderConfigurationCustomizer(members.andThen(own)));
     }
 
-    @SuppressWarnings("unchecked")
-    static <T> Optional<T> read(Object target, String field) {
-        try {
-            return Optional.ofNullable((T) new DirectFieldAccessor(target).getPropertyValue(field));
-        } catch (BeansException unknownVersion) {
-            LOG.warn("notifier: {} has no field {} in this version, so it does not have the members of back-channel logout", target.getClass().getName(), field);
-            return Optional.empty();
-        }
+    private static <T> Optional<T> read(Object target, String field) {
+        return PrivateField.read(target, field, "it does not have the members of back-channel logout");
     }
 
     private static RegisteredClient addSettings(RegisteredClient client, OidcClientRegistration registration) {

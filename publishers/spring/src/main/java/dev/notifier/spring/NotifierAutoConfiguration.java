@@ -29,6 +29,7 @@ import org.springframework.security.oauth2.server.authorization.token.OAuth2Toke
 import org.springframework.security.web.session.HttpSessionEventPublisher;
 import org.springframework.session.Session;
 import org.springframework.session.SessionRepository;
+import org.springframework.util.ClassUtils;
 
 /** Publishes each session end of an authorization server to notifier, unless `notifier.enabled` is false. */
 @AutoConfiguration
@@ -157,10 +158,15 @@ public class NotifierAutoConfiguration {
                 throw new NotifierConfigurationException("There are several beans of type SessionRepository, and none is primary.",
                         "Mark the bean that has the sessions of the authorization server as @Primary.");
             }
-            return repository == null ? null : id -> {
+            if (repository == null) {
+                return null;
+            }
+            SharedSessions sessions = id -> {
                 Session session = repository.findById(id);
                 return session == null || Boolean.TRUE.equals(session.getAttribute(SharedSessions.EXPIRED_ATTRIBUTE));
             };
+            boolean isRedisPresent = ClassUtils.isPresent("org.springframework.session.data.redis.RedisSessionRepository", getClass().getClassLoader());
+            return isRedisPresent ? RedisSessions.decorate(sessions, repository) : sessions;
         }
     }
 }

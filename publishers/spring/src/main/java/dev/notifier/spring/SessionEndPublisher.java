@@ -62,9 +62,12 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
         this.calls = stores.calls();
     }
 
-    /** The container reports a session, or a store of Spring Session that publishes events, such as Redis. */
+    /** The container reports a session. Events of a shared store, such as Redis, reach each process: the filter and the sweep publish once. */
     @Override
     public void onApplicationEvent(AbstractSessionEvent event) {
+        if (stores.sessions() != null) {
+            return;
+        }
         if (event instanceof HttpSessionDestroyedEvent http) {
             onDestroyed(http.getSession());
         } else if (event instanceof SessionDestroyedEvent destroyed) {
@@ -78,7 +81,7 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
     private void onDestroyed(HttpSession session) {
         boolean isExpired = false;
         try {
-            if (stores.sessions() == null && session.getAttribute(HAS_CLIENTS) == null) {
+            if (session.getAttribute(HAS_CLIENTS) == null) {
                 return;
             }
             long limitMillis = TimeUnit.SECONDS.toMillis(session.getMaxInactiveInterval());

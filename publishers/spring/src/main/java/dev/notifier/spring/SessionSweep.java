@@ -14,6 +14,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.Consumer;
 import java.util.function.Function;
+import java.util.function.Predicate;
 import org.springframework.context.SmartLifecycle;
 import org.springframework.security.core.session.SessionInformation;
 import org.springframework.security.core.session.SessionRegistry;
@@ -64,7 +65,7 @@ final class SessionSweep implements SmartLifecycle {
     }
 
     void sweep() {
-        ends.runGuarded(() -> forEachSession(store::findSessionsOfEndedNodes, key -> ends.publish(key, Lane.BULK, null)));
+        ends.runGuarded(() -> forEachPage(store::findSessionsOfEndedNodes, page -> forEach(page, key -> ends.publish(key, Lane.BULK, null))));
         ends.runGuarded(this::publishExpired);
         if (sessions != null) {
             ends.runGuarded(this::publishMissing);
@@ -94,20 +95,17 @@ final class SessionSweep implements SmartLifecycle {
 
     private void publishMissing() {
         List<String> missing = new ArrayList<>();
-        forEachSession(store::findSessionsAfter, key -> {
-            if (sessions.isEnded(key)) {
-                missing.add(key);
-            }
-        });
+        forEachPage(store::findSessionsAfter, page -> ends.runGuarded(() -> missing.addAll(sessions.findEnded(page)))
+                || forEach(page, key -> missing.addAll(sessions.findEnded(List.of(key)))));
         if (!missing.isEmpty()) {
             LockSupport.parkNanos(CONFIRMATION_DELAY.toNanos());
             forEach(missing, ends::publishIfMissing);
         }
     }
 
-    private void forEachSession(Function<String, List<String>> findPage, Consumer<String> action) {
+    private void forEachPage(Function<String, List<String>> findPage, Predicate<List<String>> action) {
         List<String> page = findPage.apply(SessionClientStore.FIRST_KEY);
-        while (!page.isEmpty() && forEach(page, action)) {
+        while (!page.isEmpty() && action.test(page)) {
             page = findPage.apply(page.get(page.size() - 1));
         }
     }

@@ -50,7 +50,7 @@ class RefreshTokenTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis"})
     void aRefreshTokenIsRevokedWithItsSessionAlone(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");

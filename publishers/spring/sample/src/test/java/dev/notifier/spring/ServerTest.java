@@ -17,7 +17,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** The starter's jar in a real server: each way to end a session, with sessions in memory and of Spring Session JDBC. */
+/** The starter's jar in a real server: each way to end a session, with sessions in memory and of Spring Session JDBC and Redis. */
 class ServerTest {
     private static final Duration AT_ONCE = Duration.ofSeconds(10);
     private static final Duration BY_THE_SWEEP = Duration.ofSeconds(60);
@@ -56,7 +56,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aFormLogoutIsPublished(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -66,7 +66,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aLogoutByAClientIsPublished(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -77,7 +77,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void anInvalidatedSessionIsPublished(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -87,7 +87,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void anExpiredSessionIsPublished(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -97,7 +97,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aSessionThatAnAdministratorExpiresIsPublishedBeforeTheBrowsersNextRequest(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("expired-" + profile);
@@ -106,9 +106,10 @@ class ServerTest {
         assertPublished(server, sid, BY_THE_SWEEP);
     }
 
-    @Test
-    void aSessionThatAnAdministratorDeletesIsPublished() throws Exception {
-        TestServer server = server("jdbc");
+    @ParameterizedTest
+    @ValueSource(strings = {"jdbc", "redis", "redis-indexed"})
+    void aSessionThatAnAdministratorDeletesIsPublished(String profile) throws Exception {
+        TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
         String sid = signInAtBoth(browser);
         server.signIn("admin").post("/sample/admin/delete", Map.of("session", browser.sessionId()));
@@ -116,7 +117,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aSecondSignInInTheSessionKeepsItsClients(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -131,7 +132,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aSessionWithANewIdIsPublishedAtItsEnd(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -142,7 +143,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aCodeThatIsRedeemedAfterAnotherSignInHasTheSidOfItsSession(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser first = server.signIn("alice");
@@ -154,7 +155,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aCodeIsRefusedAfterTheEndOfItsSession(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -165,7 +166,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void eachIssuerOfTheServerHasItsEvent(String profile) throws Exception {
         TestServer server = server(profile);
         TestServer.Browser browser = server.signIn("alice");
@@ -192,7 +193,7 @@ class ServerTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"memory", "table", "jdbc"})
+    @ValueSource(strings = {"memory", "table", "jdbc", "redis", "redis-indexed"})
     void aSessionThatExceedsTheLimitIsPublished(String profile) throws Exception {
         Path own = Files.createDirectory(folder.resolve("limited-" + profile));
         try (TestServer server = new TestServer(own, profile, TestServer.database(UUID.randomUUID().toString()), "--sample.max-sessions=1")) {
@@ -203,10 +204,11 @@ class ServerTest {
         }
     }
 
-    @Test
-    void aSessionThatExpiresInTheSharedRegistryIsPublished() throws Exception {
-        Path own = Files.createDirectory(folder.resolve("shared-registry"));
-        try (TestServer server = new TestServer(own, "jdbc", TestServer.database(UUID.randomUUID().toString()), "--sample.max-sessions=1", "--sample.shared-registry=true")) {
+    @ParameterizedTest
+    @ValueSource(strings = {"jdbc", "redis-indexed"})
+    void aSessionThatExpiresInTheSharedRegistryIsPublished(String profile) throws Exception {
+        Path own = Files.createDirectory(folder.resolve("shared-registry-" + profile));
+        try (TestServer server = new TestServer(own, profile, TestServer.database(UUID.randomUUID().toString()), "--sample.max-sessions=1", "--sample.shared-registry=true")) {
             String sid = signInAtBoth(server.signIn("alice"));
             server.signIn("alice");
             assertPublished(server, sid, BY_THE_SWEEP);
@@ -229,18 +231,19 @@ class ServerTest {
         }
     }
 
-    @Test
-    void theSessionsInTheDatabaseSurviveARestart() throws Exception {
-        Path own = Files.createDirectory(folder.resolve("surviving"));
+    @ParameterizedTest
+    @ValueSource(strings = {"jdbc", "redis", "redis-indexed"})
+    void sharedSessionsSurviveARestart(String profile) throws Exception {
+        Path own = Files.createDirectory(folder.resolve("surviving-" + profile));
         String database = TestServer.database(UUID.randomUUID().toString());
         String sid;
         String session;
-        try (TestServer server = new TestServer(own, "jdbc", database)) {
+        try (TestServer server = new TestServer(own, profile, database)) {
             TestServer.Browser browser = server.signIn("alice");
             sid = signInAtBoth(browser);
             session = browser.sessionId();
         }
-        try (TestServer server = new TestServer(own, "jdbc", database)) {
+        try (TestServer server = new TestServer(own, profile, database)) {
             assertThat(server.outbox.await(sid, Duration.ofSeconds(3))).isEmpty();
             server.signIn("admin").post("/sample/admin/delete", Map.of("session", session));
             assertPublished(server, sid, BY_THE_SWEEP);

@@ -297,27 +297,53 @@ class SessionEndTest {
         }
     }
 
+    private SessionClientStore failingFor(String sessionKey, Class<? extends Throwable> failure) {
+        return (SessionClientStore) Proxy.newProxyInstance(getClass().getClassLoader(), new Class<?>[] {SessionClientStore.class}, (proxy, method, values) -> {
+            if (method.getName().equals("findBySession") && values[0].equals(sessionKey)) {
+                throw failure.getConstructor().newInstance();
+            }
+            return method.invoke(store, values);
+        });
+    }
+
+    @ParameterizedTest
+    @ValueSource(classes = {IllegalStateException.class, NoClassDefFoundError.class})
+    void aSharedSessionThatCannotBePublishedStopsNoOther(Class<? extends Throwable> failure) {
+        try (TestPublisher publisher = new TestPublisher(folder, failingFor("s1", failure), true)) {
+            publisher.addSession("s1", "sid1");
+            publisher.addSession("s2", "sid2");
+            publisher.living.clear();
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid2");
+        }
+    }
+
+    @Test
+    void aSharedSessionThatCannotBeReadStopsNoOther() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            publisher.addSession("s2", "sid2");
+            SessionStores unreadable = new SessionStores(store, id -> {
+                if (id.equals("s1")) {
+                    throw new IllegalStateException("its attributes are of a former version");
+                }
+                return true;
+            }, publisher.stores.calls());
+            SessionEndPublisher ends = new SessionEndPublisher(unreadable, publisher.publisher, publisher.entries);
+            new SessionSweep(unreadable, null, publisher.publisher, ends, INTERVAL).sweep();
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid2");
+        }
+    }
+
     @ParameterizedTest
     @ValueSource(classes = {IllegalStateException.class, NoClassDefFoundError.class})
     void aSessionThatCannotBePublishedStopsNoOther(Class<? extends Throwable> failure) {
-        SessionClientStore failing = (SessionClientStore) Proxy.newProxyInstance(getClass().getClassLoader(), new Class<?>[] {SessionClientStore.class},
-                (proxy, method, values) -> {
-                    if (method.getName().equals("findBySession") && values[0].equals("s1")) {
-                        throw failure.getConstructor().newInstance();
-                    }
-                    return method.invoke(store, values);
-                });
-        try (TestPublisher publisher = new TestPublisher(folder, failing, true)) {
-            for (int each = 1; each <= 3; each++) {
-                publisher.addSession("s" + each, "sid" + each);
-            }
-            publisher.living.removeAll(Set.of("s1", "s2"));
-            sweep(publisher).sweep();
-            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid2");
-            publisher.ends.onSignOut("s1");
-            publisher.ends.onApplicationEvent(expired("s3"));
+        try (TestPublisher publisher = new TestPublisher(folder, failingFor(SessionStores.toSid("s1"), failure), false)) {
+            publisher.addSession(SessionStores.toSid("s2"), "sid2");
+            publisher.ends.onApplicationEvent(expired("s1"));
+            publisher.ends.onApplicationEvent(expired("s2"));
             publisher.ends.runPending();
-            assertThat(publisher.outbox.ofSession("sid3")).hasSize(1);
+            assertThat(publisher.outbox.ofSession("sid2")).hasSize(1);
         }
     }
 
@@ -356,6 +382,18 @@ class SessionEndTest {
             sweep.stop();
             assertThat(database.isInterrupted()).isFalse();
             database.recover();
+        }
+    }
+
+    @Test
+    void anEventOfASharedStoreIsLeftToTheFilterAndTheSweep() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            publisher.living.clear();
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "s1")));
+            assertThat(publisher.outbox.await("sid1", Duration.ofMillis(300))).as("each process receives it").isEmpty();
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
         }
     }
 

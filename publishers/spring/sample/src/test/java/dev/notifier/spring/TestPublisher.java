@@ -21,6 +21,7 @@ final class TestPublisher implements AutoCloseable {
     final SessionClientStore store;
     final Set<String> living = new HashSet<>();
     final SessionStores stores;
+    final ClientEntryFactory entries;
     final SessionEndPublisher ends;
 
     /** @param areShared whether the sessions are shared by all processes */
@@ -32,7 +33,7 @@ final class TestPublisher implements AutoCloseable {
                 .withProperty("notifier.outbox.folder", folder.toString()).withProperty("notifier.public-keys", "none").withProperty("notifier.drain-limit", "50ms"));
         this.publisher = new NotifierPublisher(settings, new NoMetrics());
         publisher.start();
-        ClientEntryFactory entries = new ClientEntryFactory(new InMemoryRegisteredClientRepository(client("shop"), client("mail")),
+        this.entries = new ClientEntryFactory(new InMemoryRegisteredClientRepository(client("shop"), client("mail")),
                 AuthorizationServerSettings.builder().build(), true);
         this.ends = new SessionEndPublisher(stores, publisher, entries);
     }

@@ -25,7 +25,7 @@ import java.util.stream.Collectors;
 import org.springframework.boot.builder.SpringApplicationBuilder;
 import org.springframework.context.ConfigurableApplicationContext;
 
-/** The sample server on a free port, with an outbox whose notifier is unreachable. */
+/** The sample server on a free port, with an outbox whose notifier is unreachable. The profile `redis-indexed` has the other repository of Spring Session. */
 final class TestServer implements AutoCloseable {
     private static final ObjectMapper JSON = new ObjectMapper();
 
@@ -40,8 +40,16 @@ final class TestServer implements AutoCloseable {
                 "--notifier.url=http://127.0.0.1:9", "--notifier.outbox.folder=" + folder.resolve("outbox"), "--notifier.public-keys=" + keys,
                 "--notifier.drain-limit=50ms", "--notifier.sweep.interval=1s",
                 "--spring.flyway.enabled=false", "--spring.liquibase.enabled=false"));
-        all.addAll(List.of(arguments));
-        context = new SpringApplicationBuilder(SampleServer.class).profiles(profile).run(all.toArray(String[]::new));
+        if (profile.startsWith("redis")) {
+            String kind = profile.equals("redis") ? "default" : "indexed";
+            all.addAll(List.of("--spring.data.redis.port=" + TestRedis.get().port, "--spring.session.redis.repository-type=" + kind,
+                    "--spring.session.data.redis.repository-type=" + kind));
+        }
+        for (String argument : arguments) {
+            all.removeIf(each -> each.startsWith(argument.replaceFirst("=.*", "=")));
+            all.add(argument);
+        }
+        context = new SpringApplicationBuilder(SampleServer.class).profiles(profile.replace("-indexed", "")).run(all.toArray(String[]::new));
         outbox = new OutboxEvents(folder.resolve("outbox"));
         url = "http://127.0.0.1:" + context.getEnvironment().getProperty("local.server.port");
     }

@@ -9,7 +9,7 @@ import org.springframework.security.oauth2.server.authorization.oidc.authenticat
 import org.springframework.security.oauth2.server.authorization.oidc.converter.OidcClientRegistrationRegisteredClientConverter;
 import org.springframework.security.oauth2.server.authorization.settings.ClientSettings;
 
-/** Dynamic registration with a converter of the application, as it has for metadata of its own: a registered client needs neither PKCE nor consent. */
+/** Dynamic registration with the application's converter: a registered client needs neither PKCE nor consent. */
 final class SampleRegistration {
     private static final Converter<OidcClientRegistration, RegisteredClient> SPRING = new OidcClientRegistrationRegisteredClientConverter();
 

@@ -49,7 +49,7 @@ import org.springframework.session.security.SpringSessionBackedSessionRegistry;
  * An authorization server for tests. Any user signs in with the password `pw`.
  *
  * Its profile selects the stores: `memory` has no database; `table` has a database, and sessions in memory; `jdbc` has sessions,
- * authorizations and clients in the database.
+ * authorizations and clients in the database; `redis` has sessions in Redis, and the others in the database.
  */
 @SpringBootApplication
 public class SampleServer {
@@ -108,13 +108,13 @@ public class SampleServer {
     }
 
     @Bean
-    @Profile("!jdbc")
+    @Profile("!jdbc & !redis")
     RegisteredClientRepository clientsInMemory(List<RegisteredClient> sampleClients) {
         return new InMemoryRegisteredClientRepository(sampleClients);
     }
 
     @Bean
-    @Profile("jdbc")
+    @Profile({"jdbc", "redis"})
     RegisteredClientRepository clientsInDatabase(JdbcOperations jdbc, List<RegisteredClient> sampleClients) {
         JdbcRegisteredClientRepository repository = new JdbcRegisteredClientRepository(jdbc);
         sampleClients.forEach(repository::save);
@@ -122,7 +122,7 @@ public class SampleServer {
     }
 
     @Bean
-    @Profile("jdbc")
+    @Profile({"jdbc", "redis"})
     OAuth2AuthorizationService authorizationsInDatabase(JdbcOperations jdbc, RegisteredClientRepository clients) {
         return new JdbcOAuth2AuthorizationService(jdbc, clients);
     }

@@ -6,8 +6,8 @@ import org.springframework.beans.factory.ObjectProvider;
 import org.springframework.security.core.session.SessionInformation;
 import org.springframework.security.core.session.SessionRegistry;
 import org.springframework.security.core.userdetails.User;
-import org.springframework.session.FindByIndexNameSessionRepository;
 import org.springframework.session.Session;
+import org.springframework.session.SessionRepository;
 import org.springframework.web.bind.annotation.GetMapping;
 import org.springframework.web.bind.annotation.PostMapping;
 import org.springframework.web.bind.annotation.RequestParam;
@@ -16,10 +16,10 @@ import org.springframework.web.bind.annotation.RestController;
 /** Ends sessions in each way that Spring has. */
 @RestController
 class SessionController {
-    private final ObjectProvider<FindByIndexNameSessionRepository<? extends Session>> sessions;
+    private final ObjectProvider<SessionRepository<? extends Session>> sessions;
     private final SessionRegistry registry;
 
-    SessionController(ObjectProvider<FindByIndexNameSessionRepository<? extends Session>> sessions, SessionRegistry registry) {
+    SessionController(ObjectProvider<SessionRepository<? extends Session>> sessions, SessionRegistry registry) {
         this.sessions = sessions;
         this.registry = registry;
     }
