@@ -43,7 +43,7 @@ WITHIN_SECONDS = 10.0
 HOLDING: Mapping[str, Sequence[Answer]] = MappingProxyType(
     {
         "an outage, whoever reports it": (page(408), page(500), page(502), page(503)),
-        "a problem of notifier": (problem(401), problem(403), problem(404), problem(409)),
+        "a problem of notifier": (problem(401), problem(404), problem(409)),
     }
 )
 
@@ -147,6 +147,25 @@ async def test_an_intercepted_event_delays_no_other(harness: Harness, tmp_path: 
         http.by_event = lambda _: None
         await harness.until_nothing_waits()
         assert harness.subject.key_of(http.accepted[-1]) == blocked.key
+
+
+@pytest.mark.starts
+async def test_an_event_that_is_not_permitted_delays_no_other(harness: Harness, tmp_path: Path) -> None:
+    """notifier answers 403: the token may not speak for the issuer of one event, which its sender may have chosen."""
+    async with _publishing_to(harness, tmp_path) as http:
+        foreign, *sessions = await harness.sign_in(3)
+        http.by_event = lambda event: problem(403) if harness.subject.key_of(event) == foreign.key else None
+        await harness.sign_out([foreign])
+        await harness.sign_out(sessions)
+        wanted = {session.key for session in sessions}
+        await harness.until(
+            lambda: wanted <= {harness.subject.key_of(event) for event in http.accepted}, "an event blocks the others"
+        )
+        await harness.stays_waiting()
+        assert not harness.files(".refused", ".expired")
+        await harness.until(lambda: "denied" in harness.log(), "the log does not have the reason")
+        http.by_event = lambda _: None
+        await harness.until_nothing_waits()
 
 
 @pytest.mark.starts

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -29,10 +30,14 @@ SWEEP = "1s"
 
 @dataclass(slots=True, kw_only=True)
 class Users:
-    """What processes with the same sessions share: the jar, the database's folder, and the browsers of the users."""
+    """What processes share: the jar, the database's folder, the sample's profile, and the browsers of the users.
+
+    With the profile `jdbc` they share the sessions, too; with `table` each has its sessions in memory.
+    """
 
     jar: Path
     database: Path
+    profile: str = "jdbc"
     browsers: dict[str, Browser] = field(default_factory=dict)
     names: "itertools.count[int]" = field(default_factory=itertools.count)
     siblings: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -46,7 +51,7 @@ class Spring:
 
     def __init__(self, users: Users, log: Path) -> None:
         self._users = users
-        self._server = SampleServer(users.jar, users.database, log)
+        self._server = SampleServer(users.jar, users.database, log, users.profile)
         self._http: aiohttp.ClientSession | None = None
 
     async def start(self, settings: Settings) -> None:
@@ -93,7 +98,8 @@ class Spring:
         self._users.browsers[sid] = browser
         clients = [entry(client, user) for client in CLIENTS]
         expected = {"iss": ISSUER, "sub": user, "sid": sid, "clients": clients}
-        return Session(key=sid, expected=expected, secret=(browser.session_id, browser.cookie, sid, user))
+        session_id = browser.session_id if self._users.profile == "jdbc" else browser.cookie
+        return Session(key=sid, expected=expected, secret=(session_id, browser.cookie, sid, user))
 
     async def sign_out(self, session: Session) -> float:
         """By RP-Initiated Logout, at this process."""
@@ -104,8 +110,8 @@ class Spring:
             raise SignOutFailed(f"no answer within {ANSWER_WITHIN} s") from None
         except aiohttp.ClientError as error:
             raise Away(repr(error)) from None
-        if answer.status != 302 or "error" in answer.location:
-            raise SignOutFailed(f"{answer.status}: {answer.location}")
+        if answer.status != 302 or urlsplit(answer.location).path != "/":  # the sign-in page is a redirect, too
+            raise SignOutFailed(f"{answer.status}: {answer.location} {answer.text}; the log ends: {self.log()[-3000:]}")
         return time.monotonic() - began
 
     async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
@@ -118,7 +124,10 @@ class Spring:
         raise NotImplementedError
 
     async def lives(self, session: Session) -> bool:
-        """As the store has it."""
+        """As the store has it, or as its browser sees it."""
+        if self._users.profile != "jdbc":
+            page = f"{self._server.url}/sample/session"
+            return (await self._users.browsers[session.key].ask("GET", page)).text == session.secret[0]
         return await self._ask("GET", "/sample/admin/lives", params={"session": session.secret[0]}) == "true"
 
     async def _ask(self, method: str, path: str, **more: Any) -> str:
@@ -166,11 +175,11 @@ def _duration(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-def subject(folder: Path) -> Spring:
+def subject(folder: Path, profile: str = "jdbc") -> Spring:
     """One, in this folder."""
     try:
         program("java", JDK)
         jar = sample_jar(boot_under_test())
     except (ProgramMissing, InstallFailed, KeycloakMissing) as missing:
         raise Missing(str(missing)) from None
-    return Spring(Users(jar=jar, database=folder), folder / "spring.log")
+    return Spring(Users(jar=jar, database=folder, profile=profile), folder / "spring.log")

@@ -44,21 +44,23 @@ def entry(client: str, user: str) -> Mapping[str, Any]:
 class SampleServer:
     """One process. After `kill` or `terminate` it may be started again at the same address.
 
-    `database`: the folder of the database that processes share. `log`: appended to.
+    `database`: the folder of the database that processes share. `log`: appended to. `profile`: the sample's, with
+    sessions in the database (`jdbc`) or in the memory of each process (`table`).
     """
 
-    def __init__(self, jar: Path, database: Path, log: Path) -> None:
+    def __init__(self, jar: Path, database: Path, log: Path, profile: str = "jdbc") -> None:
         [self.port] = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._jar = jar
+        self._profile = profile
         self._database = database
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, settings: Mapping[str, object], environment: Mapping[str, str]) -> None:
         """Return when it is ready. `settings`: those of the starter, without `notifier.`."""
         more = {
-            "spring.profiles.active": "jdbc",
+            "spring.profiles.active": self._profile,
             "spring.datasource.url": f"jdbc:h2:file:{self._database}/db;AUTO_SERVER=TRUE;WRITE_DELAY=0",
             "server.address": "127.0.0.1",
             "server.port": self.port,
@@ -124,6 +126,7 @@ class Browser:
         self.user = user
         self.cookie = ""
         self.id_tokens: dict[str, str] = {}
+        self.refresh_tokens: dict[str, str] = {}
 
     async def sign_in(self, url: str, *clients: str) -> Self:
         """Sign in by the server's form, then at these clients, which redeem their codes."""
@@ -134,12 +137,25 @@ class Browser:
             found = await self.ask("GET", f"{url}/oauth2/authorize", params={**query, "redirect_uri": CALLBACK})
             [code] = parse_qs(urlsplit(found.location).query)["code"]
             form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK}
-            credentials = base64.b64encode(f"{client}:s-{client}".encode()).decode()
-            headers = {"Authorization": f"Basic {credentials}"}
-            async with self._http.post(f"{url}/oauth2/token", data=form, headers=headers) as answer:
-                assert answer.status == 200, await answer.text()
-                self.id_tokens[client] = (await answer.json())["id_token"]
+            status, tokens = await self.redeem(url, client, form)
+            assert status == 200, tokens
+            self.id_tokens[client] = tokens["id_token"]
+            self.refresh_tokens[client] = tokens["refresh_token"]
         return self
+
+    async def refresh(self, url: str, client: str) -> tuple[int, Mapping[str, Any]]:
+        """Use the client's refresh token. Return the status and the answer. A new ID token replaces the former."""
+        form = {"grant_type": "refresh_token", "refresh_token": self.refresh_tokens[client]}
+        status, tokens = await self.redeem(url, client, form)
+        self.id_tokens[client] = tokens.get("id_token", self.id_tokens[client])
+        return status, tokens
+
+    async def redeem(self, url: str, client: str, form: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+        """Post to the token endpoint as the client. Return the status and the answer."""
+        credentials = base64.b64encode(f"{client}:s-{client}".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}"}
+        async with self._http.post(f"{url}/oauth2/token", data=form, headers=headers) as answer:
+            return answer.status, await answer.json()
 
     async def sign_out(self, url: str) -> Reply:
         """By RP-Initiated Logout of the first client."""

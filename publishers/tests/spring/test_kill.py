@@ -1,4 +1,7 @@
-"""The process is killed between the end of a session and its file: the next start publishes it by the table's rows."""
+"""The process is killed between the end of a session and its file: the next start publishes it by the table's rows.
+
+Its refresh tokens are revoked all the same.
+"""
 
 import asyncio
 import json
@@ -38,6 +41,8 @@ async def test_killed_between_session_end_and_file(tmp_path: Path) -> None:
             async with asyncio.timeout(PATIENCE):
                 while not _events(tmp_path):  # noqa: ASYNC110  files do not notify
                     await asyncio.sleep(0.1)
+            assert (await gone.refresh(server.url, "shop"))[1]["error"] == "invalid_grant"
+            assert (await living.refresh(server.url, "shop"))[0] == 200
             [event] = _events(tmp_path)
             assert event["sid"] == gone.claims("shop")["sid"]
             assert sorted(event["clients"], key=str) == sorted((entry(client, "gone") for client in CLIENTS), key=str)

@@ -1,7 +1,6 @@
 package dev.notifier.publisher;
 
 import dev.notifier.publisher.event.Lane;
-import dev.notifier.publisher.event.OutgoingEvent;
 import dev.notifier.publisher.event.SessionEnded;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
 import dev.notifier.publisher.monitoring.LogThrottle;
@@ -80,8 +79,12 @@ public final class SessionEndedPublisher implements AutoCloseable {
      * than the sign-out limit. If the memory is full too, they are lost, which is logged.
      */
     public void publishSessionEnded(SessionEnded sessionEnded, Lane lane) {
-        List<OutgoingEvent> events = sessionEnded.toEvents(lane);
-        OutboxEntry entry = outbox.prepare(events);
+        publishSessionsEnded(List.of(sessionEnded), lane);
+    }
+
+    /** Queues the events of sessions that have ended in one file, as {@link #publishSessionEnded}. */
+    public void publishSessionsEnded(List<SessionEnded> ends, Lane lane) {
+        OutboxEntry entry = outbox.prepare(ends.stream().flatMap(each -> each.toEvents(lane).stream()).toList());
         if (entry != null) {
             outbox.commit(entry);
         }

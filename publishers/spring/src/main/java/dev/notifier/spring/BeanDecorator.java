@@ -8,10 +8,16 @@ import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
 import org.springframework.core.ResolvableType;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationService;
+import org.springframework.security.oauth2.server.authorization.oidc.authentication.OidcClientConfigurationAuthenticationProvider;
+import org.springframework.security.oauth2.server.authorization.oidc.authentication.OidcClientRegistrationAuthenticationProvider;
+import org.springframework.security.oauth2.server.authorization.oidc.web.OidcProviderConfigurationEndpointFilter;
 import org.springframework.security.oauth2.server.authorization.token.JwtEncodingContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenCustomizer;
 
-/** Decorates the application's own beans: the service of authorizations, the token customizer and the source of keys. */
+/**
+ * Decorates the application's own beans: the service of authorizations, the token customizer and the source of keys. Extends the endpoints
+ * of registration and discovery, which Spring Security initializes like beans.
+ */
 final class BeanDecorator implements BeanFactoryPostProcessor, BeanPostProcessor {
     private static final ResolvableType TOKEN_CUSTOMIZER = ResolvableType.forClassWithGenerics(OAuth2TokenCustomizer.class, JwtEncodingContext.class);
 
@@ -42,6 +48,13 @@ final class BeanDecorator implements BeanFactoryPostProcessor, BeanPostProcessor
         if (bean instanceof JWKSource<?> source) {
             PublicKeys keys = beans.getBeanProvider(PublicKeys.class).getIfAvailable();
             return keys == null ? source : keys.addTo((JWKSource<SecurityContext>) source);
+        }
+        if (bean instanceof OidcClientRegistrationAuthenticationProvider registration) {
+            BackchannelLogoutMetadata.extend(registration);
+        } else if (bean instanceof OidcClientConfigurationAuthenticationProvider configuration) {
+            BackchannelLogoutMetadata.extend(configuration);
+        } else if (bean instanceof OidcProviderConfigurationEndpointFilter discovery) {
+            BackchannelLogoutMetadata.extend(discovery);
         }
         return bean;
     }

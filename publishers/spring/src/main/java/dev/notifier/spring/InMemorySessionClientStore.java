@@ -4,7 +4,6 @@ import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import java.util.TreeMap;
 import java.util.UUID;
 import java.util.function.UnaryOperator;
@@ -15,14 +14,10 @@ final class InMemorySessionClientStore implements SessionClientStore {
 
     private final String id = "memory-" + UUID.randomUUID();
     private final TreeMap<String, Map<String, SessionClient>> rowsBySession = new TreeMap<>();
-    private final Map<String, String> sessionsByRow = new TreeMap<>();
-
-    private static String rowKey(String sid, String clientId, String iss) {
-        return sid + '\n' + iss + '\n' + clientId;
-    }
+    private final TreeMap<String, String> sessionsByRow = new TreeMap<>();
 
     private static String rowKey(SessionClient row) {
-        return rowKey(row.sid(), row.clientId(), row.iss());
+        return row.sid() + '\n' + row.iss() + '\n' + row.clientId();
     }
 
     @Override
@@ -37,20 +32,20 @@ final class InMemorySessionClientStore implements SessionClientStore {
 
     @Override
     public synchronized void add(SessionClient client) {
-        if (!replace(client, existing -> existing.withSession(client.sessionKey()))) {
+        if (!sessionsByRow.containsKey(rowKey(client))) {
             put(client);
         }
     }
 
     @Override
-    public synchronized Optional<SessionClient> find(String sid, String clientId, String iss) {
-        String key = rowKey(sid, clientId, iss);
-        return Optional.ofNullable(sessionsByRow.get(key)).map(session -> rowsBySession.get(session).get(key));
+    public synchronized List<SessionClient> find(String sid, String clientId) {
+        return sessionsByRow.subMap(sid + '\n', sid + '\u000b').entrySet().stream().map(each -> rowsBySession.get(each.getValue()).get(each.getKey()))
+                .filter(row -> row.clientId().equals(clientId)).toList();
     }
 
     @Override
-    public synchronized void updateSubject(SessionClient client, String sub) {
-        replace(client, existing -> existing.withSubject(sub));
+    public synchronized boolean update(SessionClient client, String iss, String sub) {
+        return replace(client, existing -> existing.withToken(iss, sub));
     }
 
     @Override
@@ -76,7 +71,9 @@ final class InMemorySessionClientStore implements SessionClientStore {
     private boolean replace(SessionClient client, UnaryOperator<SessionClient> change) {
         SessionClient existing = remove(client);
         if (existing != null) {
-            put(change.apply(existing));
+            SessionClient changed = change.apply(existing);
+            remove(changed);
+            put(changed);
         }
         return existing != null;
     }

@@ -1,8 +1,9 @@
 package dev.notifier.spring;
 
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.List;
-import java.util.Optional;
+import java.util.Map;
 import javax.sql.DataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -20,7 +21,6 @@ final class JdbcSessionClientStore implements SessionClientStore {
     private static final String COLUMNS = "session_key, sid, client_id, iss, sub, created_at, node";
     private static final String SELECT = "SELECT " + COLUMNS + " FROM notifier_session_client ";
     private static final String KEY = " WHERE sid = ? AND client_id = ? AND iss = ?";
-    private static final long KEPT_NODE_MILLIS = 86_400_000;
     private static final int PAGE_SIZE = 1_000;
     private static final int QUERY_TIMEOUT_SECONDS = 10;
 
@@ -63,29 +63,25 @@ final class JdbcSessionClientStore implements SessionClientStore {
         if (!isNodeKnown) {
             renewNode();
         }
-        if (!updateSession(client)) {
-            try {
-                update("INSERT INTO notifier_session_client (" + COLUMNS + ") VALUES (?, ?, ?, ?, ?, ?, ?)", client.sessionKey(), client.sid(),
-                        client.clientId(), client.iss(), client.sub(), client.createdAt(), client.node());
-            } catch (DuplicateKeyException addedMeanwhile) {
-                updateSession(client);
-            }
+        if (update("UPDATE notifier_session_client SET node = ?" + KEY, client.node(), client.sid(), client.clientId(), client.iss()) == 0) {
+            insertIfAbsent("INSERT INTO notifier_session_client (" + COLUMNS + ") VALUES (?, ?, ?, ?, ?, ?, ?)", client.sessionKey(), client.sid(),
+                    client.clientId(), client.iss(), client.sub(), client.createdAt(), client.node());
         }
     }
 
-    private boolean updateSession(SessionClient client) {
-        return update("UPDATE notifier_session_client SET session_key = ?, node = ?" + KEY, client.sessionKey(), client.node(), client.sid(),
-                client.clientId(), client.iss()) > 0;
+    @Override
+    public List<SessionClient> find(String sid, String clientId) {
+        return query(SELECT + "WHERE sid = ? AND client_id = ?", sid, clientId);
     }
 
     @Override
-    public Optional<SessionClient> find(String sid, String clientId, String iss) {
-        return query(SELECT + KEY, sid, clientId, iss).stream().findFirst();
-    }
-
-    @Override
-    public void updateSubject(SessionClient client, String sub) {
-        update("UPDATE notifier_session_client SET sub = ?" + KEY, sub, client.sid(), client.clientId(), client.iss());
+    public boolean update(SessionClient client, String iss, String sub) {
+        try {
+            return update("UPDATE notifier_session_client SET iss = ?, sub = ?" + KEY, iss, sub, client.sid(), client.clientId(), client.iss()) > 0;
+        } catch (DuplicateKeyException both) { // an earlier code has a row of the token's issuer
+            delete(List.of(client));
+            return update(client.withToken(iss, sub), iss, sub);
+        }
     }
 
     @Override
@@ -129,30 +125,36 @@ final class JdbcSessionClientStore implements SessionClientStore {
         }
         long now = System.currentTimeMillis();
         if (update("UPDATE notifier_node SET seen_at = ? WHERE node = ?", now, node) == 0) {
-            update("INSERT INTO notifier_node (node, seen_at) VALUES (?, ?)", node, now);
+            insertIfAbsent("INSERT INTO notifier_node (node, seen_at) VALUES (?, ?)", node, now);
         }
         isNodeKnown = true;
-        update("DELETE FROM notifier_node WHERE seen_at < ?", now - KEPT_NODE_MILLIS);
     }
 
     @Override
-    public List<String> findSessionsOfEndedNodes(long aliveSince) {
-        return queryNames("SELECT DISTINCT c.session_key FROM notifier_session_client c WHERE c.node <> ? AND NOT EXISTS"
-                + " (SELECT 1 FROM notifier_node n WHERE n.node = c.node AND n.seen_at >= ?) ORDER BY c.session_key", SessionClient.SHARED, aliveSince);
+    public Map<String, Long> findNodes() {
+        Map<String, Long> nodes = new HashMap<>();
+        transaction.executeWithoutResult(status -> jdbc.query("SELECT node, seen_at FROM notifier_node", row -> {
+            nodes.put(row.getString(1), row.getLong(2));
+        }));
+        return nodes;
     }
 
     @Override
-    public void removeNode() {
-        if (hasNode) {
-            update("DELETE FROM notifier_node WHERE node = ?", node);
-        }
+    public List<String> findSessionsOfEndedNodes(String sessionKey) {
+        return queryNames("SELECT DISTINCT c.session_key FROM notifier_session_client c WHERE c.session_key > ? AND c.node <> ? AND NOT EXISTS"
+                + " (SELECT 1 FROM notifier_node n WHERE n.node = c.node) ORDER BY c.session_key", sessionKey, SessionClient.SHARED);
+    }
+
+    @Override
+    public void removeNode(String ended) {
+        update("DELETE FROM notifier_node WHERE node = ?", ended);
     }
 
     @Override
     public void verify() {
         try {
             query(SELECT + "WHERE session_key = ?", "");
-            findSessionsOfEndedNodes(0);
+            findSessionsOfEndedNodes(FIRST_KEY);
         } catch (BadSqlGrammarException missing) {
             throw new NotifierConfigurationException("The tables notifier_session_client and notifier_node are not in the database, or have other columns: "
                     + missing.getMostSpecificCause().getMessage(),
@@ -165,6 +167,14 @@ final class JdbcSessionClientStore implements SessionClientStore {
     private int update(String sql, Object... values) {
         Integer count = transaction.execute(status -> jdbc.update(sql, values));
         return count == null ? 0 : count;
+    }
+
+    private void insertIfAbsent(String sql, Object... values) {
+        try {
+            update(sql, values);
+        } catch (DuplicateKeyException addedMeanwhile) {
+            LOG.debug("notifier: another thread has added the same row");
+        }
     }
 
     private List<SessionClient> query(String sql, Object... values) {

@@ -73,15 +73,19 @@ public class NotifierAutoConfiguration {
     }
 
     @Bean
-    SessionStores notifierSessionStores(ObjectProvider<SessionClientStore> database, ObjectProvider<SharedSessions> sessions) {
+    SessionStores notifierSessionStores(ObjectProvider<SessionClientStore> database, ObjectProvider<SharedSessions> sessions, Environment environment) {
+        if (sessions.getIfAvailable() == null && environment.getProperty("server.servlet.session.persistent", Boolean.class, false)) {
+            throw new NotifierConfigurationException("server.servlet.session.persistent is true, so the container's sessions continue after a restart, at which their"
+                    + " end would be published.", "Store sessions by Spring Session, or set server.servlet.session.persistent=false: spring-boot-devtools sets it to true.");
+        }
         SessionClientStore store = database.getIfAvailable(InMemorySessionClientStore::new);
         LOG.info("notifier: the clients of sessions are stored in {}", store instanceof InMemorySessionClientStore ? "memory" : "the database");
         return new SessionStores(store, sessions.getIfAvailable(), new BoundedCalls());
     }
 
     @Bean
-    SessionRecorder notifierSessionRecorder(SessionStores stores, NotifierPublisher publisher) {
-        return new SessionRecorder(stores, publisher::onLost);
+    SessionRecorder notifierSessionRecorder(SessionStores stores, SessionEndPublisher ends, NotifierSettings settings, NotifierPublisher publisher) {
+        return new SessionRecorder(stores, ends, settings.revokesRefreshTokens(), publisher::onLost);
     }
 
     @Bean
@@ -98,10 +102,10 @@ public class NotifierAutoConfiguration {
         return new SessionSweep(stores, registry.getIfUnique(), publisher, ends, settings.sweepInterval());
     }
 
-    /** Makes the container's session events events of the application. */
+    /** Makes the container's session events events of the application. A second one, such as in a ServletListenerRegistrationBean, is harmless. */
     @Bean
     @ConditionalOnMissingBean
-    HttpSessionEventPublisher httpSessionEventPublisher() {
+    HttpSessionEventPublisher notifierHttpSessionEventPublisher() {
         return new HttpSessionEventPublisher();
     }
 
@@ -149,6 +153,10 @@ public class NotifierAutoConfiguration {
         @Bean
         SharedSessions notifierSharedSessions(ObjectProvider<SessionRepository<?>> repositories) {
             SessionRepository<?> repository = repositories.getIfUnique();
+            if (repository == null && repositories.stream().findAny().isPresent()) {
+                throw new NotifierConfigurationException("There are several beans of type SessionRepository, and none is primary.",
+                        "Mark the bean that has the sessions of the authorization server as @Primary.");
+            }
             return repository == null ? null : id -> {
                 Session session = repository.findById(id);
                 return session == null || Boolean.TRUE.equals(session.getAttribute(SharedSessions.EXPIRED_ATTRIBUTE));

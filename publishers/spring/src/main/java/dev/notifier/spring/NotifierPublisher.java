@@ -6,6 +6,7 @@ import dev.notifier.publisher.event.SessionEnded;
 import dev.notifier.publisher.monitoring.PendingEvents;
 import dev.notifier.publisher.monitoring.PublisherMetrics;
 import java.io.IOException;
+import java.util.List;
 import java.util.Set;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -37,9 +38,9 @@ final class NotifierPublisher {
         publisher.close();
     }
 
-    /** Returns when the event is on disk, or in memory if the disk is full, failing or slow. */
-    void publish(SessionEnded sessionEnded, Lane lane) {
-        publisher.publishSessionEnded(sessionEnded, lane);
+    /** Returns when the events are in one file, or in memory if the disk is full, failing or slow. */
+    void publish(List<SessionEnded> ends, Lane lane) {
+        publisher.publishSessionsEnded(ends, lane);
     }
 
     PendingEvents pendingEvents() {

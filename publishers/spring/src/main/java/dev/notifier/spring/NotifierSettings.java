@@ -16,7 +16,7 @@ import org.springframework.core.env.Environment;
  *
  * @param publicKeys the file with notifier's public keys; null if the application publishes them itself
  */
-record NotifierSettings(PublisherSettings publisher, Path publicKeys, Duration sweepInterval) {
+record NotifierSettings(PublisherSettings publisher, Path publicKeys, Duration sweepInterval, boolean revokesRefreshTokens) {
     private static final String PREFIX = "notifier.";
     private static final String REMEDY = "Correct the properties, for example in application.properties. To start without notifier, set notifier.enabled=false.";
     private static final int MAX_SWEEP_SECONDS = 3_600;
@@ -35,7 +35,7 @@ record NotifierSettings(PublisherSettings publisher, Path publicKeys, Duration s
             throw new NotifierConfigurationException("notifier.public-keys is missing, without which clients refuse notifier's logout tokens.",
                     "Set it to a file with the output of `notifier keys jwks`, or to `none` if the application's JWK Set contains these keys already.");
         }
-        return new NotifierSettings(publisher, publicKeys.equals("none") ? null : Path.of(publicKeys), sweepInterval(environment));
+        return new NotifierSettings(publisher, publicKeys.equals("none") ? null : Path.of(publicKeys), sweepInterval(environment), flag(environment, "refresh-tokens.revoke"));
     }
 
     /** Returns the property of a setting: `notifier.outbox.max-events` for `outboxMaxEvents`. */
@@ -57,6 +57,14 @@ record NotifierSettings(PublisherSettings publisher, Path publicKeys, Duration s
     static NotifierConfigurationException createFolderFailure(Path outbox, Exception failure) {
         return new NotifierConfigurationException("notifier.outbox.folder names a folder that cannot be used: " + outbox + " (" + failure + ")",
                 "Give the folder to the user of this process, on a file system of Linux that supports locks: `chown` and `chmod 700`.");
+    }
+
+    private static boolean flag(Environment environment, String name) {
+        String text = environment.getProperty(PREFIX + name, "true");
+        if (!text.equals("true") && !text.equals("false")) {
+            throw new NotifierConfigurationException(PREFIX + name + " is " + text, "Set it to true or false.");
+        }
+        return text.equals("true");
     }
 
     private static Duration sweepInterval(Environment environment) {

@@ -8,10 +8,8 @@ import com.nimbusds.jose.proc.SecurityContext;
 import dev.notifier.publisher.keys.InvalidKeysException;
 import dev.notifier.publisher.keys.PublicKeyFiles;
 import dev.notifier.publisher.keys.PublicKeyReader;
-import dev.notifier.publisher.monitoring.LogThrottle;
 import java.nio.file.Path;
 import java.text.ParseException;
-import java.time.Duration;
 import java.util.List;
 import java.util.stream.Stream;
 import org.slf4j.Logger;
@@ -23,7 +21,7 @@ final class PublicKeys {
 
     private final Path file;
     private final PublicKeyFiles files = new PublicKeyFiles();
-    private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
+    private volatile String lastText;
     private volatile List<JWK> last;
 
     /** @throws NotifierConfigurationException if the file is unreadable or contains anything but public keys */
@@ -46,18 +44,20 @@ final class PublicKeys {
             List<JWK> own = target.get(selector, context);
             JWKMatcher matcher = selector.getMatcher();
             boolean hasCriterion = matcher.getKeyTypes() != null || matcher.getKeyIDs() != null || matcher.getKeyUses() != null || matcher.getAlgorithms() != null;
-            return hasCriterion ? own : Stream.concat(own.stream(), read().stream()).toList();
+            return hasCriterion ? own : Stream.concat(own.stream(), selector.select(new JWKSet(read())).stream()).toList();
         };
     }
 
     /** Returns the keys. If the file has become invalid, its last valid content. */
     private List<JWK> read() {
         try {
-            last = parse(files.read(file));
-        } catch (InvalidKeysException invalid) {
-            if (throttle.tryAcquire("keys")) {
-                LOG.error("notifier: {} cannot be used, and its last content stays in force: {}", file, invalid.getMessage());
+            String text = files.read(file);
+            if (!text.equals(lastText)) { // anybody may request the JWK Set at any rate
+                lastText = text;
+                last = parse(text);
             }
+        } catch (InvalidKeysException invalid) {
+            LOG.error("notifier: {} cannot be used, and its last content stays in force: {}", file, invalid.getMessage());
         }
         return last;
     }

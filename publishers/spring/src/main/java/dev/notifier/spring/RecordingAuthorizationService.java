@@ -1,17 +1,20 @@
 package dev.notifier.spring;
 
-import jakarta.servlet.http.HttpSession;
 import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import org.springframework.security.oauth2.core.OAuth2RefreshToken;
 import org.springframework.security.oauth2.core.oidc.OidcScopes;
 import org.springframework.security.oauth2.server.authorization.OAuth2Authorization;
+import org.springframework.security.oauth2.server.authorization.OAuth2Authorization.Token;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationCode;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationService;
 import org.springframework.security.oauth2.server.authorization.OAuth2TokenType;
-import org.springframework.web.context.request.RequestContextHolder;
-import org.springframework.web.context.request.ServletRequestAttributes;
 
-/** Records the session and the client of each code that the decorated service saves. */
+/** Records the session and the client of each code that the decorated service saves. Revokes a refresh token whose session has ended when it is used. */
 final class RecordingAuthorizationService implements OAuth2AuthorizationService {
+    private static final Logger LOG = LoggerFactory.getLogger(RecordingAuthorizationService.class);
+
     private final OAuth2AuthorizationService target;
     private final Supplier<SessionRecorder> recorder;
 
@@ -22,17 +25,12 @@ final class RecordingAuthorizationService implements OAuth2AuthorizationService 
 
     @Override
     public void save(OAuth2Authorization authorization) {
-        HttpSession session = isNewCode(authorization) ? currentSession() : null;
-        target.save(session == null ? authorization : recorder.get().recordCode(authorization, session));
+        target.save(isNewCode(authorization) ? recorder.get().recordCode(authorization) : authorization);
     }
 
     private static boolean isNewCode(OAuth2Authorization authorization) {
-        return authorization.getToken(OAuth2AuthorizationCode.class) != null && authorization.getAttribute(SessionRecorder.SID) == null
-                && authorization.getAuthorizedScopes().contains(OidcScopes.OPENID);
-    }
-
-    private static HttpSession currentSession() {
-        return RequestContextHolder.getRequestAttributes() instanceof ServletRequestAttributes request ? request.getRequest().getSession(false) : null;
+        return authorization.getToken(OAuth2AuthorizationCode.class) != null && authorization.getAccessToken() == null
+                && authorization.getAttribute(SessionRecorder.SID) == null && authorization.getAuthorizedScopes().contains(OidcScopes.OPENID);
     }
 
     @Override
@@ -47,6 +45,15 @@ final class RecordingAuthorizationService implements OAuth2AuthorizationService 
 
     @Override
     public OAuth2Authorization findByToken(String token, OAuth2TokenType tokenType) {
-        return target.findByToken(token, tokenType);
+        OAuth2Authorization found = target.findByToken(token, tokenType);
+        Token<OAuth2RefreshToken> refreshToken = found == null ? null : found.getRefreshToken();
+        boolean isMeant = refreshToken != null && (OAuth2TokenType.REFRESH_TOKEN.equals(tokenType) || tokenType == null && refreshToken.getToken().getTokenValue().equals(token));
+        if (!isMeant || !refreshToken.isActive() || !recorder.get().isRefreshTokenEnded(found)) {
+            return found;
+        }
+        LOG.debug("notifier: a refresh token is revoked, since its session has ended");
+        OAuth2Authorization revoked = OAuth2Authorization.from(found).invalidate(refreshToken.getToken()).build();
+        target.save(revoked);
+        return revoked;
     }
 }

@@ -2,23 +2,27 @@ package dev.notifier.spring;
 
 import java.util.Collection;
 import java.util.List;
-import java.util.Optional;
+import java.util.Map;
 
 /** Stores which clients take part in which session. A client has one row for each `sid` and issuer. */
 interface SessionClientStore {
+    /** Sorts before each key of a session. Oracle compares nothing with an empty text. */
+    String FIRST_KEY = " ";
+
     /** Returns a name that is the same for all processes that share the rows. */
     String id();
 
     /** Returns the {@link SessionClient#node} of the sessions of this process. */
     String node();
 
-    /** Adds a row. If the client has one, only its session is updated. */
+    /** Adds a row unless the client has one, whose session may have got another id since the request of this code began. */
     void add(SessionClient client);
 
-    Optional<SessionClient> find(String sid, String clientId, String iss);
+    /** Returns the rows of a client, one for each issuer. */
+    List<SessionClient> find(String sid, String clientId);
 
-    /** Sets the subject as the client knows it. */
-    void updateSubject(SessionClient client, String sub);
+    /** Sets issuer and subject as the client knows them. Returns false if the row does not exist any more. */
+    boolean update(SessionClient client, String iss, String sub);
 
     /** Moves the rows of a session whose id has changed. */
     void move(String fromKey, String toKey);
@@ -37,13 +41,18 @@ interface SessionClientStore {
         // only where rows outlive their process
     }
 
-    /** Returns sessions in the memory of processes that have not been alive since this time. */
-    default List<String> findSessionsOfEndedNodes(long aliveSince) {
+    /** Returns when each process has reported that it is alive, in milliseconds since 1970 of its own clock. */
+    default Map<String, Long> findNodes() {
+        return Map.of();
+    }
+
+    /** Returns a page of the sessions after this key that were in the memory of removed processes, in the order of their keys; an empty list at the end. */
+    default List<String> findSessionsOfEndedNodes(String sessionKey) {
         return List.of();
     }
 
-    /** Reports that this process ends. */
-    default void removeNode() {
+    /** Reports that a process has ended. */
+    default void removeNode(String node) {
         // only where rows outlive their process
     }
 

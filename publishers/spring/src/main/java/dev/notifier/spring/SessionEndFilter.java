@@ -31,7 +31,7 @@ final class SessionEndFilter extends OncePerRequestFilter {
             chain.doFilter(observed, response);
         } finally {
             if (observed.sessionId != null) {
-                reportChange(observed, request.getSession(false));
+                ends.get().runGuarded(() -> reportChange(observed, request.getSession(false)));
             }
         }
     }
@@ -50,7 +50,7 @@ final class SessionEndFilter extends OncePerRequestFilter {
     }
 
     /** Remembers the first session that the request reads. */
-    private static final class ObservedRequest extends HttpServletRequestWrapper {
+    private final class ObservedRequest extends HttpServletRequestWrapper {
         private String sessionId;
         private long createdAt;
 
@@ -79,7 +79,11 @@ final class SessionEndFilter extends OncePerRequestFilter {
         @Override
         public String changeSessionId() {
             observe(super.getSession(false));
-            return super.changeSessionId();
+            String newId = super.changeSessionId();
+            if (sessionId != null) { // other requests of the session may use its former id until this one ends
+                ends.get().onIdChanging(sessionId, newId);
+            }
+            return newId;
         }
     }
 }

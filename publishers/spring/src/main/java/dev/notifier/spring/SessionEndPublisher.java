@@ -8,11 +8,13 @@ import java.time.Duration;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
+import java.util.Collection;
+import java.util.Collections;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Queue;
-import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -21,7 +23,6 @@ import java.util.stream.Collectors;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import org.springframework.context.ApplicationListener;
-import org.springframework.core.NestedRuntimeException;
 import org.springframework.security.core.session.AbstractSessionEvent;
 import org.springframework.security.core.session.SessionDestroyedEvent;
 import org.springframework.security.core.session.SessionIdChangedEvent;
@@ -30,20 +31,27 @@ import org.springframework.security.web.session.HttpSessionDestroyedEvent;
 /**
  * Publishes the end of a session to its clients, and deletes its rows afterwards.
  *
- * An end that cannot be published now, because the database does not answer, is tried again by the sweep. After a kill, the rows remain,
+ * An end that cannot be published now, because the database does not answer, is tried again every second. After a kill, the rows remain,
  * and are published by the sweep of another process or of the next one.
  */
 final class SessionEndPublisher implements ApplicationListener<AbstractSessionEvent> {
     private static final Logger LOG = LoggerFactory.getLogger(SessionEndPublisher.class);
-    private static final int MAX_UNFINISHED_TASKS = 100_000;
+
+    /** The attribute of sessions in memory that have clients. The others, such as those of robots, end without a call of the store. */
+    static final String HAS_CLIENTS = "notifier.has_clients";
+
+    private static final int MAX_PENDING_TASKS = 1_000_000; // of some 200 bytes, less than the sessions had
+    private static final int MAX_EVENTS_PER_SESSION = 100;
+    private static final int MAX_ROWS_PER_SESSION = 900; // a page of rows is 1,000
 
     private final SessionStores stores;
     private final SessionClientStore store;
     private final NotifierPublisher publisher;
     private final ClientEntryFactory entries;
     private final BoundedCalls calls;
-    private final Set<String> inProgress = ConcurrentHashMap.newKeySet();
-    private final Queue<Runnable> unfinished = new LinkedBlockingQueue<>(MAX_UNFINISHED_TASKS);
+    private final SessionHistory history = new SessionHistory();
+    private final Map<String, Boolean> inProgress = new ConcurrentHashMap<>(); // whether a session is to be published again
+    private final Queue<Runnable> pending = new LinkedBlockingQueue<>(MAX_PENDING_TASKS);
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
 
     SessionEndPublisher(SessionStores stores, NotifierPublisher publisher, ClientEntryFactory entries) {
@@ -57,8 +65,8 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
     /** The container reports a session, or a store of Spring Session that publishes events, such as Redis. */
     @Override
     public void onApplicationEvent(AbstractSessionEvent event) {
-        if (event instanceof HttpSessionDestroyedEvent http && isExpired(http.getSession())) {
-            start(() -> publish(stores.toKey(http.getId()), Lane.BULK, "session_expiration"));
+        if (event instanceof HttpSessionDestroyedEvent http) {
+            onDestroyed(http.getSession());
         } else if (event instanceof SessionDestroyedEvent destroyed) {
             onSignOut(destroyed.getId());
         } else if (event instanceof SessionIdChangedEvent changed) {
@@ -66,12 +74,23 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
         }
     }
 
-    private static boolean isExpired(HttpSession session) {
+    /** The container expires all sessions that are due at once: they wait for a thread that delays no sign-out. */
+    private void onDestroyed(HttpSession session) {
+        boolean isExpired = false;
         try {
+            if (stores.sessions() == null && session.getAttribute(HAS_CLIENTS) == null) {
+                return;
+            }
             long limitMillis = TimeUnit.SECONDS.toMillis(session.getMaxInactiveInterval());
-            return limitMillis > 0 && System.currentTimeMillis() - session.getLastAccessedTime() >= limitMillis;
+            isExpired = limitMillis > 0 && System.currentTimeMillis() - session.getLastAccessedTime() >= limitMillis;
         } catch (IllegalStateException invalidated) {
-            return false;
+            // by a request
+        }
+        if (isExpired) {
+            String key = stores.toKey(session.getId());
+            runLater(() -> publishEnded(key, Lane.BULK, "session_expiration"));
+        } else {
+            onSignOut(session.getId());
         }
     }
 
@@ -79,73 +98,143 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
     void onSignOut(String sessionId) {
         calls.await(start(() -> {
             if (stores.sessions() == null || stores.sessions().isEnded(sessionId)) {
-                publish(stores.toKey(sessionId), Lane.EVENTS, null);
+                publishEnded(stores.toKey(sessionId), Lane.EVENTS, null);
             }
         }));
     }
 
+    private void publishEnded(String key, Lane lane, String reason) {
+        history.onEnded(key);
+        publish(key, lane, reason);
+    }
+
+    /** The session continues with another id, under which it may not be stored yet. */
+    void onIdChanging(String oldId, String newId) {
+        history.onMoved(stores.toKey(oldId), stores.toKey(newId));
+    }
+
     /** The session continues with another id. */
     void onIdChanged(String oldId, String newId) {
-        calls.await(start(() -> store.move(stores.toKey(oldId), stores.toKey(newId))));
+        String oldKey = stores.toKey(oldId);
+        String newKey = stores.toKey(newId);
+        history.onMoved(oldKey, newKey);
+        calls.await(start(() -> move(oldKey, history.follow(newKey))));
+    }
+
+    /** Moves rows to a key of their session, and publishes them if it has ended meanwhile. */
+    private void move(String fromKey, String toKey) {
+        if (!fromKey.equals(toKey)) {
+            store.move(fromKey, toKey);
+        }
+        if (history.hasEnded(toKey)) {
+            publish(toKey, Lane.EVENTS, null);
+        }
+    }
+
+    /**
+     * Adds a row, also if its session gets another id or ends meanwhile. Publishes the oldest of more than 100 events of the session early:
+     * each sign-in makes one, and each issuer, so that one browser could make any number.
+     */
+    void add(SessionClient client) {
+        store.add(client);
+        String key = history.follow(client.sessionKey());
+        move(client.sessionKey(), key);
+        List<SessionClient> rows = store.findBySession(key);
+        Collection<List<SessionClient>> events = groupByEvent(rows);
+        if (events.size() > MAX_EVENTS_PER_SESSION || events.size() > 1 && rows.size() > MAX_ROWS_PER_SESSION) {
+            publishAndDelete(Collections.min(events, Comparator.comparingLong(each -> each.get(0).createdAt())), Lane.BULK, null);
+        }
+    }
+
+    /** Returns whether a session has ended, by each id that it has had at this process. */
+    boolean isEnded(String key) {
+        String current = history.follow(key);
+        return history.hasEnded(current) || stores.sessions() != null && stores.sessions().isEnded(key)
+                && (current.equals(key) || stores.sessions().isEnded(current));
     }
 
     private CompletableFuture<Boolean> start(Runnable task) {
-        if (!unfinished.isEmpty()) { // in order: a session may have got another id before its end
-            repeatLater(task);
-            return CompletableFuture.completedFuture(true);
-        }
         return calls.start(() -> {
             task.run();
             return true;
         }).whenComplete((done, failure) -> {
             if (failure != null) {
-                repeatLater(task);
+                runLater(task);
             }
         });
     }
 
-    private void repeatLater(Runnable task) {
-        if (!unfinished.offer(task) && throttle.tryAcquire("full")) {
-            LOG.error("notifier: more than {} ended sessions wait for the database; the others are published after a restart", MAX_UNFINISHED_TASKS);
+    private void runLater(Runnable task) {
+        if (!pending.offer(task) && throttle.tryAcquire("full")) {
+            LOG.error("notifier: too many ended sessions wait for the database; further ones are published after a restart, without a database never");
         }
     }
 
-    /** Runs the tasks again that have failed, in their order, until one fails again. Only an error of the task itself loses it its place. */
-    void retry() {
-        for (Runnable task = unfinished.peek(); task != null; task = unfinished.peek()) {
-            try {
-                task.run();
-                unfinished.remove();
-            } catch (NestedRuntimeException databaseFailure) {
-                throw databaseFailure;
-            } catch (RuntimeException failure) {
-                unfinished.remove();
-                repeatLater(task);
-                throw failure;
+    /** Publishes expired sessions, and runs tasks again that have failed, in order until the stores are unreachable. A task that fails by itself follows after the others. */
+    void runPending() {
+        for (int remaining = pending.size(); remaining > 0; remaining--) {
+            Runnable task = pending.peek();
+            boolean isDone = runGuarded(task);
+            if (!isDone && !isReachable()) {
+                return;
             }
+            pending.remove();
+            if (!isDone) {
+                runLater(task);
+            }
+        }
+    }
+
+    /** Returns whether the stores answer. */
+    boolean isReachable() {
+        return runGuarded(() -> {
+            store.findBySession(SessionClientStore.FIRST_KEY);
+            if (stores.sessions() != null) {
+                stores.sessions().isEnded(SessionClientStore.FIRST_KEY);
+            }
+        });
+    }
+
+    /** Publishes a session if the shared store does not have it, unless it has got another id. */
+    void publishIfMissing(String key) {
+        String current = history.follow(key);
+        if (!current.equals(key)) {
+            move(key, current);
+        } else if (stores.sessions().isEnded(key)) {
+            publish(key, Lane.BULK, null);
         }
     }
 
     /**
-     * Publishes the end of a session to all its clients.
+     * Publishes the end of a session to all its clients. If another thread publishes it now, that one looks for rows again.
      *
      * @param reason null if unknown
      */
     void publish(String sessionKey, Lane lane, String reason) {
-        if (!inProgress.add(sessionKey)) {
+        if (inProgress.merge(sessionKey, false, (running, isNew) -> true)) {
             return;
         }
         try {
-            for (List<SessionClient> rows = store.findBySession(sessionKey); !rows.isEmpty(); rows = store.findBySession(sessionKey)) {
-                Map<List<String>, List<SessionClient>> rowsByEvent = rows.stream()
-                        .collect(Collectors.groupingBy(row -> List.of(row.sid(), row.iss()), LinkedHashMap::new, Collectors.toList()));
-                rowsByEvent.values().forEach(each -> publisher.publish(toSessionEnded(each, reason), lane));
-                store.delete(rows);
-                LOG.debug("notifier: a session with {} clients has ended", rows.size());
-            }
-        } finally {
+            do {
+                inProgress.put(sessionKey, false);
+                for (List<SessionClient> rows = store.findBySession(sessionKey); !rows.isEmpty(); rows = store.findBySession(sessionKey)) {
+                    publishAndDelete(rows, lane, reason);
+                    LOG.debug("notifier: a session with {} clients has ended", rows.size());
+                }
+            } while (!inProgress.remove(sessionKey, false));
+        } catch (RuntimeException | Error failure) {
             inProgress.remove(sessionKey);
+            throw failure;
         }
+    }
+
+    private void publishAndDelete(List<SessionClient> rows, Lane lane, String reason) {
+        publisher.publish(groupByEvent(rows).stream().map(each -> toSessionEnded(each, reason)).toList(), lane);
+        store.delete(rows);
+    }
+
+    private static Collection<List<SessionClient>> groupByEvent(List<SessionClient> rows) {
+        return rows.stream().collect(Collectors.groupingBy(row -> List.of(row.sid(), row.iss()), LinkedHashMap::new, Collectors.toList())).values();
     }
 
     /** Two processes that find the same end give it the same id. */
@@ -157,15 +246,17 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
                 Instant.now().truncatedTo(ChronoUnit.MILLIS), reason);
     }
 
-    /** Runs a part of the sweep. Logs its failure instead of throwing it. */
-    void runGuarded(Runnable part) {
+    /** Runs a task. Logs its failure instead of throwing it. Returns whether it has succeeded. */
+    boolean runGuarded(Runnable task) {
         try {
-            part.run();
-        } catch (RuntimeException failure) {
+            task.run();
+            return true;
+        } catch (RuntimeException | LinkageError | StackOverflowError failure) {
             String name = BoundedCalls.name(failure);
             if (throttle.tryAcquire(name)) {
-                LOG.error("notifier: ended sessions cannot be published now, and are tried again by the next sweep: {}", name);
+                LOG.error("notifier: ended sessions cannot be published now, and are tried again later: {}", name);
             }
+            return false;
         }
     }
 }

@@ -2,6 +2,7 @@ package dev.notifier.spring;
 
 import jakarta.servlet.http.HttpSession;
 import java.security.Principal;
+import java.util.Comparator;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.IntConsumer;
@@ -13,6 +14,8 @@ import org.springframework.security.oauth2.core.OAuth2ErrorCodes;
 import org.springframework.security.oauth2.core.endpoint.OAuth2AuthorizationRequest;
 import org.springframework.security.oauth2.server.authorization.OAuth2Authorization;
 import org.springframework.security.oauth2.server.authorization.context.AuthorizationServerContextHolder;
+import org.springframework.web.context.request.RequestContextHolder;
+import org.springframework.web.context.request.ServletRequestAttributes;
 
 /**
  * Records which client takes part in which session.
@@ -27,37 +30,61 @@ final class SessionRecorder {
     /** Attributes of an authorization. */
     static final String SID = "notifier.sid";
     private static final String SESSION_KEY = "notifier.session";
+    private static final String ISSUER = "notifier.iss";
     private static final String NODE = "notifier.node";
     private static final String RECORDED_IN = "notifier.recorded_in";
+    private static final String OFFLINE_ACCESS = "offline_access";
 
     private final SessionStores stores;
     private final SessionClientStore store;
+    private final SessionEndPublisher ends;
     private final BoundedCalls calls;
+    private final boolean revokesRefreshTokens;
     private final IntConsumer onLost;
 
     /** @param onLost counts clients that will not be notified */
-    SessionRecorder(SessionStores stores, IntConsumer onLost) {
+    SessionRecorder(SessionStores stores, SessionEndPublisher ends, boolean revokesRefreshTokens, IntConsumer onLost) {
         this.stores = stores;
         this.store = stores.clients();
+        this.ends = ends;
         this.calls = stores.calls();
+        this.revokesRefreshTokens = revokesRefreshTokens;
         this.onLost = onLost;
     }
 
-    /** Records the client to which a code is issued, and returns the authorization with the session. */
-    OAuth2Authorization recordCode(OAuth2Authorization authorization, HttpSession session) {
+    /** Records the client to which a code is issued, and returns the authorization with the session of the current request. */
+    OAuth2Authorization recordCode(OAuth2Authorization authorization) {
+        try {
+            HttpSession session = ((ServletRequestAttributes) RequestContextHolder.currentRequestAttributes()).getRequest().getSession(false);
+            return session == null ? authorization : addSession(authorization, session);
+        } catch (RuntimeException failure) { // the sign-in continues
+            reportLost(authorization.getRegisteredClientId(), BoundedCalls.name(failure));
+            return authorization;
+        }
+    }
+
+    private OAuth2Authorization addSession(OAuth2Authorization authorization, HttpSession session) {
         String sid = SessionStores.toSid(session.getId());
         String key = stores.toKey(session.getId());
-        OAuth2AuthorizationRequest request = authorization.getAttribute(OAuth2AuthorizationRequest.class.getName());
+        String iss = AuthorizationServerContextHolder.getContext().getIssuer();
+        if (stores.sessions() == null) {
+            session.setAttribute(SessionEndPublisher.HAS_CLIENTS, true);
+        }
         Principal user = authorization.getAttribute(Principal.class.getName());
-        SessionClient client = new SessionClient(key, sid, request.getClientId(), AuthorizationServerContextHolder.getContext().getIssuer(),
-                user == null ? authorization.getPrincipalName() : user.getName(), System.currentTimeMillis(), store.node());
-        boolean isRecorded = calls.tryRun(() -> store.add(client));
-        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(NODE, store.node());
+        SessionClient client = new SessionClient(key, sid, clientId(authorization), iss, user == null ? authorization.getPrincipalName() : user.getName(),
+                System.currentTimeMillis(), store.node());
+        boolean isRecorded = calls.tryRun(() -> ends.add(client));
+        OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(ISSUER, iss)
+                .attribute(NODE, store.node());
         return (isRecorded ? builder.attribute(RECORDED_IN, store.id()) : builder).build();
     }
 
+    private static String clientId(OAuth2Authorization authorization) {
+        return authorization.<OAuth2AuthorizationRequest>getAttribute(OAuth2AuthorizationRequest.class.getName()).getClientId();
+    }
+
     /**
-     * Records the subject as the client knows it.
+     * Records issuer and subject as the client knows them. The client may reach the server by another host than the browser.
      *
      * @throws OAuth2AuthenticationException if the session has ended since the code was issued
      */
@@ -68,10 +95,10 @@ final class SessionRecorder {
         }
         SessionClient client = new SessionClient(authorization.getAttribute(SESSION_KEY), authorization.getAttribute(SID), clientId, iss, sub,
                 System.currentTimeMillis(), authorization.getAttribute(NODE));
-        CompletableFuture<Boolean> isLiving = calls.start(() -> updateOrAdd(client, recordedIn != null)).whenComplete((living, failure) -> {
+        String codeIssuer = authorization.getAttribute(ISSUER);
+        CompletableFuture<Boolean> isLiving = calls.start(() -> updateOrAdd(client, codeIssuer, recordedIn != null)).whenComplete((living, failure) -> {
             if (failure != null && recordedIn == null) {
-                onLost.accept(1);
-                LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", clientId, BoundedCalls.name(failure));
+                reportLost(clientId, BoundedCalls.name(failure));
             }
         });
         if (calls.await(isLiving).equals(Optional.of(false))) {
@@ -80,18 +107,40 @@ final class SessionRecorder {
     }
 
     /** Returns false if the session has ended. */
-    private boolean updateOrAdd(SessionClient client, boolean isRecorded) {
-        Optional<SessionClient> row = store.find(client.sid(), client.clientId(), client.iss());
+    private boolean updateOrAdd(SessionClient client, String codeIssuer, boolean isRecorded) {
+        Optional<SessionClient> row = store.find(client.sid(), client.clientId()).stream()
+                .filter(each -> each.iss().equals(codeIssuer) || each.iss().equals(client.iss())) // an earlier ID token may have changed it
+                .min(Comparator.comparing(each -> !each.iss().equals(codeIssuer)));
         if (row.isEmpty() && isRecorded) {
             return false; // deleted when the session ended
         }
-        if (stores.sessions() != null && stores.sessions().isEnded(row.orElse(client).sessionKey())) {
+        if (ends.isEnded(client.sessionKey()) && ends.isEnded(row.orElse(client).sessionKey())) {
             return false;
         }
         if (row.isEmpty()) {
-            store.add(client); // unless a late call of recordCode adds it now
+            ends.add(client); // unless a late call of recordCode adds it now
         }
-        store.updateSubject(client, client.sub());
-        return true;
+        return store.update(row.orElse(client), client.iss(), client.sub());
+    }
+
+    private void reportLost(String client, String failure) {
+        onLost.accept(1);
+        LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", client, failure);
+    }
+
+    /**
+     * Returns whether the refresh token of an authorization belongs to a session that has ended, unless it was granted for longer.
+     *
+     * Nothing is done at the end of the session but to delete its rows: so the end is as fast as before, no crash comes in between, and a
+     * token that is rotated at the same moment is found.
+     *
+     * @throws IllegalStateException if the database does not answer: an ended session must not look like a living one
+     */
+    boolean isRefreshTokenEnded(OAuth2Authorization authorization) {
+        if (!revokesRefreshTokens || !store.id().equals(authorization.getAttribute(RECORDED_IN)) || authorization.getAuthorizedScopes().contains(OFFLINE_ACCESS)) {
+            return false;
+        }
+        return calls.await(calls.start(() -> store.find(authorization.getAttribute(SID), clientId(authorization)).stream()
+                .allMatch(row -> ends.isEnded(row.sessionKey())))).orElseThrow(() -> new IllegalStateException("notifier: the session of a refresh token cannot be read now"));
     }
 }

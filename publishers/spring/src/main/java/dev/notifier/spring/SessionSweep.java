@@ -4,6 +4,7 @@ import dev.notifier.publisher.event.Lane;
 import dev.notifier.publisher.monitoring.DaemonThreadFactory;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
@@ -11,6 +12,8 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
+import java.util.function.Consumer;
+import java.util.function.Function;
 import org.springframework.context.SmartLifecycle;
 import org.springframework.security.core.session.SessionInformation;
 import org.springframework.security.core.session.SessionRegistry;
@@ -22,8 +25,7 @@ import org.springframework.security.core.session.SessionRegistry;
 final class SessionSweep implements SmartLifecycle {
     /** A session that is missing twice within this time is not merely about to be saved, or to get another id. */
     private static final Duration CONFIRMATION_DELAY = Duration.ofSeconds(1);
-    private static final Duration MIN_NODE_TIMEOUT = Duration.ofMinutes(2);
-    private static final int INTERVALS_PER_NODE_TIMEOUT = 4;
+    private static final Duration PENDING_INTERVAL = Duration.ofSeconds(1);
     private static final long STOP_LIMIT_SECONDS = 2;
 
     private final SessionStores stores;
@@ -34,7 +36,7 @@ final class SessionSweep implements SmartLifecycle {
     private final SessionEndPublisher ends;
     private final Duration interval;
     private final Set<String> reportedExpired = new HashSet<>();
-    private volatile ScheduledExecutorService thread;
+    private volatile ScheduledExecutorService threads;
 
     /** @param registry the sessions that administrators can expire; null without one */
     SessionSweep(SessionStores stores, SessionRegistry registry, NotifierPublisher publisher, SessionEndPublisher ends, Duration interval) {
@@ -51,29 +53,22 @@ final class SessionSweep implements SmartLifecycle {
     public synchronized void start() {
         store.verify();
         publisher.start();
-        thread = Executors.newSingleThreadScheduledExecutor(new DaemonThreadFactory("notifier-sweep"));
-        thread.scheduleWithFixedDelay(this::sweep, 0, interval.toMillis(), TimeUnit.MILLISECONDS);
+        threads = Executors.newScheduledThreadPool(3, new DaemonThreadFactory("notifier-sweep")); // no task delays another
+        schedule(new NodeObserver(store, System::nanoTime)::observe, NodeObserver.INTERVAL);
+        schedule(ends::runPending, PENDING_INTERVAL);
+        schedule(this::sweep, interval);
+    }
+
+    private void schedule(Runnable task, Duration pause) {
+        threads.scheduleWithFixedDelay(() -> ends.runGuarded(task), 0, pause.toMillis(), TimeUnit.MILLISECONDS);
     }
 
     void sweep() {
-        ends.runGuarded(ends::retry);
-        ends.runGuarded(store::renewNode);
-        ends.runGuarded(this::publishEndedNodes);
+        ends.runGuarded(() -> forEachSession(store::findSessionsOfEndedNodes, key -> ends.publish(key, Lane.BULK, null)));
         ends.runGuarded(this::publishExpired);
         if (sessions != null) {
             ends.runGuarded(this::publishMissing);
         }
-    }
-
-    private void publishEndedNodes() {
-        long timeoutMillis = Math.max(MIN_NODE_TIMEOUT.toMillis(), INTERVALS_PER_NODE_TIMEOUT * interval.toMillis());
-        for (List<String> page = findEnded(timeoutMillis); !page.isEmpty(); page = findEnded(timeoutMillis)) {
-            page.forEach(key -> ends.publish(key, Lane.BULK, null));
-        }
-    }
-
-    private List<String> findEnded(long timeoutMillis) {
-        return store.findSessionsOfEndedNodes(System.currentTimeMillis() - timeoutMillis);
     }
 
     /** `SessionInformation.expireNow()` and `maximumSessions` only mark a session, which ends at the browser's next request. */
@@ -91,45 +86,54 @@ final class SessionSweep implements SmartLifecycle {
         }
         reportedExpired.retainAll(expired);
         expired.removeAll(reportedExpired);
-        for (String sessionId : expired) {
+        forEach(expired, sessionId -> {
             ends.publish(stores.toKey(sessionId), Lane.EVENTS, "terminated");
             reportedExpired.add(sessionId);
-        }
+        });
     }
 
     private void publishMissing() {
         List<String> missing = new ArrayList<>();
-        List<String> page = store.findSessionsAfter("");
-        while (!page.isEmpty()) {
-            page.stream().filter(sessions::isEnded).forEach(missing::add);
-            page = store.findSessionsAfter(page.get(page.size() - 1));
+        forEachSession(store::findSessionsAfter, key -> {
+            if (sessions.isEnded(key)) {
+                missing.add(key);
+            }
+        });
+        if (!missing.isEmpty()) {
+            LockSupport.parkNanos(CONFIRMATION_DELAY.toNanos());
+            forEach(missing, ends::publishIfMissing);
         }
-        if (missing.isEmpty()) {
-            return;
+    }
+
+    private void forEachSession(Function<String, List<String>> findPage, Consumer<String> action) {
+        List<String> page = findPage.apply(SessionClientStore.FIRST_KEY);
+        while (!page.isEmpty() && forEach(page, action)) {
+            page = findPage.apply(page.get(page.size() - 1));
         }
-        LockSupport.parkNanos(CONFIRMATION_DELAY.toNanos());
-        if (!Thread.currentThread().isInterrupted()) {
-            missing.stream().filter(sessions::isEnded).forEach(key -> ends.publish(key, Lane.BULK, null));
-        }
+    }
+
+    /** Returns false if the stores are unreachable. A session that fails by itself does not stop the others. */
+    private boolean forEach(Collection<String> keys, Consumer<String> action) {
+        return keys.stream().allMatch(key -> ends.runGuarded(() -> action.accept(key)) || ends.isReachable());
     }
 
     /** The sessions in memory end with this process. Those that remain in the table are published by the next sweep of any process. */
     @Override
     public synchronized void stop() {
-        thread.shutdownNow();
+        threads.shutdown(); // an interrupt in a query would close an embedded H2 file for the whole process
         try {
-            thread.awaitTermination(STOP_LIMIT_SECONDS, TimeUnit.SECONDS);
+            threads.awaitTermination(STOP_LIMIT_SECONDS, TimeUnit.SECONDS);
         } catch (InterruptedException stopped) {
             Thread.currentThread().interrupt();
         }
-        thread = null;
-        stores.calls().tryRun(store::removeNode);
+        threads = null;
+        stores.calls().tryRun(() -> store.removeNode(store.node()));
         publisher.stop();
     }
 
     @Override
     public boolean isRunning() {
-        return thread != null;
+        return threads != null;
     }
 
     @Override

@@ -11,7 +11,7 @@ import java.util.regex.Pattern;
 
 /** One file of the outbox with its events, or the events in memory while the disk is full or failing. Names sort by time. */
 public final class OutboxEntry {
-    private static final Pattern NAME = Pattern.compile("(\\d{13})-([0-9a-f]{8})-(\\d{8})-([a-z]+)-(\\d+)");
+    private static final Pattern NAME = Pattern.compile("(\\d{13})-([0-9a-f]{8})-(\\d{8})-([a-z]+)-(\\d{1,9})");
 
     private final String name;
     private final Lane lane;
@@ -167,7 +167,7 @@ public final class OutboxEntry {
         return completed;
     }
 
-    /** Returns the lines whose events are deferred, because another server answers to them in place of notifier. */
+    /** Returns the lines whose events are deferred, because another server answers to them in place of notifier, or notifier does not permit them. */
     public BitSet deferred() {
         return deferred;
     }

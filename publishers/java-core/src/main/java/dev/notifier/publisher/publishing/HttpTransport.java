@@ -64,6 +64,8 @@ public final class HttpTransport implements Transport {
                 results.onConfirmed(index);
             } else if (outcome instanceof PublishResponse.Refused refused) {
                 results.onRefused(index, refused.text());
+            } else if (outcome instanceof PublishResponse.Forbidden forbidden) {
+                results.onForbidden(index, forbidden.text());
             } else if (outcome instanceof PublishResponse.Failed failed) {
                 if (failed.failure().reason() == FailureReason.INTERCEPTED) {
                     results.onIntercepted(index, failed.failure().getMessage());

@@ -6,10 +6,12 @@ import java.util.function.LongSupplier;
 import java.util.function.Predicate;
 
 /**
- * Tracks the events of a lane to which an intermediary responds in place of notifier. Only the lane's thread uses it.
+ * Tracks the events of a lane to which an intermediary responds in place of notifier, or which notifier does not permit. Only the
+ * lane's thread uses it.
  *
- * An event is deferred after three such responses: the lane continues without it. Deferred events are probed one at a time, in
- * rotation. A confirmed probe restores all of them. Nothing is stored: after a restart each event has its attempts again.
+ * An event is deferred after three responses of an intermediary, or when notifier responds 403: the lane continues without it.
+ * Deferred events are probed one at a time, in rotation. A confirmed probe restores all of them. Nothing is stored: after a restart
+ * each event has its attempts again.
  *
  * @param <T> an event; the older sorts first
  */
@@ -47,15 +49,16 @@ final class InterceptionTracker<T extends Comparable<T>> {
         }
         attempts = event.equals(counted) ? attempts + 1 : 1;
         counted = event;
-        if (attempts < MAX_ATTEMPTS) {
-            return false;
-        }
+        return attempts >= MAX_ATTEMPTS && defer(event);
+    }
+
+    /** Defers an event. Returns false if it was deferred already. */
+    boolean defer(T event) {
         if (deferred.isEmpty()) {
             backoff.reset();
             probeAt = clock.getAsLong() + backoff.nextPause();
         }
-        deferred.add(event);
-        return true;
+        return deferred.add(event);
     }
 
     /** Restores all deferred events if this one was deferred. Returns whether it was. */

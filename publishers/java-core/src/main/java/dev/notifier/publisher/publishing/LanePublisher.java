@@ -23,6 +23,7 @@ public final class LanePublisher implements Runnable {
 
     /** The maximum number of events in flight, by lane. After a kill, the next process publishes all events of an unfinished file again, such as 2,000 sessions. */
     private static final Map<Lane, Integer> MAX_IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
+    private static final int MAX_REFUSED_FILES = 10_000; // where users choose the issuer, they could fill the disk
     private static final long IDLE_WAIT_MILLIS = 1_000;
 
     private final Lane lane;
@@ -30,20 +31,28 @@ public final class LanePublisher implements Runnable {
     private final LaneQueue queue;
     private final Transport transport;
     private final PublisherMetrics metrics;
+    private final int maxRefusedFiles;
     private final Backoff backoff = new Backoff();
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
+    private final LogThrottle refusalThrottle = new LogThrottle(Duration.ofSeconds(1));
     private final InterceptionTracker<Position> interceptions = new InterceptionTracker<>(() -> System.nanoTime() / 1_000_000);
     private final Map<OutboxEntry, List<OutgoingEvent>> opened = new HashMap<>();
     private volatile long stopAt = Long.MAX_VALUE;
     private volatile boolean hasPublished;
     private boolean isFailing;
+    private int refusedFileCount;
 
     public LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics) {
+        this(lane, outbox, transport, metrics, MAX_REFUSED_FILES);
+    }
+
+    LanePublisher(Lane lane, Outbox outbox, Transport transport, PublisherMetrics metrics, int maxRefusedFiles) {
         this.lane = lane;
         this.outbox = outbox;
         this.queue = outbox.lane(lane);
         this.transport = transport;
         this.metrics = metrics;
+        this.maxRefusedFiles = maxRefusedFiles;
     }
 
     /**
@@ -196,7 +205,9 @@ public final class LanePublisher implements Runnable {
         entry.completed().set(line);
         entry.markRefused();
         metrics.onRefused(1);
-        LOG.error("notifier: event {} in {} can never be published, and is set aside as .refused with its entry: {}", line + 1, entry.name(), why);
+        if (refusalThrottle.tryAcquire("refused")) {
+            LOG.error("notifier: event {} in {} can never be published, and is set aside as .refused with its entry: {}", line + 1, entry.name(), why);
+        }
     }
 
     private void removeIfDone(OutboxEntry entry) {
@@ -205,11 +216,14 @@ public final class LanePublisher implements Runnable {
             return;
         }
         opened.remove(entry);
-        if (entry.hasRefusedEvent()) {
+        if (entry.hasRefusedEvent() && refusedFileCount++ < maxRefusedFiles) {
             outbox.setAside(entry, ".refused");
-        } else {
-            outbox.removePublished(entry);
+            return;
         }
+        if (entry.hasRefusedEvent() && throttle.tryAcquire("refused files")) {
+            LOG.error("notifier: lane {} has set aside {} files as .refused since the start, so further ones are removed", lane.label(), maxRefusedFiles);
+        }
+        outbox.removePublished(entry);
     }
 
     /** An event in the outbox. */
@@ -243,6 +257,18 @@ public final class LanePublisher implements Runnable {
         }
 
         @Override
+        public void onForbidden(int index, String why) {
+            Position position = positions.get(index);
+            metrics.onAttemptFailed(FailureReason.DENIED);
+            interceptions.defer(position);
+            position.entry.deferred().set(position.line);
+            if (throttle.tryAcquire("forbidden")) {
+                LOG.error("notifier: publishing event {} fails (denied), delays no other event, and is repeated; every 10 to 60 s one such event is sent again, in rotation: {}",
+                        events.get(index).id(), why);
+            }
+        }
+
+        @Override
         public void onIntercepted(int index, String why) {
             Position position = positions.get(index);
             if (interceptions.onIntercepted(position)) {
@@ -254,8 +280,7 @@ public final class LanePublisher implements Runnable {
 
         @Override
         public void onRefused(int index, String why) {
-            LOG.error("notifier: event {} is refused", events.get(index).id());
-            refuse(positions.get(index).entry, positions.get(index).line, why);
+            refuse(positions.get(index).entry, positions.get(index).line, "event " + events.get(index).id() + " is refused: " + why);
         }
     }
 

@@ -40,6 +40,10 @@ record PublishResponse(int status, String contentType, String server, Duration r
     record Refused(String text) implements Outcome {
     }
 
+    /** notifier accepts other events, but not this one before the token's or the issuer's configuration changes. */
+    record Forbidden(String text) implements Outcome {
+    }
+
     /** The event is posted again. */
     record Failed(PublishException failure) implements Outcome {
     }
@@ -53,8 +57,8 @@ record PublishResponse(int status, String contentType, String server, Duration r
             String problem = "notifier answers " + status + ": " + line(text(), MAX_PROBLEM_LENGTH);
             return switch (status) {
                 case 400, 413, 422 -> new Refused(problem);
-                case 401, 403 -> new Failed(new PublishException(FailureReason.DENIED, problem
-                        + "; check the token of secret-file, its scope publish, and the issuer's publishers"));
+                case 401 -> new Failed(new PublishException(FailureReason.DENIED, problem + "; check the token of secret-file"));
+                case 403 -> new Forbidden(problem + "; check the token's scope publish, its issuers, and the issuer's publishers");
                 default -> new Failed(new PublishException(FailureReason.REJECTED, problem, retryAfter));
             };
         }

@@ -31,6 +31,10 @@ public interface Transport extends AutoCloseable {
         /** The event can never be accepted. */
         void onRefused(int index, String why);
 
+        /** The event is not permitted now. Other events may be: whoever chooses the issuer of one must not delay the others. */
+        default void onForbidden(int index, String why) {
+        }
+
         /** Another server answered in place of notifier. The transport throws an exception afterwards. */
         default void onIntercepted(int index, String why) {
         }

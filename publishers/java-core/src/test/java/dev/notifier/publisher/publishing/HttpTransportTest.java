@@ -34,6 +34,7 @@ class HttpTransportTest implements Transport.ResultListener {
     private final List<String> requests = new ArrayList<>();
     private final List<Integer> confirmed = new ArrayList<>();
     private final List<Integer> refused = new ArrayList<>();
+    private final List<Integer> forbidden = new ArrayList<>();
     private HttpServer server;
     private int status = 202;
     private String limit = "10s";
@@ -106,6 +107,11 @@ class HttpTransportTest implements Transport.ResultListener {
     @Override
     public void onRefused(int index, String why) {
         refused.add(index);
+    }
+
+    @Override
+    public void onForbidden(int index, String why) {
+        forbidden.add(index);
     }
 
     @Test
@@ -193,6 +199,14 @@ class HttpTransportTest implements Transport.ResultListener {
             publish("a", "b");
             assertEquals(List.of(0, 1), refused);
         }
+    }
+
+    @Test
+    void anEventThatIsNotPermittedDelaysNoOther() throws Exception {
+        status = 403;
+        publish("a", "b");
+        assertEquals(List.of(0, 1), forbidden);
+        assertTrue(confirmed.isEmpty() && refused.isEmpty());
     }
 
     @Test

@@ -22,6 +22,7 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.stream.Stream;
@@ -80,7 +81,10 @@ class LanePublisherTest {
     }
 
     private void publish(Lane lane) {
-        LanePublisher publisher = new LanePublisher(lane, outbox, new Scripted(), metrics);
+        run(new LanePublisher(lane, outbox, new Scripted(), metrics));
+    }
+
+    private void run(LanePublisher publisher) {
         publishers.add(publisher);
         Thread thread = new Thread(publisher);
         threads.add(thread);
@@ -197,6 +201,33 @@ class LanePublisherTest {
     }
 
     @Test
+    void anEventThatIsNotPermittedDelaysNoOtherAndIsNotLost() throws Exception {
+        AtomicBoolean isPermitted = new AtomicBoolean();
+        script = (events, results) -> {
+            for (int place = 0; place < events.size(); place++) {
+                if (events.get(place).id().startsWith("other-issuer") && !isPermitted.get()) {
+                    results.onForbidden(place, "403");
+                } else {
+                    taken.add(events.get(place).id());
+                    results.onConfirmed(place);
+                }
+            }
+        };
+        commit(Lane.EVENTS, "other-issuer-1");
+        commit(Lane.EVENTS, "a");
+        commit(Lane.EVENTS, "other-issuer-2", "b");
+        publish(Lane.EVENTS);
+        until(() -> taken.size() == 2 && outbox.pendingCount() == 3); // b is in the file of the second
+        assertEquals(2, count("onAttemptFailed"));
+        isPermitted.set(true);
+        until(() -> outbox.pendingCount() == 0); // the first is sent again after 10 s, and restores the second
+        assertEquals(List.of("a", "b", "other-issuer-1", "other-issuer-2"), taken);
+        stop();
+        List<String> lines = CapturedLog.lines();
+        assertEquals(1, lines.subList(firstLogLine, lines.size()).stream().filter(each -> each.contains("fails (denied)")).count());
+    }
+
+    @Test
     void deferredEventsAreProbedInRotation() {
         long[] now = {0};
         InterceptionTracker<String> tracker = new InterceptionTracker<>(() -> now[0]);
@@ -238,6 +269,27 @@ class LanePublisherTest {
         assertEquals(List.of("good"), taken);
         assertEquals(1, count("onRefused"));
         assertEquals(1, files().stream().filter(each -> each.endsWith(".refused")).count());
+    }
+
+    @Test
+    void refusedEventsDoNotFillTheDiskNorTheLog() throws Exception {
+        script = (events, results) -> {
+            for (int place = 0; place < events.size(); place++) {
+                results.onRefused(place, "400");
+            }
+        };
+        for (int event = 0; event < 20; event++) {
+            commit(Lane.EVENTS, "bad-" + event);
+        }
+        run(new LanePublisher(Lane.EVENTS, outbox, new Scripted(), metrics, 3));
+        until(() -> outbox.pendingCount() == 0);
+        stop();
+        assertEquals(20, count("onRefused"));
+        assertEquals(3, files().stream().filter(each -> each.endsWith(".refused")).count());
+        assertEquals(4, files().size(), "the lock, too");
+        List<String> lines = CapturedLog.lines().subList(firstLogLine, CapturedLog.lines().size());
+        assertTrue(lines.stream().filter(each -> each.contains("can never be published")).count() <= 3, "at most one per second");
+        assertEquals(1, lines.stream().filter(each -> each.contains("further ones are removed")).count());
     }
 
     @Test

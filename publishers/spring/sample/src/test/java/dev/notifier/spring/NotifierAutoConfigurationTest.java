@@ -29,6 +29,7 @@ import org.springframework.boot.test.context.FilteredClassLoader;
 import org.springframework.boot.test.context.runner.ReactiveWebApplicationContextRunner;
 import org.springframework.boot.test.context.runner.WebApplicationContextRunner;
 import org.springframework.boot.web.servlet.FilterRegistrationBean;
+import org.springframework.boot.web.servlet.ServletListenerRegistrationBean;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.core.io.support.SpringFactoriesLoader;
@@ -41,6 +42,7 @@ import org.springframework.security.oauth2.server.authorization.client.Registere
 import org.springframework.security.oauth2.server.authorization.token.JwtEncodingContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenClaimsContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenCustomizer;
+import org.springframework.security.web.session.HttpSessionEventPublisher;
 import org.springframework.session.MapSessionRepository;
 import org.springframework.session.SessionRepository;
 
@@ -108,6 +110,23 @@ class NotifierAutoConfigurationTest {
         @Bean
         SessionRepository<?> sessions() {
             return new MapSessionRepository(new ConcurrentHashMap<>());
+        }
+    }
+
+    @Configuration(proxyBeanMethods = false)
+    static class SecondSpringSession {
+        @Bean
+        SessionRepository<?> otherSessions() {
+            return new MapSessionRepository(new ConcurrentHashMap<>());
+        }
+    }
+
+    /** As many applications have it. */
+    @Configuration(proxyBeanMethods = false)
+    static class OwnEventPublisher {
+        @Bean
+        ServletListenerRegistrationBean<HttpSessionEventPublisher> httpSessionEventPublisher() {
+            return new ServletListenerRegistrationBean<>(new HttpSessionEventPublisher());
         }
     }
 
@@ -197,6 +216,16 @@ class NotifierAutoConfigurationTest {
     }
 
     @Test
+    void anEventPublisherOfTheApplicationIsNoConflict() {
+        runner.withUserConfiguration(OwnEventPublisher.class).run(context -> assertThat(context).hasNotFailed());
+    }
+
+    @Test
+    void aSecondRepositoryOfSessionsIsRefused() {
+        assertRefused(runner.withUserConfiguration(SpringSession.class, SecondSpringSession.class), "several beans of type SessionRepository", "@Primary");
+    }
+
+    @Test
     void aSecondCustomizerIsRefused() {
         assertRefused(runner.withUserConfiguration(OneCustomizer.class, SecondCustomizer.class), "ownCustomizer", "secondCustomizer", "Combine them in one bean");
     }
@@ -208,6 +237,7 @@ class NotifierAutoConfigurationTest {
         assertRefused(runner.withPropertyValues("notifier.public-keys="), "notifier.public-keys is missing", "notifier keys jwks");
         assertRefused(runner.withPropertyValues("notifier.url=amqps://idp@rabbitmq.example.com/", "notifier.secret-file="), "notifier.secret-file is missing");
         assertRefused(runner.withPropertyValues("notifier.sweep.interval=soon"), "notifier.sweep.interval is soon", "30s");
+        assertRefused(runner.withPropertyValues("notifier.refresh-tokens.revoke=yes"), "notifier.refresh-tokens.revoke is yes", "true or false");
     }
 
     @Test
@@ -236,6 +266,14 @@ class NotifierAutoConfigurationTest {
     @Test
     void aMissingTableIsRefused() {
         assertRefused(runner.withUserConfiguration(EmptyDatabase.class), "notifier_session_client", "classpath:dev/notifier/spring/R__notifier_session_client.sql");
+    }
+
+    @Test
+    void sessionsOfTheContainerThatContinueAfterARestartAreRefused() {
+        WebApplicationContextRunner persistent = runner.withPropertyValues("server.servlet.session.persistent=true");
+        assertRefused(persistent, "server.servlet.session.persistent is true", "Spring Session", "server.servlet.session.persistent=false", "devtools");
+        assertRefused(persistent.withUserConfiguration(Database.class), "server.servlet.session.persistent is true");
+        persistent.withUserConfiguration(Database.class, SpringSession.class).run(context -> assertThat(context).hasNotFailed());
     }
 
     @Test

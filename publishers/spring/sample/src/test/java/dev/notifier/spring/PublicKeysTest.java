@@ -57,6 +57,11 @@ class PublicKeysTest {
     }
 
     @Test
+    void theOtherCriteriaOfASelectionHoldForAllKeys() throws Exception {
+        assertThat(select(new JWKMatcher.Builder().privateOnly(true).build())).containsExactly("own");
+    }
+
+    @Test
     void theServerSignsWithItsOwnKey() {
         JwsHeader header = JwsHeader.with(SignatureAlgorithm.RS256).build();
         JwtClaimsSet claims = JwtClaimsSet.builder().subject("alice").build();

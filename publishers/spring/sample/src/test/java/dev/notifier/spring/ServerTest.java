@@ -182,6 +182,17 @@ class ServerTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"memory", "table", "jdbc"})
+    void aClientMayReachTheServerByAnotherHostThanTheBrowser(String profile) throws Exception {
+        TestServer server = server(profile);
+        TestServer.Browser browser = server.signIn("alice");
+        String internal = server.url.replace("127.0.0.1", "localhost");
+        String sid = TestServer.sid(server.redeem(browser.code("shop", ""), "shop", internal));
+        browser.post("/logout", Map.of());
+        assertThat(server.outbox.await(sid, AT_ONCE)).extracting(each -> each.get("iss").asText()).containsExactly(internal);
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"memory", "table", "jdbc"})
     void aSessionThatExceedsTheLimitIsPublished(String profile) throws Exception {
         Path own = Files.createDirectory(folder.resolve("limited-" + profile));
         try (TestServer server = new TestServer(own, profile, TestServer.database(UUID.randomUUID().toString()), "--sample.max-sessions=1")) {

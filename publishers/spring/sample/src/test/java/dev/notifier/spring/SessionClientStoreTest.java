@@ -2,8 +2,10 @@ package dev.notifier.spring;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.tuple;
 
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import java.util.stream.Stream;
 import liquibase.integration.spring.SpringLiquibase;
 import org.flywaydb.core.Flyway;
@@ -25,14 +27,35 @@ class SessionClientStoreTest {
 
     @ParameterizedTest
     @MethodSource("stores")
-    void aSecondCodeOfAClientUpdatesTheSessionAlone(SessionClientStore store) {
+    void aSecondCodeOfAClientChangesNothing(SessionClientStore store) {
         store.add(TestPublisher.row("s1", "sid1", "shop"));
-        store.updateSubject(TestPublisher.row("s1", "sid1", "shop"), "pairwise");
-        store.add(new SessionClient("s2", "sid1", "shop", ISSUER, "alice", 2_000, SessionClient.SHARED));
+        assertThat(store.update(TestPublisher.row("s1", "sid1", "shop"), ISSUER, "pairwise")).isTrue();
+        store.move("s1", "s2");
+        store.add(new SessionClient("s1", "sid1", "shop", ISSUER, "alice", 2_000, SessionClient.SHARED)); // of a request that began before the change
         assertThat(store.findBySession("s1")).isEmpty();
         assertThat(store.findBySession("s2")).containsExactly(new SessionClient("s2", "sid1", "shop", ISSUER, "pairwise", 1_000, SessionClient.SHARED));
-        assertThat(store.find("sid1", "shop", ISSUER)).isPresent();
-        assertThat(store.find("sid1", "shop", "https://other.example.com")).isEmpty();
+    }
+
+    @ParameterizedTest
+    @MethodSource("stores")
+    void theRowsOfAClientAreFoundForAllIssuers(SessionClientStore store) {
+        store.add(TestPublisher.row("s1", "sid1", "shop"));
+        store.add(new SessionClient("s1", "sid1", "shop", "https://other.example.com", "alice", 2_000, SessionClient.SHARED));
+        assertThat(store.find("sid1", "shop")).extracting(SessionClient::iss).containsExactlyInAnyOrder(ISSUER, "https://other.example.com");
+        assertThat(store.find("sid1", "mail")).isEmpty();
+        assertThat(store.find("sid", "shop")).isEmpty();
+    }
+
+    @ParameterizedTest
+    @MethodSource("stores")
+    void aRowGetsTheIssuerOfTheToken(SessionClientStore store) {
+        SessionClient row = TestPublisher.row("s1", "sid1", "shop");
+        for (int code = 0; code < 2; code++) { // the second finds a row of the token's issuer
+            store.add(row);
+            assertThat(store.update(row, "https://internal.example.com", "pairwise")).isTrue();
+            assertThat(store.findBySession("s1")).extracting(SessionClient::iss, SessionClient::sub).containsExactly(tuple("https://internal.example.com", "pairwise"));
+        }
+        assertThat(store.update(row, ISSUER, "alice")).as("a row that does not exist").isFalse();
     }
 
     @ParameterizedTest
@@ -64,17 +87,28 @@ class SessionClientStoreTest {
     }
 
     @Test
+    void aNewProcessAddsItsFirstRowsAtOnce() {
+        for (int round = 0; round < 20; round++) {
+            JdbcSessionClientStore store = new JdbcSessionClientStore(TestDatabase.withTables(), "node", null);
+            List<CompletableFuture<Void>> codes = Stream.of("shop", "shop", "shop", "mail")
+                    .map(client -> CompletableFuture.runAsync(() -> store.add(TestPublisher.row("s1", "sid1", client)))).toList();
+            codes.forEach(CompletableFuture::join);
+            assertThat(store.findBySession("s1")).hasSize(2);
+        }
+    }
+
+    @Test
     void theSessionsOfAnEndedProcessAreFound() {
         TestDatabase database = TestDatabase.withTables();
         JdbcSessionClientStore ended = new JdbcSessionClientStore(database, "ended", null);
         JdbcSessionClientStore living = new JdbcSessionClientStore(database, "living", null);
         ended.add(new SessionClient("s1", "sid1", "shop", ISSUER, "alice", 1, "ended"));
         living.add(new SessionClient("s2", "sid2", "shop", ISSUER, "alice", 1, "living"));
-        long now = System.currentTimeMillis();
-        assertThat(living.findSessionsOfEndedNodes(now - 60_000)).isEmpty();
-        ended.removeNode();
-        assertThat(living.findSessionsOfEndedNodes(now - 60_000)).containsExactly("s1");
-        assertThat(living.findSessionsOfEndedNodes(now + 60_000)).containsExactly("s1", "s2");
+        assertThat(living.findNodes().keySet()).containsExactlyInAnyOrder("ended", "living");
+        assertThat(living.findSessionsOfEndedNodes(" ")).isEmpty();
+        ended.removeNode("ended");
+        assertThat(living.findSessionsOfEndedNodes(" ")).containsExactly("s1");
+        assertThat(living.findSessionsOfEndedNodes("s1")).isEmpty();
     }
 
     @Test

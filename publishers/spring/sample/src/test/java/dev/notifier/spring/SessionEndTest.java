@@ -8,11 +8,17 @@ import jakarta.servlet.http.HttpServlet;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import jakarta.servlet.http.HttpSession;
+import java.lang.reflect.Proxy;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Set;
 import java.util.function.Consumer;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.springframework.mock.web.MockFilterChain;
 import org.springframework.mock.web.MockHttpServletRequest;
 import org.springframework.mock.web.MockHttpServletResponse;
@@ -62,7 +68,7 @@ class SessionEndTest {
     void theEventNamesTheSessionAndItsClients() {
         try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
             publisher.addSession("s1", "sid1");
-            store.updateSubject(TestPublisher.row("s1", "sid1", "shop"), "pairwise");
+            store.update(TestPublisher.row("s1", "sid1", "shop"), TestPublisher.ISSUER, "pairwise");
             publisher.living.clear();
             publisher.ends.onSignOut("s1");
             JsonNode event = publisher.outbox.events().get(0);
@@ -166,15 +172,190 @@ class SessionEndTest {
         try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
             publisher.addSession(SessionStores.toSid("signed-out"), "sid1");
             publisher.addSession(SessionStores.toSid("expired"), "sid2");
-            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "signed-out")));
-            MockHttpSession expired = new MockHttpSession(null, "expired");
-            expired.setMaxInactiveInterval(1);
-            await(1_100);
-            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(expired));
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(session("signed-out")));
+            publisher.ends.onApplicationEvent(expired("expired"));
+            publisher.ends.runPending();
             assertThat(publisher.outbox.await("sid1", Duration.ofSeconds(5))).hasSize(1);
             JsonNode event = publisher.outbox.await("sid2", Duration.ofSeconds(5)).get(0);
             assertThat(event.get("reason").asText()).isEqualTo("session_expiration");
             assertThat(publisher.outbox.lines()).extracting(each -> each.get("lane").asText()).containsExactlyInAnyOrder("events", "bulk");
+        }
+    }
+
+    /** A session in memory that has clients. */
+    private static MockHttpSession session(String id) {
+        MockHttpSession session = new MockHttpSession(null, id);
+        session.setAttribute(SessionEndPublisher.HAS_CLIENTS, true);
+        return session;
+    }
+
+    private static HttpSessionDestroyedEvent expired(String id) {
+        return new HttpSessionDestroyedEvent(new ExpiredSession(id));
+    }
+
+    @Test
+    void sessionsThatExpireTogetherDelayNoSignOut() {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.addSession(SessionStores.toSid("s1"), "sid1");
+            publisher.addSession(SessionStores.toSid("expired-2999"), "sid2");
+            database.hang();
+            for (int each = 0; each < 3_000; each++) {
+                publisher.ends.onApplicationEvent(expired("expired-" + each));
+            }
+            database.recover();
+            publisher.ends.onSignOut("s1");
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+            assertThat(publisher.outbox.ofSession("sid2")).isEmpty();
+            publisher.ends.runPending();
+            assertThat(publisher.outbox.ofSession("sid2")).hasSize(1);
+        }
+    }
+
+    @Test
+    void sessionsThatExpireWhileTheDatabaseIsUnreachableAreNotLost() {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.addSession(SessionStores.toSid("s1"), "sid1");
+            publisher.addSession(SessionStores.toSid("s2"), "sid2");
+            database.disconnect();
+            publisher.ends.onApplicationEvent(expired("s1"));
+            publisher.ends.onApplicationEvent(expired("s2"));
+            publisher.ends.runPending();
+            database.recover();
+            publisher.ends.runPending();
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactlyInAnyOrder("sid1", "sid2");
+        }
+    }
+
+    @Test
+    void aSessionWithoutClientsEndsWithoutTheDatabase() {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.addSession(SessionStores.toSid("s1"), "sid1"); // would be published if the store were called
+            publisher.ends.onApplicationEvent(new HttpSessionDestroyedEvent(new MockHttpSession(null, "s1")));
+            publisher.ends.runPending();
+            assertThat(publisher.outbox.events()).isEmpty();
+        }
+    }
+
+    @Test
+    void aRowThatIsWrittenAfterTheEndIsPublished() {
+        try (TestPublisher publisher = new TestPublisher(folder, store, false)) {
+            publisher.ends.onSignOut("s1");
+            publisher.ends.add(TestPublisher.row(SessionStores.toSid("s1"), "sid1", "shop"));
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+            assertThat(store.findSessionsAfter(SessionClientStore.FIRST_KEY)).isEmpty();
+        }
+    }
+
+    @Test
+    void rowsThatAreMovedAfterTheEndArePublished() {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.addSession(SessionStores.toSid("s1"), "sid1");
+            database.disconnect();
+            publisher.ends.onIdChanged("s1", "s2");
+            database.recover();
+            publisher.ends.onSignOut("s2");
+            assertThat(publisher.outbox.events()).as("its rows have the former id").isEmpty();
+            publisher.ends.runPending();
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    @Test
+    void aRowWithTheFormerIdOfASessionFollowsIt() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            publisher.addSession("s1", "sid1");
+            String[] changed = new String[1];
+            filter(publisher, request("s1"), request -> changed[0] = request.changeSessionId());
+            publisher.living.remove("s1");
+            publisher.living.add(changed[0]);
+            publisher.ends.add(TestPublisher.row("s1", "sid1", "late"));
+            assertThat(store.findBySession(changed[0])).hasSize(3);
+            store.add(TestPublisher.row("s1", "sid1", "later")); // as if it was written before the change, and read by the sweep
+            sweep(publisher).sweep();
+            assertThat(store.findBySession(changed[0])).hasSize(4);
+            assertThat(publisher.outbox.events()).as("the session continues").isEmpty();
+        }
+    }
+
+    @Test
+    void aSessionHasABoundedNumberOfEventsInOneFile() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            for (int issuer = 0; issuer < 103; issuer++) {
+                publisher.ends.add(new SessionClient("s1", "sid1", "shop", "https://" + issuer + ".example.com", "alice", issuer, SessionClient.SHARED));
+            }
+            assertThat(publisher.outbox.ofSession("sid1")).as("the oldest").extracting(each -> each.get("iss").asText())
+                    .containsExactlyInAnyOrder("https://0.example.com", "https://1.example.com", "https://2.example.com");
+            publisher.ends.publish("s1", Lane.EVENTS, null);
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(103);
+            try (Stream<Path> files = Files.walk(folder)) {
+                assertThat(files.map(each -> each.toString().replaceFirst("\\.[a-z]+$", "")).filter(each -> each.endsWith("-events-100")).distinct()).hasSize(1);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(classes = {IllegalStateException.class, NoClassDefFoundError.class})
+    void aSessionThatCannotBePublishedStopsNoOther(Class<? extends Throwable> failure) {
+        SessionClientStore failing = (SessionClientStore) Proxy.newProxyInstance(getClass().getClassLoader(), new Class<?>[] {SessionClientStore.class},
+                (proxy, method, values) -> {
+                    if (method.getName().equals("findBySession") && values[0].equals("s1")) {
+                        throw failure.getConstructor().newInstance();
+                    }
+                    return method.invoke(store, values);
+                });
+        try (TestPublisher publisher = new TestPublisher(folder, failing, true)) {
+            for (int each = 1; each <= 3; each++) {
+                publisher.addSession("s" + each, "sid" + each);
+            }
+            publisher.living.removeAll(Set.of("s1", "s2"));
+            sweep(publisher).sweep();
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid2");
+            publisher.ends.onSignOut("s1");
+            publisher.ends.onApplicationEvent(expired("s3"));
+            publisher.ends.runPending();
+            assertThat(publisher.outbox.ofSession("sid3")).hasSize(1);
+        }
+    }
+
+    @Test
+    void aRequestThatEndsWithAnErrorOfTheStoreIsAnswered() throws Exception {
+        try (TestPublisher publisher = new TestPublisher(folder, store, true)) {
+            boolean[] isUnreachable = {false};
+            MockHttpServletRequest request = new MockHttpServletRequest("GET", "/") {
+                @Override
+                public HttpSession getSession(boolean create) {
+                    if (isUnreachable[0]) {
+                        throw new IllegalStateException("the store of sessions is unreachable");
+                    }
+                    return super.getSession(create);
+                }
+            };
+            MockHttpSession session = new MockHttpSession(null, "s1");
+            session.setNew(false);
+            request.setSession(session);
+            filter(publisher, request, inner -> {
+                inner.getSession();
+                isUnreachable[0] = true;
+            });
+        }
+    }
+
+    @Test
+    void aStopInterruptsNoQuery() throws Exception {
+        TestDatabase database = TestDatabase.withTables();
+        try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
+            publisher.publisher.stop();
+            SessionSweep sweep = new SessionSweep(publisher.stores, null, publisher.publisher, publisher.ends, Duration.ofMillis(1));
+            sweep.start();
+            database.hang();
+            database.awaitCall();
+            sweep.stop();
+            assertThat(database.isInterrupted()).isFalse();
+            database.recover();
         }
     }
 
@@ -222,14 +403,14 @@ class SessionEndTest {
         try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "living", null), false)) {
             sweep(publisher).sweep();
             assertThat(publisher.outbox.events()).as("it may still be alive").isEmpty();
-            ended.removeNode();
+            ended.removeNode("ended");
             sweep(publisher).sweep();
             assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
         }
     }
 
     @Test
-    void aSignOutContinuesWhileTheDatabaseHangsAndTheSweepPublishesIt() {
+    void aSignOutContinuesWhileTheDatabaseHangsAndIsPublishedLater() {
         TestDatabase database = TestDatabase.withTables();
         try (TestPublisher publisher = new TestPublisher(folder, new JdbcSessionClientStore(database, "node", null), false)) {
             publisher.addSession(SessionStores.toSid("s1"), "sid1");
@@ -242,7 +423,7 @@ class SessionEndTest {
             database.recover();
             long deadline = System.nanoTime() + Duration.ofSeconds(30).toNanos();
             while (publisher.outbox.events().size() < 2 && System.nanoTime() < deadline) { // the first call fails on its own thread
-                sweep(publisher).sweep();
+                publisher.ends.runPending();
             }
             assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactlyInAnyOrder("sid1", "sid2");
         }
@@ -256,10 +437,10 @@ class SessionEndTest {
             database.disconnect();
             publisher.ends.onIdChanged("s1", "s2");
             publisher.ends.onSignOut("s2");
-            sweep(publisher).sweep();
+            publisher.ends.runPending();
             database.recover();
             assertThat(publisher.outbox.events()).isEmpty();
-            sweep(publisher).sweep();
+            publisher.ends.runPending();
             assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
         }
     }
@@ -270,6 +451,20 @@ class SessionEndTest {
         assertThat(entries.create(TestPublisher.row("s1", "sid1", "shop")).has("backchannel_logout_uri")).isTrue();
         SessionClient other = new SessionClient("s1", "sid1", "shop", "https://other.example.com", "alice", 1, SessionClient.SHARED);
         assertThat(entries.create(other).toString()).as("a client that cannot be read").isEqualTo("{\"client_id\":\"shop\",\"sub\":\"alice\"}");
+    }
+
+    /** A session whose last request is long ago. */
+    private static final class ExpiredSession extends MockHttpSession {
+        private ExpiredSession(String id) {
+            super(null, id);
+            setMaxInactiveInterval(1);
+            setAttribute(SessionEndPublisher.HAS_CLIENTS, true);
+        }
+
+        @Override
+        public long getLastAccessedTime() {
+            return 0;
+        }
     }
 
     private static final class RepositoryByIssuer implements RegisteredClientRepository {

@@ -4,6 +4,7 @@ import java.sql.Connection;
 import java.sql.SQLException;
 import java.util.UUID;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Semaphore;
 import org.h2.jdbcx.JdbcDataSource;
 import org.springframework.core.io.ClassPathResource;
 import org.springframework.jdbc.core.JdbcTemplate;
@@ -14,6 +15,8 @@ import org.springframework.jdbc.datasource.init.ResourceDatabasePopulator;
 final class TestDatabase extends DelegatingDataSource {
     private volatile CountDownLatch hanging = new CountDownLatch(0);
     private volatile boolean isReachable = true;
+    private volatile boolean isInterrupted;
+    private final Semaphore hangingCalls = new Semaphore(0);
 
     TestDatabase(String... schemas) {
         JdbcDataSource h2 = new JdbcDataSource();
@@ -38,6 +41,16 @@ final class TestDatabase extends DelegatingDataSource {
         hanging.countDown();
     }
 
+    /** Waits until a call hangs. */
+    void awaitCall() throws InterruptedException {
+        hangingCalls.acquire();
+    }
+
+    /** Returns whether a call was interrupted while it hung. */
+    boolean isInterrupted() {
+        return isInterrupted;
+    }
+
     void recover() {
         isReachable = true;
         release();
@@ -54,8 +67,12 @@ final class TestDatabase extends DelegatingDataSource {
     @Override
     public Connection getConnection() throws SQLException {
         try {
+            if (hanging.getCount() > 0) {
+                hangingCalls.release();
+            }
             hanging.await();
         } catch (InterruptedException stopped) {
+            isInterrupted = true;
             Thread.currentThread().interrupt();
         }
         if (!isReachable) {

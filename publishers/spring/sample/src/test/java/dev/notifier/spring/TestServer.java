@@ -70,10 +70,39 @@ final class TestServer implements AutoCloseable {
     }
 
     /** Redeems a code. Returns the answer of the token endpoint. */
-    JsonNode redeem(String code, String client, String issuerPath) throws IOException {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + issuerPath + "/oauth2/token"))
-                .header("Authorization", "Basic " + Base64.getEncoder().encodeToString((client + ":s-" + client).getBytes(StandardCharsets.UTF_8)));
-        return JSON.readTree(new Browser().send(request, Map.of("grant_type", "authorization_code", "code", code, "redirect_uri", "http://127.0.0.1/callback")).body());
+    JsonNode redeem(String code, String client, String issuer) throws IOException {
+        return token(client, "s-" + client, issuer, Map.of("grant_type", "authorization_code", "code", code, "redirect_uri", "http://127.0.0.1/callback"));
+    }
+
+    /**
+     * Returns the answer of the token endpoint.
+     *
+     * @param issuer the issuer's path, or its whole URL
+     */
+    JsonNode token(String client, String secret, String issuer, Map<String, String> form) throws IOException {
+        return ask(client, secret, issuer + "/oauth2/token", form);
+    }
+
+    JsonNode refresh(JsonNode tokens, String client) throws IOException {
+        return token(client, "s-" + client, "", Map.of("grant_type", "refresh_token", "refresh_token", tokens.get("refresh_token").asText()));
+    }
+
+    /** Sends a request of a client. */
+    JsonNode ask(String client, String secret, String path, Map<String, String> form) throws IOException {
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url).resolve(path))
+                .header("Authorization", "Basic " + Base64.getEncoder().encodeToString((client + ":" + secret).getBytes(StandardCharsets.UTF_8)));
+        return JSON.readTree(new Browser().send(request, form).body());
+    }
+
+    /** Registers a client by these members. Returns the answer of the registration endpoint. */
+    JsonNode register(String members) throws IOException {
+        String token = token("registrar", "s-registrar", "", Map.of("grant_type", "client_credentials", "scope", "client.create")).get("access_token").asText();
+        return withToken(HttpRequest.newBuilder(URI.create(url + "/connect/register")).header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofString("{\"redirect_uris\":[\"http://127.0.0.1/callback\"]" + members + "}")), token);
+    }
+
+    JsonNode withToken(HttpRequest.Builder request, String token) throws IOException {
+        return JSON.readTree(new Browser().send(request.header("Authorization", "Bearer " + token), null).body());
     }
 
     static String sid(JsonNode tokens) throws Exception {
@@ -104,7 +133,11 @@ final class TestServer implements AutoCloseable {
         }
 
         String code(String client, String issuerPath) {
-            HttpResponse<String> answer = get(issuerPath + "/oauth2/authorize?" + encode(Map.of("response_type", "code", "client_id", client, "scope", "openid",
+            return code(client, issuerPath, "openid");
+        }
+
+        String code(String client, String issuerPath, String scope) {
+            HttpResponse<String> answer = get(issuerPath + "/oauth2/authorize?" + encode(Map.of("response_type", "code", "client_id", client, "scope", scope,
                     "state", "x", "redirect_uri", "http://127.0.0.1/callback")));
             String location = answer.headers().firstValue("Location").orElseThrow(() -> new IllegalStateException(answer.statusCode() + " " + answer.body()));
             if (!location.contains("code=")) {

@@ -12,6 +12,9 @@ final class AuthorizationEndpoints {
 
     static void configure(HttpSecurity http) throws Exception {
         OAuth2AuthorizationServerConfigurer server = new OAuth2AuthorizationServerConfigurer();
-        http.securityMatcher(server.getEndpointsMatcher()).with(server, configurer -> configurer.oidc(withDefaults()));
+        http.securityMatcher(server.getEndpointsMatcher()).with(server, configurer -> configurer.deviceAuthorizationEndpoint(withDefaults())
+                .deviceVerificationEndpoint(withDefaults()).oidc(oidc -> oidc
+                .clientRegistrationEndpoint(endpoint -> endpoint.authenticationProviders(SampleRegistration::configure))
+                .providerConfigurationEndpoint(endpoint -> endpoint.providerConfigurationCustomizer(metadata -> metadata.claim("op_policy_uri", "https://id.example.com/policy")))));
     }
 }

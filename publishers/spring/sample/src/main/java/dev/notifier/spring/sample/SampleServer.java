@@ -95,11 +95,15 @@ public class SampleServer {
             clients.add(RegisteredClient.withId(UUID.nameUUIDFromBytes(name.getBytes(StandardCharsets.UTF_8)).toString()).clientId(name).clientSecret("{noop}s-" + name)
                     .clientAuthenticationMethod(ClientAuthenticationMethod.CLIENT_SECRET_BASIC)
                     .authorizationGrantType(AuthorizationGrantType.AUTHORIZATION_CODE).authorizationGrantType(AuthorizationGrantType.REFRESH_TOKEN)
+                    .authorizationGrantType(AuthorizationGrantType.DEVICE_CODE).scope("offline_access").scope("files")
                     .redirectUri("http://127.0.0.1/callback").postLogoutRedirectUri("http://127.0.0.1/").scope("openid")
                     .clientSettings(ClientSettings.builder().requireProofKey(false).requireAuthorizationConsent(false)
                             .setting(BackchannelLogoutSettings.URI, String.format(uri, name)).setting(BackchannelLogoutSettings.SESSION_REQUIRED, true).build())
                     .build());
         }
+        clients.add(RegisteredClient.withId("registrar").clientId("registrar").clientSecret("{noop}s-registrar")
+                .clientAuthenticationMethod(ClientAuthenticationMethod.CLIENT_SECRET_BASIC)
+                .authorizationGrantType(AuthorizationGrantType.CLIENT_CREDENTIALS).scope("client.create").build());
         return clients;
     }
 
