@@ -187,8 +187,9 @@ class WaitingRoutes:
         count): then only one bucket is read.
         """
         members = conditions_of(request)
-        covered = _list_covered_issuers(request, self._access.registry())
-        sole_issuer = find_only_issuer(covered) if "client_id" in members else None
+        sole_issuer = None
+        if "client_id" in members:
+            sole_issuer = find_only_issuer(_list_covered_issuers(request, self._access.registry()))
         filter_ = read_waiting_filter({"iss": sole_issuer, **members}, self._access.clock(), request.issuers)
         if isinstance(filter_, InputIssue):
             raise malformed_refusal(filter_)
