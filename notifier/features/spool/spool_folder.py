@@ -251,14 +251,18 @@ class SpoolFolder:
         file = _File(self._open_file(name, _READ_FLAGS | os.O_CREAT | os.O_EXCL))
         try:
             file.is_ours = _lock(file.descriptor)
-            _write(file, HEADING)
-            os.fsync(file.descriptor)
-            os.fsync(self._open_folder())
+            if file.is_ours:
+                _write(file, HEADING)
+                os.fsync(file.descriptor)
+                os.fsync(self._open_folder())
         except BaseException:
             os.close(file.descriptor)
             with suppress(OSError):
                 os.unlink(name, dir_fd=self._folder)
             raise
+        if not file.is_ours:  # another worker has taken over the new file, and removes it as empty
+            os.close(file.descriptor)
+            return self.own_file()
         self._files[name], self._own = file, name
         return name, file
 

@@ -158,6 +158,24 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     assert [entry(first.read(place)).id for place in mine.next_batch(9, NOW)] == ["e1", "e3"]
 
 
+def test_a_file_that_another_worker_locks_first_gets_no_entries(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other worker looks between the creation of the file and its lock, and removes the file, since it is empty."""
+    other, state, lock = opened(root), SpoolState(), spool_folder._lock
+
+    def lock_late(descriptor: int) -> bool:
+        monkeypatch.undo()
+        looked(other, state)
+        return lock(descriptor)
+
+    monkeypatch.setattr(spool_folder, "_lock", lock_late)
+    folder = SpoolFolder(root)
+    folder.append([line("a")])
+    tidied(other, state)
+    folder.close()
+    looked(other, state)
+    assert batch(state) == ["a"]
+
+
 def test_a_file_without_entries_keeps_its_notes_and_goes(root: Path) -> None:
     """So copies are recognised for ten minutes, also after a restart; then nothing is left of it."""
     file = left(root, *(f"e{nth}" for nth in range(100)))
