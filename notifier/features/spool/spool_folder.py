@@ -43,12 +43,17 @@ class UnusableFolderError(NotifierError, OSError):
 
 
 class _File:
-    """An open file. `end`: the offset behind the last line that was read or written."""
+    """An open file. `end`: the offset behind the last line that was read or written; 0 if it is to be read in whole."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.end = 0
         self.is_ours = False
+
+    @property
+    def is_writable(self) -> bool:
+        """Return whether this process has the lock, and has read the file: an unread one may have entries."""
+        return self.is_ours and self.end > 0
 
 
 class SpoolFolder:
@@ -62,6 +67,7 @@ class SpoolFolder:
         self._own: str | None = None
         self._damaged: set[str] = set()  # files to set aside at the next look
         self._gone: set[str] = set()  # files that were closed since the last look
+        self._found: list[FileLines] = []  # what the next look returns, even if the present one fails
         self.used = 0
 
     def close(self) -> None:
@@ -94,7 +100,7 @@ class SpoolFolder:
     def note(self, notes: Iterable[tuple[str, DoneNote]]) -> None:
         """Note in their files which entries are published. Without fsync: a lost note only repeats a publish."""
         for name, note in notes:
-            if (file := self._files.get(name)) is not None and file.is_ours:
+            if (file := self._files.get(name)) is not None and file.is_writable:
                 _write(file, dump_done(note.id, note.at))
 
     def tidy(self, busy: Collection[str], notes: Iterable[tuple[str, DoneNote]]) -> None:
@@ -102,7 +108,7 @@ class SpoolFolder:
 
         `busy`: the files with entries. `notes`: the recent ones, each with its file.
         """
-        idle = {name: list[bytes]() for name, file in self._files.items() if file.is_ours and name not in busy}
+        idle = {name: list[bytes]() for name, file in self._files.items() if file.is_writable and name not in busy}
         for name, note in notes:
             if name in idle:
                 idle[name].append(dump_done(note.id, note.at))
@@ -146,6 +152,7 @@ class SpoolFolder:
                 os.unlink(name, dir_fd=self._folder)
         os.close(self._files.pop(name).descriptor)
         self._gone.add(name)
+        self._found = [lines for lines in self._found if lines.file != name]
         self._damaged.discard(name)
         if name == self._own:
             self._own = None
@@ -174,7 +181,7 @@ class SpoolFolder:
         self.used = sum(sizes.values())
         for name in [name for name in self._files if name not in names]:
             self._forget(name)
-        lines, faults = list[FileLines](), list[str]()
+        faults = list[str]()
         for name in names:
             try:
                 found = self._look_at(name, take_over=take_over)
@@ -188,13 +195,14 @@ class SpoolFolder:
                 if isinstance(found, str):
                     faults.append(found)
                 elif found.items or found.is_new_look:
-                    lines.append(found)
+                    self._found.append(found)
         names = os.listdir(self._open_folder())  # noqa: PTH208  a descriptor
         damaged = sorted(name for name in names if name.endswith(DAMAGED_SUFFIX))
         faults += [f"{name} is kept, since a line of it is damaged: look into it, then remove it" for name in damaged]
-        gone = [FileLines(file=name) for name in self._gone]
+        lines = [*(FileLines(file=name) for name in self._gone), *self._found]
         self._gone.clear()
-        return [*gone, *lines], tuple(faults)
+        self._found.clear()
+        return lines, tuple(faults)
 
     def _look_at(self, name: str, *, take_over: bool) -> FileLines | str:
         """Return what is new in a file, or why it is not read. Raises OSError, UnusableFileError."""
@@ -251,14 +259,18 @@ class SpoolFolder:
         file = _File(self._open_file(name, _READ_FLAGS | os.O_CREAT | os.O_EXCL))
         try:
             file.is_ours = _lock(file.descriptor)
-            _write(file, HEADING)
-            os.fsync(file.descriptor)
-            os.fsync(self._open_folder())
+            if file.is_ours:
+                _write(file, HEADING)
+                os.fsync(file.descriptor)
+                os.fsync(self._open_folder())
         except BaseException:
             os.close(file.descriptor)
             with suppress(OSError):
                 os.unlink(name, dir_fd=self._folder)
             raise
+        if not file.is_ours:  # another worker has taken over the new file, and removes it as empty
+            os.close(file.descriptor)
+            return self.own_file()
         self._files[name], self._own = file, name
         return name, file
 

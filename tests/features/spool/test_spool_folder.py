@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from pydantic_core import from_json
@@ -158,6 +159,24 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
     assert [entry(first.read(place)).id for place in mine.next_batch(9, NOW)] == ["e1", "e3"]
 
 
+def test_a_file_that_another_worker_locks_first_gets_no_entries(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other worker looks between the creation of the file and its lock, and removes the file, since it is empty."""
+    other, state, lock = opened(root), SpoolState(), spool_folder._lock
+
+    def lock_late(descriptor: int) -> bool:
+        monkeypatch.undo()
+        looked(other, state)
+        return lock(descriptor)
+
+    monkeypatch.setattr(spool_folder, "_lock", lock_late)
+    folder = SpoolFolder(root)
+    folder.append([line("a")])
+    tidied(other, state)
+    folder.close()
+    looked(other, state)
+    assert batch(state) == ["a"]
+
+
 def test_a_file_without_entries_keeps_its_notes_and_goes(root: Path) -> None:
     """So copies are recognised for ten minutes, also after a restart; then nothing is left of it."""
     file = left(root, *(f"e{nth}" for nth in range(100)))
@@ -212,6 +231,30 @@ def test_a_damaged_file_is_kept_and_its_other_entries_are_published(root: Path) 
     assert looked(opened(root), SpoolState()) == faults
     kept.unlink()
     assert looked(folder, state) == ()
+
+
+@pytest.mark.parametrize("fault", ["no room for a copy", "unreadable", "no descriptor"])
+def test_a_file_that_cannot_be_taken_over_yet_stays(root: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """It has no known entries, but is not empty. It is taken over at a later look."""
+    file = left(root, "e1", "e2")
+    file.write_bytes(file.read_bytes().replace(b'"sender":"op"', b'"sender":"oq"', fault == "no room for a copy"))
+    folder, state = opened(root), SpoolState()
+
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "failed")
+
+    with monkeypatch.context() as patch:
+        if fault == "no room for a copy":
+            patch.setattr(spool_folder, "MAX_FOLDER_BYTES", 1)
+        else:
+            patch.setattr(os, "pread" if fault == "unreadable" else "listdir", fail)
+        with suppress(OSError):
+            assert any(fault.startswith(file.name) for fault in looked(folder, state))
+            tidied(folder, state)
+        assert (file.exists(), batch(state)) == (True, [])
+    looked(folder, state)
+    tidied(folder, state)
+    assert batch(state)[-1:] == ["e2"]
 
 
 def test_the_entries_of_a_file_with_a_damaged_heading_are_published(root: Path) -> None:
