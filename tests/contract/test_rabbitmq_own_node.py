@@ -108,11 +108,17 @@ async def test_a_forced_close_is_survived(worker: OpenWorker, module_node: Rabbi
     await ready(await worker(), Lane.EVENTS, 3)
 
 
+def limit_message_size(node: RabbitmqNode, limit: int) -> None:
+    """Set the limit of new channels on 3.10, and of all on 4.x."""
+    setting = f"application:set_env(rabbit, max_message_size, {limit})"
+    node.ctl("eval", f"{setting}, persistent_term:put(max_message_size, {limit}).")
+
+
 async def test_a_message_that_the_broker_refuses_raises_another_error_than_a_full_queue(
     worker: OpenWorker, module_node: RabbitmqNode
 ) -> None:
     """The broker closes the channel. Another message is taken on the next one."""
-    module_node.ctl("eval", "application:set_env(rabbit, max_message_size, 2000).")
+    limit_message_size(module_node, 2000)
     try:
         queue = await worker()
         await publish_until_durable(queue, Lane.EVENTS, outgoing("small"))
@@ -120,7 +126,7 @@ async def test_a_message_that_the_broker_refuses_raises_another_error_than_a_ful
             await queue.publish(Lane.EVENTS, outgoing("large", body=b"x" * 3000))
         await publish_until_durable(queue, Lane.EVENTS, outgoing("other"))
     finally:
-        module_node.ctl("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+        limit_message_size(module_node, 134_217_728)
 
 
 async def test_unacked_fetched_messages_return_after_a_lost_connection(
