@@ -25,6 +25,7 @@ from tests.system.worker_process import WorkerProcess
 CLIENTS = ("healthy", "flaky", "refusing")
 ANSWER = 0.01  # seconds that a client takes
 PATIENCE = 120.0  # seconds for the next delivery to arrive; a retry takes one, a broker that comes back up to fifteen
+FORWARDED_AGAIN = 300.0  # the same after a broker's start: docs/reliability.md, When the broker restarts
 LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from notifier.service.run_command import CLOSE_SECONDS
 from tests.faults.conftest import Form, Record
-from tests.faults.rig import answers, judge, load, rig
+from tests.faults.rig import FORWARDED_AGAIN, answers, judge, load, rig
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Judge
 from tests.system.waiting import PATIENCE, until
@@ -63,7 +63,7 @@ async def test_killed_and_restarted(
                     await asyncio.sleep(chance.uniform(0, 1))
                     await killed(own_node, running)
                     await running.until_ready(patience=BACK)
-            await made.settle(running)
+            await made.settle(running, patience=FORWARDED_AGAIN)
         record(await made.account(cause=KILLED), times=times)
 
 

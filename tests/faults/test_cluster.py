@@ -18,7 +18,7 @@ import pytest
 from notifier.queues.rabbitmq.administration import declare_topology
 from notifier.queues.rabbitmq.options import RabbitOptions
 from tests.faults.conftest import Form, Record
-from tests.faults.rig import Rig, answers, rig
+from tests.faults.rig import FORWARDED_AGAIN, Rig, answers, rig
 from tests.faults.rig import load as rig_load
 from tests.support.rabbit_options import BUCKETS
 from tests.support.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
@@ -74,7 +74,7 @@ async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
         await more(made, 200)
         yield running
         await end()
-        await made.settle(running, patience=300)
+        await made.settle(running, patience=FORWARDED_AGAIN)
 
 
 async def more(made: Rig, count: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from notifier.queues.rabbitmq.topology import topology_of
 from tests.faults.conftest import Form, Record
-from tests.faults.rig import judge, rig
+from tests.faults.rig import FORWARDED_AGAIN, judge, rig
 from tests.support.rabbit_options import rabbit_options
 from tests.support.rabbitmq_node import RabbitmqNode
 from tests.support.topologies import declare_at_once
@@ -63,7 +63,7 @@ async def test_killed_as_soon_as_it_is_ready(
             made.clients.judge = judge
             async with worker(made.site) as running:
                 assert not running.logged("queues_new")
-                await made.settle(running)
+                await made.settle(running, patience=FORWARDED_AGAIN)
         await until_each_answers(own_node.url, new_queues)
         record(await made.account(cause="held by a worker that was killed"), times=times)
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.conftest import Form, Record
 from tests.faults.parking_rig import Down, Sick, parks, sick_in, until_parked
-from tests.faults.rig import Rig, kill, load, rig
+from tests.faults.rig import FORWARDED_AGAIN, Rig, kill, load, rig
 from tests.faults.test_broker_restarts import BACK
 from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED
 from tests.faults.test_network import LONG
@@ -121,7 +121,7 @@ async def test_broker_killed(
             await killed(first, second)
             await sick.until_served()
             sick.was_served_soon()
-        await made.settle(first, second)
+        await made.settle(first, second, patience=FORWARDED_AGAIN)
         record(await made.account(cause=BROKER_KILLED), times=2 * times)
 
 

@@ -18,8 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from notifier.delivery.facts import Observer
 from notifier.features.spool.spool_entries import Place, ReceivedSignOut, load_entry, to_dead_letter, to_outgoing
+from notifier.features.spool.spool_file import UnusableFolderError
 from notifier.features.spool.spool_files import FOLDER_ERRORS, SpoolFiles
-from notifier.features.spool.spool_folder import SpoolFolder, UnusableFolderError
+from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, SpoolState, rest_seconds
 from notifier.model.client import RetryPolicy
 from notifier.model.errors import ConfigurationError, InputIssue, QueueError, QueueUnavailable, describe_error

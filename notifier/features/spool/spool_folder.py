@@ -9,7 +9,6 @@ Another user must not be able to write to the folder, since its files decide who
 of `registry.cache`. Files are opened relative to it, without following links, and must have one name.
 """
 
-import fcntl
 import os
 import secrets
 from collections.abc import Collection, Iterable, Sequence
@@ -28,32 +27,15 @@ from notifier.features.spool.spool_entries import (
     load_entry,
     scan,
 )
+from notifier.features.spool.spool_file import SpoolFile, UnusableFolderError
 from notifier.features.spool.spool_state import MAX_FOLDER_BYTES, FileLines
-from notifier.model.errors import NotifierError, describe_error
+from notifier.model.errors import describe_error
 from notifier.model.record import copy_record
 from notifier.settings.file_owners import UnusableFileError, open_own_folder, open_owned
 
 SUFFIX, DAMAGED_SUFFIX = ".spool", ".corrupt"
 MAX_FILE_BYTES = 8 * 1024**2  # then the next entries go to another file, so that this one can be emptied
 _READ_FLAGS = os.O_RDWR | os.O_NONBLOCK
-
-
-class UnusableFolderError(NotifierError, OSError):
-    """The folder cannot be used: it is full, or its file system has no locks."""
-
-
-class _File:
-    """An open file. `end`: the offset behind the last line that was read or written; 0 if it is to be read in whole."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.end = 0
-        self.is_ours = False
-
-    @property
-    def is_writable(self) -> bool:
-        """Return whether this process has the lock, and has read the file: an unread one may have entries."""
-        return self.is_ours and self.end > 0
 
 
 class SpoolFolder:
@@ -63,7 +45,7 @@ class SpoolFolder:
         self.root = root
         self._stack = ExitStack()
         self._folder: int | None = None
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, SpoolFile] = {}
         self._own: str | None = None
         self._damaged: set[str] = set()  # files to set aside at the next look
         self._gone: set[str] = set()  # files that were closed since the last look
@@ -85,14 +67,12 @@ class SpoolFolder:
         begin = file.end
         if self.used + size > MAX_FOLDER_BYTES:
             raise UnusableFolderError(f"its files have {MAX_FOLDER_BYTES // 1024**2} MiB together, with unread ones")
-        _write(file, b"".join(lines))
+        file.write(b"".join(lines))
         try:
             os.fsync(file.descriptor)
         except OSError:
             self._own = None  # the state of the file is unknown from now on, so the next lines go to another one
-            file.end = begin
-            with suppress(OSError):
-                os.ftruncate(file.descriptor, begin)
+            file.cut(begin)
             raise
         self.used += size
         return name, [begin + offset for offset in accumulate(map(len, lines), initial=0)][: len(lines)]
@@ -101,7 +81,7 @@ class SpoolFolder:
         """Note in their files which entries are published. Without fsync: a lost note only repeats a publish."""
         for name, note in notes:
             if (file := self._files.get(name)) is not None and file.is_writable:
-                _write(file, dump_done(note.id, note.at))
+                file.write(dump_done(note.id, note.at))
 
     def tidy(self, busy: Collection[str], notes: Iterable[tuple[str, DoneNote]]) -> None:
         """Empty the files of this worker without entries, and remove those without recent notes. Raises OSError.
@@ -117,7 +97,7 @@ class SpoolFolder:
                 file = self._files[name]
                 os.ftruncate(file.descriptor, len(HEADING))
                 file.end = len(HEADING)
-                _write(file, b"".join(lines))
+                file.write(b"".join(lines))
             else:
                 self._forget(name, remove=True)
 
@@ -131,18 +111,37 @@ class SpoolFolder:
         """Set a file aside at the next look, since a line of it is not what was written."""
         self._damaged.add(name)
 
-    def _set_aside(self, name: str, items: Sequence[Place | DoneNote]) -> FileLines:
-        """Keep a damaged file under another name. First copy its valid entries into the file of this process."""
-        descriptor, done = self._files[name].descriptor, {item.id for item in items if isinstance(item, DoneNote)}
-        places = [item for item in items if isinstance(item, Place) and item.id not in done]
-        lines = [os.pread(descriptor, place.size, place.offset) for place in places]
-        valid = [(place, line) for place, line in zip(places, lines, strict=True) if load_entry(line) is not None]
-        if name == self._own:
-            self._own = None
-        own, offsets = self.append([line for _, line in valid])
+    def _set_aside(self, name: str) -> FileLines:
+        """Keep a damaged file under another name. First move its valid entries."""
+        moved = self._move(name)
         kept = name.removesuffix(SUFFIX) + DAMAGED_SUFFIX
         os.rename(name, kept, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._forget(name)
+        return moved
+
+    def _on_removed(self, name: str) -> str | None:
+        """Move the entries of a file that somebody removed: this worker has answered their senders, if it is its file.
+
+        Return a text about them.
+        """
+        moved = self._move(name) if self._files[name].is_writable else None
+        self._forget(name)
+        if moved is None or not moved.items:
+            return None
+        self._found.append(moved)
+        return f"{name} was removed while this worker used it: its {len(moved.items)} sign-outs are in {moved.file} now"
+
+    def _move(self, name: str) -> FileLines:
+        """Copy the valid entries of a file into that of this process. Raises OSError."""
+        if name == self._own:
+            self._own = None
+        descriptor = self._files[name].descriptor
+        items, _, _ = scan(name, partial(os.pread, descriptor, READ_BYTES), len(HEADING))
+        done = {item.id for item in items if isinstance(item, DoneNote)}
+        places = [item for item in items if isinstance(item, Place) and item.id not in done]
+        lines = [os.pread(descriptor, place.size, place.offset) for place in places]
+        valid = [(place, line) for place, line in zip(places, lines, strict=True) if load_entry(line) is not None]
+        own, offsets = self.append([line for _, line in valid])
         moved = [copy_record(place, file=own, offset=at) for (place, _), at in zip(valid, offsets, strict=True)]
         return FileLines(file=own, is_ours=True, is_new_look=False, items=tuple(moved))
 
@@ -179,9 +178,10 @@ class SpoolFolder:
                     sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
         names = sorted(name for name in sizes if name.endswith(SUFFIX))
         self.used = sum(sizes.values())
-        for name in [name for name in self._files if name not in names]:
-            self._forget(name)
-        faults = list[str]()
+        files = [*self._files.items()]
+        gone = [name for name, file in files if name not in names or not os.fstat(file.descriptor).st_nlink]
+        removed = [*map(self._on_removed, gone)]
+        faults = [text for text in removed if text is not None]
         for name in names:
             try:
                 found = self._look_at(name, take_over=take_over)
@@ -208,8 +208,8 @@ class SpoolFolder:
         """Return what is new in a file, or why it is not read. Raises OSError, UnusableFileError."""
         file = self._files.get(name)
         if file is None:
-            file = self._files[name] = _File(self._open_file(name))
-        if take_over and not file.is_ours and _lock(file.descriptor):
+            file = self._files[name] = SpoolFile(self._open_file(name))
+        if take_over and not file.is_ours and file.lock():
             file.is_ours, file.end = True, 0
         status = os.fstat(file.descriptor)
         if status.st_nlink != 1:
@@ -226,8 +226,7 @@ class SpoolFolder:
         items, end, is_damaged = scan_from(len(HEADING) if is_new else file.end)
         is_damaged |= wrong is not None or name in self._damaged
         if is_damaged and file.is_ours:
-            items, _, _ = scan_from(len(HEADING))
-            return self._set_aside(name, items)
+            return self._set_aside(name)
         if (is_new or not file.is_ours) and any(isinstance(item, Place) for item in items):
             os.fsync(file.descriptor)  # copies of these are answered 200, and their worker may not have done so
         file.end = 0 if is_damaged and not is_new else end  # 0: its worker may empty it just now
@@ -237,9 +236,10 @@ class SpoolFolder:
         return FileLines(file=name, is_ours=file.is_ours, is_new_look=is_new, items=items)
 
     def _open_folder(self) -> int:
-        """Return the descriptor of the folder. Open it again if it was removed. Raises OSError, UnusableFileError."""
+        """Return the descriptor of the folder. Make it again if it was removed. Raises OSError, UnusableFileError."""
         if self._folder is not None and not os.fstat(self._folder).st_nlink:
-            self.close()
+            self._folder = self._own = None
+            self._stack.close()
         if self._folder is None:
             self._folder = self._stack.enter_context(open_own_folder(self.root, make=True))
         return self._folder
@@ -247,7 +247,7 @@ class SpoolFolder:
     def _open_file(self, name: str, flags: int = _READ_FLAGS) -> int:
         return open_owned(name, flags, dir_fd=self._open_folder(), regular=True)
 
-    def own_file(self) -> tuple[str, _File]:
+    def own_file(self) -> tuple[str, SpoolFile]:
         """Return the file of this process. Make one if it has none, or a large one.
 
         Raises OSError, UnusableFileError; UnusableFolderError if the file system has no locks.
@@ -256,11 +256,15 @@ class SpoolFolder:
         if self._own is not None and self._files[self._own].end < MAX_FILE_BYTES:
             return self._own, self._files[self._own]
         name = secrets.token_hex(8) + SUFFIX
-        file = _File(self._open_file(name, _READ_FLAGS | os.O_CREAT | os.O_EXCL))
         try:
-            file.is_ours = _lock(file.descriptor)
+            file = SpoolFile(self._open_file(name, _READ_FLAGS | os.O_CREAT | os.O_EXCL))
+        except OSError as error:
+            error.filename = None  # by its random name each try would look like another fault
+            raise
+        try:
+            file.is_ours = file.lock()
             if file.is_ours:
-                _write(file, HEADING)
+                file.write(HEADING)
                 os.fsync(file.descriptor)
                 os.fsync(self._open_folder())
         except BaseException:
@@ -273,27 +277,3 @@ class SpoolFolder:
             return self.own_file()
         self._files[name], self._own = file, name
         return name, file
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file. Return False if another process has its lock. Raises UnusableFolderError."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        raise UnusableFolderError(f"its file system has no locks ({describe_error(error)})") from None
-    return True
-
-
-def _write(file: _File, data: bytes) -> None:
-    """Write at the end of a file. Raises OSError, after the file is as long as before."""
-    written = 0
-    try:
-        while written < len(data):
-            written += os.pwrite(file.descriptor, data[written:], file.end + written)
-    except OSError:
-        with suppress(OSError):
-            os.ftruncate(file.descriptor, file.end)
-        raise
-    file.end += written

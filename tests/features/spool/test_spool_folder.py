@@ -16,8 +16,10 @@ from pydantic_core import from_json
 
 from notifier.features.spool import spool_folder
 from notifier.features.spool.spool_entries import HEADING, DoneNote, Place, _to_line, dump_done
+from notifier.features.spool.spool_file import SpoolFile
 from notifier.features.spool.spool_folder import SpoolFolder
 from notifier.features.spool.spool_state import SpoolState
+from notifier.model.errors import describe_error
 from notifier.model.message import Lane
 from notifier.settings.file_owners import UnusableFileError
 from tests.features.spool.sign_outs import NOW, appended, batch, draft, entry, line, looked, opened, tidied
@@ -33,6 +35,11 @@ def files(root: Path, suffix: str = ".spool") -> list[Path]:
 def root(tmp_path: Path) -> Path:
     """A folder that does not exist yet."""
     return tmp_path / "spool"
+
+
+def refuse_to_write(_folder: SpoolFolder, name: str, _flags: int) -> NoReturn:
+    """Open no file, as on a read-only disk."""
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
 
 
 def left(root: Path, *ids: str) -> Path:
@@ -161,14 +168,14 @@ def test_a_file_that_a_worker_left_is_taken_over_once(root: Path) -> None:
 
 def test_a_file_that_another_worker_locks_first_gets_no_entries(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other worker looks between the creation of the file and its lock, and removes the file, since it is empty."""
-    other, state, lock = opened(root), SpoolState(), spool_folder._lock
+    other, state = opened(root), SpoolState()
 
-    def lock_late(descriptor: int) -> bool:
+    def lock_late(file: SpoolFile) -> bool:
         monkeypatch.undo()
         looked(other, state)
-        return lock(descriptor)
+        return file.lock()
 
-    monkeypatch.setattr(spool_folder, "_lock", lock_late)
+    monkeypatch.setattr(SpoolFile, "lock", lock_late)
     folder = SpoolFolder(root)
     folder.append([line("a")])
     tidied(other, state)
@@ -442,17 +449,53 @@ def test_a_write_that_fails_midway_leaves_no_part(root: Path) -> None:
     assert batch(state) == ["e1", "e4"]
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_somebody_removes_is_made_again(root: Path, what: str) -> None:
-    """The next entry is durable again."""
+@pytest.mark.parametrize("what", ["file", "folder", "file, and another of its name is made"])
+def test_entries_of_a_file_that_somebody_removes_are_moved(root: Path, what: str) -> None:
+    """They were answered with 200. Only those that are not published: into a file that another worker can take over."""
     folder, state = opened(root), SpoolState()
-    name, _ = appended(folder, state, "e1")
+    name, _ = appended(folder, state, "e1", "e2", "e3")
+    folder.note([(name, DoneNote(id="e2", at=NOW))])
+    state.on_done("e2", NOW)
     (root / name).unlink()
     if what == "folder":
         root.rmdir()
-    assert batch(state) == ["e1"]
+    elif what != "file":
+        (root / name).touch(0o600)
+    [fault] = looked(folder, state)
+    assert fault.startswith(f"{name} was removed while this worker used it: its 2 sign-outs are in ")
+    assert batch(state) == ["e1", "e3"]
+    assert [entry(folder.read(place)).id for place in state.next_batch(9, NOW)] == ["e1", "e3"]
+    assert looked(folder, state) == ()
+    folder.append([line("e4")])
+    folder.close()
+    state = SpoolState()
+    looked(opened(root), state)
+    assert batch(state) == ["e1", "e3", "e4"]
+
+
+def test_entries_of_a_removed_file_wait_for_a_disk_that_can_be_written(root: Path) -> None:
+    """The file that somebody removed has them until then."""
+    folder, state = opened(root), SpoolState()
+    name, _ = appended(folder, state, "e1")
+    (root / name).unlink()
+    root.rmdir()
+    root.touch()
+    with pytest.raises(UnusableFileError):
+        looked(folder, state)
+    root.unlink()
     looked(folder, state)
-    assert batch(state) == []
-    other, _ = folder.append([line("e2")])
-    assert other != name
-    assert (root / other).exists()
+    assert batch(state) == ["e1"]
+    assert len(files(root)) == 1
+
+
+def test_a_fault_has_the_same_text_at_each_try(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the random name of the file that was to be made, since each new text is logged."""
+    folder = opened(root)
+    folder.close()
+    texts = set[str]()
+    monkeypatch.setattr(SpoolFolder, "_open_file", refuse_to_write)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Read-only file system") as caught:
+            folder.append([line("e1")])
+        texts.add(describe_error(caught.value))
+    assert len(texts) == 1
