@@ -13,6 +13,7 @@ QUEUES = HOUSE / "queues"
 MAX_LINES, MAX_LINES_OF_ONE_IDEA = 300, 400
 MODULES_OF_ONE_IDEA = {  # at most five, each with the reason why it is longer than others
     "delivery/client_state.py": "one state, and all that happens to it",
+    "delivery/fetches.py": "one kind of fetch, with all bounds by which it delays no other delivery",
     "delivery/scheduler.py": "one scheduler, with the states of its clients",
     "delivery/verdict.py": "one decision table, and all its rows",
 }

@@ -11,7 +11,9 @@ that they delay only such clients. While a worker does not have large buckets, t
 
 At most `MAX_IN_FLIGHT` messages are in flight, and each batch takes at most half of what is free: a bucket alone holds
 three quarters, and others always find some. A bucket that does not answer holds its share until the queue reports an
-error (RabbitMQ: 10 s), and then one message. Fetches that no client requested leave half to the others.
+error (RabbitMQ: 10 s), and then one message. Fetches that no client requested leave half to the others. While messages
+of the lanes come, at most `MAX_ARRIVING` are in flight of those that the broker sends at once: whatever arrives
+together is read before anything else.
 
 A worker fetches from every bucket that has messages when it starts, since a former worker may have died during a fetch.
 After the queue was lost, and when another worker is gone, it repeats the fetches of the last three minutes: messages
@@ -27,7 +29,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from notifier.delivery.client_state import CROWDED_SHARE
+from notifier.delivery.client_state import CROWDED_SHARE, MIN_AHEAD_SECONDS
 from notifier.delivery.scheduler import Scheduler
 from notifier.delivery.settlement import LARGE_BACKLOG, BucketCounts
 from notifier.model.client import ClientKey
@@ -39,6 +41,8 @@ from notifier.queues.queue_port import BucketQueues
 
 MAX_IN_FLIGHT = shared_bound(256)  # messages being fetched at a time
 MAX_BATCH, MAX_BATCH_BESIDE_FRESH = 64, 4  # messages; the second while a fresh delivery waits for the event loop
+MAX_ARRIVING = shared_bound(4)  # of these, those that arrive at once: 64 delay other messages by 5 ms …
+BUSY_SECONDS = 1.0  # … while others come, and for so long afterwards
 TAKEN_IN_A_ROW = 8  # messages of a batch, before the event loop continues with other work
 GROWTH, MAX_GROWTH = 4, 64  # the factor of the next batch if most messages are for other clients, and its limit
 MAX_PARKED_AGAIN_PER_SECOND = shared_bound(2000.0)  # 100,000 take a minute …
@@ -79,7 +83,8 @@ class BucketFetch:
     `remainder`: of the last request. `is_counting`: it is being counted. `in_flight`: how many messages are being
     fetched. `batch_seconds`: how long the last batch took. `factor`: how many messages are fetched for each that the
     clients can take. `failures`: how many batches failed in a row. `no_batch_before`: the moment of the next batch at
-    the earliest. `taking`: held while a batch is taken, so that batches are taken in their order.
+    the earliest. `taking`: held while a batch is taken, so that batches are taken in their order. `began_at`: when the
+    last batch began.
     """
 
     clients: set[ClientKey] = field(default_factory=set)
@@ -92,6 +97,12 @@ class BucketFetch:
     failures: int = 0
     no_batch_before: float = -math.inf
     taking: asyncio.Lock = field(default_factory=shared_lock)
+    began_at: float = -math.inf
+
+    def arrives_soon(self, now: float) -> bool:
+        """Return whether messages of the bucket arrive at once, as far as is known."""
+        waited_seconds = now - self.began_at if self.in_flight else 0.0
+        return max(self.batch_seconds, waited_seconds) <= MIN_AHEAD_SECONDS
 
 
 class BucketFetches:
@@ -119,8 +130,8 @@ class BucketFetches:
         self._clock = clock
         self._wall = wall
         self._fetches: OrderedDict[str, BucketFetch] = OrderedDict()
-        self._in_flight = 0
-        self._fresh_waits = False
+        self._in_flight = self._arriving = 0
+        self._fresh_waits, self._busy_until = False, -math.inf
         self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
         self._needs_repeat, self._no_repeat_before = False, -math.inf
@@ -131,11 +142,14 @@ class BucketFetches:
         unused = self._queues.inherited_buckets(at_start=False)
         self._fetches = OrderedDict((name, fetch) for name, fetch in self._fetches.items() if name in unused)
         self._scheduler.deferrals.requested.clear()
-        self.start_batches(fresh_waits=False)
+        self.start_batches(others_came=False, fresh_waits=False)
         return bool(self._fetches)
 
-    def start_batches(self, *, fresh_waits: bool) -> None:
-        """Begin the requested fetches, and start batches as there is room. `fresh_waits`: a fresh delivery waits."""
+    def start_batches(self, *, others_came: bool, fresh_waits: bool) -> None:
+        """Begin the requested fetches, and start batches as there is room.
+
+        `others_came`: messages of the lanes have just been started. `fresh_waits`: a fresh delivery waits.
+        """
         worker_count = self._scheduler.slots.worker_count()
         if worker_count != self._worker_count:
             # Messages that a stopped worker had fetched are in the buckets again.
@@ -147,15 +161,21 @@ class BucketFetches:
             self.on_queue_lost()
         if self._scheduler.deferrals.requested:
             self._begin_requested_fetches()
-        self._fresh_waits = fresh_waits
+        self._fresh_waits, now = fresh_waits, self._clock()
+        if others_came:
+            self._busy_until = now + BUSY_SECONDS
+        self._arriving = sum(fetch.in_flight for fetch in self._fetches.values() if fetch.arrives_soon(now))
         for _ in range(min(len(self._fetches), BUCKETS_PER_ROUND)):
             if self._scheduler.slots.used_share() > CROWDED_SHARE:
                 return
             bucket, fetch = next(iter(self._fetches.items()))
             self._fetches.move_to_end(bucket)
             while (size := self._next_batch_size(bucket, fetch)) > 0:
+                if fetch.arrives_soon(now):
+                    self._arriving += size
                 fetch.in_flight += size
                 self._in_flight += size
+                fetch.began_at = now
                 self._spawn(self._take_batch(bucket, fetch, size))
                 if fetch.remainder.count is None and not fetch.is_counting:
                     self._spawn(self._count(bucket, fetch))
@@ -187,6 +207,8 @@ class BucketFetches:
             max_size = min(max_size, 1)  # it may fail, too, or the bucket may be empty
         elif fetch.remainder.count is not None:
             max_size = min(max_size, fetch.remainder.count - fetch.in_flight)
+        if now < self._busy_until and fetch.arrives_soon(now):
+            max_size = min(max_size, MAX_ARRIVING - self._arriving)
         if max_size < min_size:
             return 0
         size = min(max_size, self._fetchable_count(bucket, fetch) * fetch.factor - fetch.in_flight)

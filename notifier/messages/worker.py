@@ -234,7 +234,7 @@ class Worker:
         else:
             self._schedule_round()
         if not self._stop.is_set():
-            self._fetches.start_batches(fresh_waits=self._selection.has_fresh_events)
+            self._fetches.start_batches(others_came=effort > 0, fresh_waits=self._selection.has_fresh_events)
         elif not self._fetches.empty_unused() and not self._tasks and not self._selection.has_steps_left:
             self._drained.set()
 

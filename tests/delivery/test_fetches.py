@@ -13,6 +13,8 @@ from notifier.delivery import fetches, settlement
 from notifier.delivery.deferrals import OVERDUE_SECONDS
 from notifier.delivery.facts import ClientRecovered, ClientServed
 from notifier.delivery.fetches import (
+    BUSY_SECONDS,
+    MAX_ARRIVING,
     MAX_BATCH,
     MAX_IN_FLIGHT,
     MIN_REPEAT_SECONDS,
@@ -232,6 +234,7 @@ async def test_slow_buckets_leave_room_for_others() -> None:
     async with running(harness):
         for _ in range(64):
             await harness.prove(*slow)
+        harness.now += BUSY_SECONDS
         for name in slow:
             in_bucket(harness, 1000, name, f"{ISS} {name}")
         in_bucket(harness, 5, "wiki", f"{ISS} wiki")
@@ -242,6 +245,33 @@ async def test_slow_buckets_leave_room_for_others() -> None:
         assert sorted(in_flight.values()) == [8, 16, 32, 64, 64, 64]
         recovered_elsewhere(harness, "wiki")
         await harness.until(lambda: harness.notified().count("wiki") == 5)
+
+
+async def test_few_messages_arrive_together_beside_other_deliveries() -> None:
+    """However many buckets are fetched from: a delivery waits until these are read. One that is silent leaves room."""
+    names = [f"back-{number}" for number in range(6)]
+    known = [client(name, max_concurrent=64) for name in ("silent", *names)]
+    harness = WorkerHarness(client("shop"), *known, shutdown_grace=0.01)
+    async with running(harness):
+        for _ in range(64):
+            await harness.prove("silent", *names)
+        for name in ("silent", *names):
+            in_bucket(harness, 20, name, f"{ISS} {name}")
+        silent = slow_fetches(harness, 1e6, f"{ISS} silent")
+        in_flight = slow_fetches(harness, 0.001, *(f"{ISS} {name}" for name in names))
+        most = 0
+
+        def see() -> bool:
+            nonlocal most
+            most = max(most, sum(in_flight.values()))
+            return len(harness.notified()) == 6 * 20 + 1
+
+        harness.event("shop", id="fresh")
+        for name in ("silent", *names):
+            recovered_elsewhere(harness, name)
+        await until(harness, see, step=0.0001)
+        assert 0 < most <= MAX_ARRIVING
+        assert silent.total() == MAX_ARRIVING
 
 
 async def test_clients_are_served_before_what_a_former_worker_left(monkeypatch: pytest.MonkeyPatch) -> None:
