@@ -6,13 +6,13 @@ change stores that, since the clock of its writer may be fast. All times are in 
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
-from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from pydantic import Field, TypeAdapter
 
 from notifier.model.client import ClientKey
-from notifier.model.errors import ChangeRefused, QueueError, UnknownVersion
+from notifier.model.documents.documents import parse
+from notifier.model.errors import ChangeRefused, MalformedEvent, QueueError, UnknownVersion
 from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import printable
 from notifier.model.record import copy_record, record
@@ -24,7 +24,7 @@ MAX_ENDED_PAUSES = shared_bound(200)  # the history that is shown
 MAX_REASON_LENGTH = 200
 MAX_DOCUMENT_BYTES = shared_bound(8 * 1024 * 1024)  # 180 kB are usual, 3 MB have 1,000 pauses with the longest names
 MAX_VERSION = 2**53  # of the document; further changes keep it
-_FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 1
 
 _Name = Annotated[str, Field(min_length=1, max_length=1024)]
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
@@ -65,16 +65,12 @@ class Pause:
 class PauseDocument:
     """All pauses, sorted by their end, the last end first. `version` increases by each change; `v` is the format's."""
 
-    v: int = _FORMAT_VERSION
+    v: Literal[1] = FORMAT_VERSION
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
     pauses: Annotated[tuple[Pause, ...], Field(max_length=MAX_PAUSES)]
 
 
-class _FormatVersion(TypedDict):
-    v: int
-
-
-_DOCUMENT, _FORMAT = TypeAdapter(PauseDocument), TypeAdapter(_FormatVersion)
+_DOCUMENT = TypeAdapter(PauseDocument)
 NO_PAUSES = PauseDocument(version=0, pauses=())
 
 
@@ -104,13 +100,11 @@ def _parse(text: bytes) -> PauseDocument:
     if len(text) > MAX_DOCUMENT_BYTES:
         raise ValueError(f"has more than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        if (version := _FORMAT.validate_json(text)["v"]) > _FORMAT_VERSION:
-            raise UnknownVersion(f"a later release wrote the pauses (v: {version}); update this one to read them")
-        return _DOCUMENT.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(map(str, first["loc"]))
-        raise ValueError(f"is malformed ({path or 'not JSON'}: {first['type']})") from None
+        return parse(_DOCUMENT, text, latest=FORMAT_VERSION)
+    except UnknownVersion as error:
+        raise UnknownVersion(f"a later release wrote the pauses ({error}); update this one to read them") from None
+    except MalformedEvent as error:
+        raise ValueError(f"is malformed: {error}") from None
 
 
 def in_force(document: PauseDocument, now: float) -> dict[ClientKey, Pause]:

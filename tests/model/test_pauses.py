@@ -73,9 +73,10 @@ def test_malformed_document_is_refused(text: bytes) -> None:
 
 
 def test_document_of_a_later_release_is_refused() -> None:
-    """Not as malformed: this release must not replace it."""
-    with pytest.raises(UnknownVersion, match="v: 2"):
-        read_pauses(b'{"v": 2, "other": []}')
+    """Not as malformed, even if it could be read: this release must not replace it."""
+    for text in (b'{"v": 2, "other": []}', b'{"v": 2, "version": 1, "pauses": []}'):
+        with pytest.raises(UnknownVersion, match=r"a later release wrote the pauses \(version 2 .*; update this one"):
+            read_pauses(text)
 
 
 def test_pause_is_in_force_until_its_end() -> None:
