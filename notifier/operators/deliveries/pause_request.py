@@ -68,7 +68,7 @@ class PauseMembers(ResumeMembers, total=False):
 class PauseCoverage:
     """Which workers apply the pauses. `seen`: their number. `late`: workers that answered but do not, and the problem.
 
-    `clock_difference`: of the workers' clocks from this one, at most, in seconds.
+    `clock_difference`: by how many seconds the clock of a worker differs from this one, at least: answers take time.
     """
 
     seen: int
@@ -201,17 +201,17 @@ class PauseRequests:
 
         A worker by whose clock it is later than `until`, the end of a pause, does not apply it.
         """
-        request = WorkerRequest(kind=READ_PAUSES, who=self.who, members={})
+        request, sent_at = WorkerRequest(kind=READ_PAUSES, who=self.who, members={}), self.clock()
         seen, answers = await send_to_workers(self.queue, request, ANSWER_TIMEOUT_SECONDS)
-        read = [answer.result for answer in answers if answer.problem is None]
+        answered_at, read = self.clock(), [answer.result for answer in answers if answer.problem is None]
         newest = max((result["version"] for result in read), default=-1)
-        difference = max((abs(result["at"] - self.clock()) for result in read), default=0.0)
+        times = [result["at"] for result in read] or [sent_at]
         judged = [(each.worker, each.problem or _find_problem(each.result, version, until)) for each in answers]
         return newest, PauseCoverage(
             seen=seen,
             applied=[worker for worker, problem in judged if problem is None],
             late=[{"worker": worker, "problem": problem} for worker, problem in judged if problem is not None],
-            clock_difference=round(difference, 1),
+            clock_difference=round(max(0.0, sent_at - min(times), max(times) - answered_at), 1),
         )
 
     async def count_expiring(self, pauses: Sequence[Pause]) -> Counter[ClientKey] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,17 @@ async def test_worker_by_whose_clock_the_pause_is_over_does_not_apply_it(queue: 
         "seen": 1, "applied": [], "late": [{"worker": "ahead", "problem": "by its clock the pause is over"}],
         "clock_difference": 7200.0,
     }  # fmt: skip
+    await queue.close()
+
+
+async def test_time_in_which_workers_answer_is_no_difference_of_the_clocks(queue: Workers) -> None:
+    """Such as the seconds of patience for a silent worker."""
+    watch = PauseWatch(queue, Registry, lambda _: None, lambda: NOW + 1.0)
+    queue.acts = {"well": {READ_PAUSES: watch.act}}
+    await queue.open()
+    requests = copy_record(requests_on(queue), clock=count(NOW, 2.0).__next__)
+    _, workers = await requests.list_pauses(lambda _: True, counts=False)
+    assert workers.clock_difference == 0.0
     await queue.close()
 
 
