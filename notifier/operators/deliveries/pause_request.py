@@ -21,17 +21,7 @@ from notifier.model.durations import format_duration, parse_duration
 from notifier.model.errors import InputIssue, QueueError
 from notifier.model.ids import new_id
 from notifier.model.moment import Clock, format_optional_moment, parse_moment
-from notifier.model.pauses import (
-    MAX_REASON_LENGTH,
-    Pause,
-    PauseDocument,
-    in_force,
-    limit_ends,
-    list_present_and_ended,
-    max_paused_of,
-    pause_clients,
-    resume_clients,
-)
+from notifier.model.pauses import MAX_REASON_LENGTH, Pause, PauseDocument, max_paused_of
 from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair_pass import find_messages
@@ -150,9 +140,9 @@ class PauseRequests:
 
         def edit(document: PauseDocument) -> PauseDocument:
             now = self.clock()
-            changed = pause_clients(document, pauses, now) if pauses else resume_clients(document, keys, self.who, now)
+            changed = document.pause_clients(pauses, now) if pauses else document.resume_clients(keys, self.who, now)
             if changed is not document:
-                present = in_force(limit_ends(document, self.registry, now), now)
+                present = document.limit_ends(self.registry, now).in_force(now)
                 former.update((key, present[key]) for key in keys if key in present)
             return changed
 
@@ -162,7 +152,7 @@ class PauseRequests:
             newest, workers = await self._ask_workers(document.version, until)
             if newest <= document.version or tries == MAX_TRIES:
                 break
-        present = in_force(document, self.clock())
+        present = document.in_force(self.clock())
         followers = [each for each in _find_followers(self.registry, keys[0]) if (each in present) != bool(pauses)]
         if self.proven or not workers.applied:  # otherwise the workers have logged it
             for pause in pauses or former.values():
@@ -187,7 +177,7 @@ class PauseRequests:
         document = await self.queue.register.read()
         _, workers = await self._ask_workers(document.version)
         now = self.clock()
-        shown = list_present_and_ended(limit_ends(document, self.registry, now), now)
+        shown = document.limit_ends(self.registry, now).list_present_and_ended(now)
         pauses = [each for each in shown if selects(each.iss)]
         rows = [_pause_document(each) for each in pauses]
         if counts:

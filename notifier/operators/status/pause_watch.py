@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import ClientKey
 from notifier.model.errors import NotifierError, TopologyMismatch
 from notifier.model.moment import Clock, format_moment, wait_for_event
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force, limit_ends, max_paused_of
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, max_paused_of
 from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 from notifier.model.shared_resources import shared_lock
@@ -117,12 +117,12 @@ class PauseWatch:
             return
         now, registry = self._clock(), self._registry()
         former, pauses = {pause.id: pause for pause in self.document.pauses}, list[Pause]()
-        for each in limit_ends(document, registry, now).pauses:
+        for each in document.limit_ends(registry, now).pauses:
             end = former[each.id].until if each.id in former else now + max_paused_of(registry, each.key)
             pauses.append(copy_record(each, until=min(each.until, end)))
         self.document = copy_record(document, pauses=tuple(pauses))
         self._log_changes({pause.id: pause for pause in pauses if pause.until <= now} if is_first else former)
-        self._use(in_force(self.document, now), now)
+        self._use(self.document.in_force(now), now)
 
     def _log_changes(self, before: Mapping[str, Pause]) -> None:
         """Log the pauses that were made or ended since `before`, by ID. A name in the register is not proven.

@@ -12,7 +12,7 @@ from notifier.messages import worker
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.errors import InputIssue, QueueUnavailable
 from notifier.model.message import PARKED, Lane, Message
-from notifier.model.pauses import Pause, in_force
+from notifier.model.pauses import Pause
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.pause_request import PauseMembers, PauseRequests, PauseResult
@@ -99,7 +99,7 @@ async def test_silent_worker_does_not_apply_it(queue: Workers) -> None:
     await queue.open()
     workers = (await pause_on(queue)).workers
     assert (workers.seen, workers.applied, workers.late) == (2, ["new"], [])
-    assert [*in_force(await queue.register.read(), NOW)] == [(ISS, "shop")]
+    assert [*(await queue.register.read()).in_force(NOW)] == [(ISS, "shop")]
     await queue.close()
 
 
