@@ -60,7 +60,7 @@ class PauseWatch:
         self._queue, self._registry, self._on_end, self._clock = queue, registry, on_end, clock
         self._reading = shared_lock()
         self._read_soon = asyncio.Event()
-        self._read_at: float | None = None
+        self._read_at = -math.inf
         self.in_force: Mapping[ClientKey, Pause] = {}
         self.document: PauseDocument = NO_PAUSES
         self.outdated_at = math.inf
@@ -68,8 +68,7 @@ class PauseWatch:
 
     def metrics(self) -> tuple[float, Mapping[ClientKey, float]]:
         """Return the age of the copy in seconds, infinite before the first reading, and the end of each pause."""
-        age = math.inf if self._read_at is None else max(0.0, self._clock() - self._read_at)
-        return age, {key: pause.until for key, pause in self.in_force.items()}
+        return max(0.0, self._clock() - self._read_at), {key: each.until for key, each in self.in_force.items()}
 
     async def start(self) -> None:
         """Read the pauses, before the first delivery. Return without them after START_SECONDS."""
@@ -97,7 +96,7 @@ class PauseWatch:
         except NotifierError as error:
             self._on_problem(str(error))
             return isinstance(error, TopologyMismatch)
-        is_first, self._read_at = self._read_at is None, self._clock()
+        is_first, self._read_at = self._read_at == -math.inf, self._clock()
         self.problem = None
         self._take(document, is_first=is_first)
         return True
