@@ -71,7 +71,7 @@ class DeliveryPipeline:
         self._scheduler = scheduler
         self._spawn = spawn
         self._schedule_round = schedule_round
-        self._making_room = self._has_old_pauses = False  # memory is full; pauses must be read before an attempt
+        self._making_room = False  # deliveries are being deferred because memory is full
         self.settlement = Settlement(queue, clock=tools.clock, observe=tools.observe)
 
     def start(self, message: MessageOfDelivery, delivery: Delivery, *, fetched: bool = False) -> bool:
@@ -142,8 +142,6 @@ class DeliveryPipeline:
             delivery = copy_record(delivery, progress=delivery.progress.after_take(now))
         verdict: Verdict | None = None
         pause = pauses.in_force.get(client.key) if pauses.in_force and client is not None else None
-        if now >= pauses.outdated_at:
-            self._has_old_pauses = True
         may_be_expired = delivery.progress.first_taken_at is not None or delivery.not_after is not None
         if may_be_expired or pause is not None or client is None or client.paused or client.logout_uri is None:
             verdict = verdict_without_attempt(delivery, client, client_or_default, registry, now, pause)
@@ -164,15 +162,11 @@ class DeliveryPipeline:
     async def _attempt(self, admitted: AdmittedDelivery) -> DeliveryVerdict:
         """Wait for a slot if necessary, attempt the delivery, and return the delivery after it with its verdict."""
         delivery, client, pauses = admitted.delivery, admitted.client, self._tools.pauses
-        if admitted.wake_future is not None:
-            if (defer := await admitted.wake_future) is not None:
-                return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
-            if self._tools.clock() >= pauses.outdated_at:
-                self._has_old_pauses = True
+        if admitted.wake_future is not None and (defer := await admitted.wake_future) is not None:
+            return record_deferral(delivery, defer, client.retry, self._tools.clock()), defer
         try:
-            if self._has_old_pauses:
+            if self._tools.clock() >= pauses.outdated_at:
                 await pauses.refresh()
-                self._has_old_pauses = False
             if not pauses.in_force or (pause := pauses.in_force.get(client.key)) is None:
                 report = await attempt(admitted, self._tools)
             else:  # paused while the delivery waited

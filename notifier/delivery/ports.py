@@ -140,15 +140,14 @@ class MessageOfDelivery(Protocol):
 
 
 class Pauses(Protocol):
-    """The pauses that operators requested, as this worker has read them."""
+    """The pauses that operators requested, as this worker has read them.
 
-    @property
-    def in_force(self) -> Mapping[ClientKey, Pause]:
-        """Return the pauses in force by client, empty mostly."""
+    `in_force`: by client, empty mostly. `outdated_at`: from when on `refresh` must precede an attempt, since this
+    process was suspended (epoch seconds).
+    """
 
-    @property
-    def outdated_at(self) -> float:
-        """Return from when on `refresh` must precede an attempt: then this process was suspended (epoch seconds)."""
+    in_force: Mapping[ClientKey, Pause]
+    outdated_at: float
 
     async def refresh(self) -> None:
         """Read the pauses, for a bounded time. Never raises."""

@@ -6,13 +6,13 @@ change stores that, since the clock of its writer may be fast. All times are in 
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Literal, Protocol, Self
 
-from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from pydantic import Field, TypeAdapter
 
 from notifier.model.client import ClientKey
-from notifier.model.errors import ChangeRefused, QueueError, UnknownVersion
+from notifier.model.documents.documents import parse
+from notifier.model.errors import ChangeRefused, MalformedEvent, QueueError, UnknownVersion
 from notifier.model.moment import format_moment_for_people
 from notifier.model.printable import printable
 from notifier.model.record import copy_record, record
@@ -24,7 +24,7 @@ MAX_ENDED_PAUSES = shared_bound(200)  # the history that is shown
 MAX_REASON_LENGTH = 200
 MAX_DOCUMENT_BYTES = shared_bound(8 * 1024 * 1024)  # 180 kB are usual, 3 MB have 1,000 pauses with the longest names
 MAX_VERSION = 2**53  # of the document; further changes keep it
-_FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 1
 
 _Name = Annotated[str, Field(min_length=1, max_length=1024)]
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
@@ -65,16 +65,73 @@ class Pause:
 class PauseDocument:
     """All pauses, sorted by their end, the last end first. `version` increases by each change; `v` is the format's."""
 
-    v: int = _FORMAT_VERSION
+    v: Literal[1] = FORMAT_VERSION
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
     pauses: Annotated[tuple[Pause, ...], Field(max_length=MAX_PAUSES)]
 
+    def in_force(self, now: float) -> dict[ClientKey, Pause]:
+        """Return the pauses in force, by client. If a restored document has several of a client, the newest counts."""
+        by_start = sorted(self.pauses, key=lambda each: each.since)
+        last = {pause.key: pause for pause in by_start if pause.ended_at is None}
+        return {key: pause for key, pause in last.items() if now < pause.until}
 
-class _FormatVersion(TypedDict):
-    v: int
+    def list_present_and_ended(self, now: float) -> Sequence[Pause]:
+        """Return the pauses to show: those in force, then the last that ended, each with the time of its end."""
+        present = {*self.in_force(now).values()}
+        over = [copy_record(each, ended_at=min(each.end, now)) for each in self.pauses if each not in present]
+        return [*(each for each in self.pauses if each in present), *over[:MAX_ENDED_PAUSES]]
+
+    def pause_clients(self, pauses: Sequence[Pause], now: float) -> Self:
+        """Return the document with these new pauses. Each ends the client's former pause when it begins.
+
+        Return the same document if it has them. Raises ChangeRefused if too many pauses are in force.
+        """
+        new = {pause.key: pause for pause in pauses}
+        if {each.id for each in pauses} <= {each.id for each in self.pauses}:
+            return self
+        if len(self.in_force(now).keys() | new.keys()) > MAX_PAUSES:
+            text = f"{MAX_PAUSES:,} clients are paused already, which is the most; resume some of them first"
+            raise ChangeRefused(text)
+        kept = [each if (by := new.get(each.key)) is None else _end(each, by.since, by.who) for each in self.pauses]
+        return self._change([*new.values(), *kept])
+
+    def resume_clients(self, keys: Collection[ClientKey], who: str, now: float) -> Self:
+        """Return the document in which `who` has ended the clients' pauses; the same document if none is in force."""
+        if self.in_force(now).keys().isdisjoint(keys):
+            return self
+        return self._change(_end(each, now, who) if each.key in keys else each for each in self.pauses)
+
+    def limit_ends(self, registry: Registry, now: float) -> Self:
+        """Return the document in which no pause of a registered client is longer than the client's `max_paused`.
+
+        Anyone who may publish into the queue can write another `until`, and the clock of a writer may be wrong.
+        """
+        pauses = (
+            copy_record(each, until=min(each.until, min(each.since, now) + max_paused_of(registry, each.key)))
+            if each.client_id in registry.clients_of(each.iss)
+            else each
+            for each in self.pauses
+        )
+        return copy_record(self, pauses=tuple(pauses))
+
+    def merge(self, own: Self) -> Self:
+        """Return the document to store if this one is older than this process's copy: all pauses of both.
+
+        Of two copies of a pause the ended one counts. If this document is not older it is returned itself.
+        """
+        if self.version >= own.version:
+            return self
+        by_id = {each.id: each for each in own.pauses}
+        by_id |= {each.id: each for each in self.pauses if each.id not in by_id or each.ended_at is not None}
+        return own._change(by_id.values())
+
+    def _change(self, pauses: Iterable[Pause]) -> Self:
+        """Return the next version, with the MAX_PAUSES pauses whose ends are last: the oldest ended are dropped."""
+        last = sorted(pauses, key=lambda each: each.end, reverse=True)[:MAX_PAUSES]
+        return copy_record(self, version=min(self.version + 1, MAX_VERSION), pauses=tuple(last))
 
 
-_DOCUMENT, _FORMAT = TypeAdapter(PauseDocument), TypeAdapter(_FormatVersion)
+_DOCUMENT = TypeAdapter(PauseDocument)
 NO_PAUSES = PauseDocument(version=0, pauses=())
 
 
@@ -104,41 +161,11 @@ def _parse(text: bytes) -> PauseDocument:
     if len(text) > MAX_DOCUMENT_BYTES:
         raise ValueError(f"has more than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        if (version := _FORMAT.validate_json(text)["v"]) > _FORMAT_VERSION:
-            raise UnknownVersion(f"a later release wrote the pauses (v: {version}); update this one to read them")
-        return _DOCUMENT.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(map(str, first["loc"]))
-        raise ValueError(f"is malformed ({path or 'not JSON'}: {first['type']})") from None
-
-
-def in_force(document: PauseDocument, now: float) -> dict[ClientKey, Pause]:
-    """Return the pauses in force, by client. If a restored document has several of a client, the newest counts."""
-    by_start = sorted(document.pauses, key=lambda each: each.since)
-    last = {pause.key: pause for pause in by_start if pause.ended_at is None}
-    return {key: pause for key, pause in last.items() if now < pause.until}
-
-
-def pause_clients(document: PauseDocument, pauses: Sequence[Pause], now: float) -> PauseDocument:
-    """Return the document with these new pauses. Each ends the client's former pause when it begins.
-
-    Return the same document if it has them. Raises ChangeRefused if too many pauses are in force.
-    """
-    new = {pause.key: pause for pause in pauses}
-    if {each.id for each in pauses} <= {each.id for each in document.pauses}:
-        return document
-    if len(in_force(document, now).keys() | new.keys()) > MAX_PAUSES:
-        raise ChangeRefused(f"{MAX_PAUSES:,} clients are paused already, which is the most; resume some of them first")
-    kept = [each if (by := new.get(each.key)) is None else _end(each, by.since, by.who) for each in document.pauses]
-    return _build(document, [*new.values(), *kept])
-
-
-def resume_clients(document: PauseDocument, keys: Collection[ClientKey], who: str, now: float) -> PauseDocument:
-    """Return the document in which `who` has ended the pauses of the clients; the same document if none is in force."""
-    if in_force(document, now).keys().isdisjoint(keys):
-        return document
-    return _build(document, [_end(each, now, who) if each.key in keys else each for each in document.pauses])
+        return parse(_DOCUMENT, text, latest=FORMAT_VERSION)
+    except UnknownVersion as error:
+        raise UnknownVersion(f"a later release wrote the pauses ({error}); update this one to read them") from None
+    except MalformedEvent as error:
+        raise ValueError(f"is malformed: {error}") from None
 
 
 def max_paused_of(registry: Registry, key: ClientKey) -> float:
@@ -147,49 +174,10 @@ def max_paused_of(registry: Registry, key: ClientKey) -> float:
     return client.retry.max_paused
 
 
-def limit_ends(document: PauseDocument, registry: Registry, now: float) -> PauseDocument:
-    """Return the document in which no pause of a registered client is longer than the client's `max_paused`.
-
-    Anyone who may publish into the queue can write another `until`, and the clock of a writer may be wrong.
-    """
-    pauses = (
-        copy_record(each, until=min(each.until, min(each.since, now) + max_paused_of(registry, each.key)))
-        if each.client_id in registry.clients_of(each.iss)
-        else each
-        for each in document.pauses
-    )
-    return copy_record(document, pauses=tuple(pauses))
-
-
-def list_present_and_ended(document: PauseDocument, now: float) -> Sequence[Pause]:
-    """Return the pauses to show: the pauses in force, then the last that ended, each with the time of its end."""
-    present = {*in_force(document, now).values()}
-    over = [copy_record(each, ended_at=min(each.end, now)) for each in document.pauses if each not in present]
-    return [*(each for each in document.pauses if each in present), *over[:MAX_ENDED_PAUSES]]
-
-
-def merge_documents(stored: PauseDocument, own: PauseDocument) -> PauseDocument:
-    """Return the document to store if `stored` is older than this process's copy: all pauses of both.
-
-    Of two copies of a pause the ended one counts. If `stored` is not older it is returned itself.
-    """
-    if stored.version >= own.version:
-        return stored
-    by_id = {each.id: each for each in own.pauses}
-    by_id |= {each.id: each for each in stored.pauses if each.id not in by_id or each.ended_at is not None}
-    return _build(own, by_id.values())
-
-
 def _end(pause: Pause, now: float, who: str) -> Pause:
     """Return the pause as ended by `who`, unless it is over."""
     is_over = pause.ended_at is not None or pause.until <= now
     return pause if is_over else copy_record(pause, ended_at=now, ended_by=who)
-
-
-def _build(former: PauseDocument, pauses: Iterable[Pause]) -> PauseDocument:
-    """Return the next version, with the MAX_PAUSES pauses whose ends are last: the oldest ended pauses are dropped."""
-    last = sorted(pauses, key=lambda each: each.end, reverse=True)[:MAX_PAUSES]
-    return PauseDocument(version=min(former.version + 1, MAX_VERSION), pauses=tuple(last))
 
 
 class Register(Protocol):

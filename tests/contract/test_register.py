@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from notifier.model.errors import NotifierError, QueueError, UnknownVersion
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, Register, in_force, pause_clients
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, Register
 from tests.contract.queues import Place
 
 ISS = "https://op.example"
@@ -14,12 +14,12 @@ ISS = "https://op.example"
 async def pause(register: Register, client_id: str) -> PauseDocument:
     """Pause this client for an hour, at the time 100."""
     new = Pause(id=client_id, iss=ISS, client_id=client_id, who="alice", reason="deploy", since=100.0, until=3700.0)
-    return await register.change(lambda document: pause_clients(document, [new], 100.0))
+    return await register.change(lambda document: document.pause_clients([new], 100.0))
 
 
 def paused(document: PauseDocument) -> set[str]:
     """The IDs of the paused clients."""
-    return {client_id for _, client_id in in_force(document, 101.0)}
+    return {client_id for _, client_id in document.in_force(101.0)}
 
 
 async def test_new_register_is_empty(place: Place) -> None:

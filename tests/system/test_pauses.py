@@ -134,27 +134,6 @@ async def test_pause_ends_by_itself(place: tuple[str, str], tmp_path: Path) -> N
         assert [line["client_id"] for line in running.logged("pause_ended")] == ["shop"]
 
 
-async def test_mistakes_are_refused(place: tuple[str, str], tmp_path: Path) -> None:
-    """Both or no end, one beyond `max_paused`, no reason; an unknown client, with the nearest name."""
-    async with Clients() as clients:
-        site = site_of(tmp_path, clients, place)
-        async with worker(site):
-            pass
-        for words, status, text in (
-            ((*PAUSE,), 2, "either a duration"),
-            ((*PAUSE, "--for", "2h", "--until", "2030-01-01T00:00:00Z"), 2, "either a duration"),
-            ((*PAUSE, "--for", "8d"), 2, "within 7d"),
-            ((*PAUSE, "--for", "2"), 2, "has no unit"),
-            ((*PAUSE, "--until", "2020-01-01T00:00:00Z"), 2, "must be in the future"),
-            ((*PAUSE[:-1], "a\tb", "--for", "2h"), 2, "1 to 200 characters"),
-            (("pause", "--client-id", "shpo", "--iss", ISSUER, "--reason", "x", "--for", "1h"), 1, "did you mean"),
-            (("resume", "--client-id", "shpo", "--iss", ISSUER), 1, "did you mean"),
-        ):
-            done = await notifier_at(site, *words)
-            assert done.returncode == status, words
-            assert text in " ".join(done.stderr.replace("│", " ").split()), (words, done.stderr)
-
-
 async def test_pauses_by_the_api(place: tuple[str, str], tmp_path: Path) -> None:
     """An alias pauses its client; the log has the proven name, too; a token of another issuer sees nothing."""
     async with Clients() as clients:

@@ -1,7 +1,6 @@
 """The commands `notifier pause`, `resume` and `pauses`: pause clients at run time."""
 
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,14 +15,7 @@ from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.moment import format_moment_for_people, parse_moment
 from notifier.model.printable import counted, printable
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.pause_request import (
-    PauseCoverage,
-    PauseMembers,
-    PauseRequests,
-    ResumeMembers,
-    plan_pauses,
-    select_clients,
-)
+from notifier.operators.deliveries.pause_request import PauseCoverage, PauseMembers, PauseRequests, ResumeMembers
 from notifier.operators.terminal.command_options import Config, Json, takes
 from notifier.operators.terminal.known_registry import end_if_missing, find_client, load_known_registry
 from notifier.operators.terminal.output import say, say_json
@@ -67,11 +59,10 @@ def pause(context: typer.Context, *, config: Config = None, members: PauseMember
     if target.client is None:
         end_if_missing(target.known, members["client_id"], target.key[0], registered_only=True)
         say(printable(f"notifier: {target.key[1]} {UNVERIFIED_TEXT}"), err=True)
-    pauses = plan_pauses(target.registry, target.key, members, operating_user(), time.time())
-    if isinstance(pauses, InputIssue):
-        raise typer.BadParameter(pauses.text, param_hint=f"--{pauses.path}")
-    result = _run(part, target.registry, lambda requests: requests.change([each.key for each in pauses], pauses))
-    names, end = ", ".join(each.client_id for each in pauses), format_moment_for_people(pauses[0].until)
+    result = _run(part, target.registry, lambda requests: requests.pause(target.key, members))
+    if isinstance(result, InputIssue):
+        raise typer.BadParameter(result.text, param_hint=f"--{result.path}")
+    names, end = ", ".join(each.client_id for each in result.paused), format_moment_for_people(result.paused[0].until)
     lines = [f"{names}: paused until {end}"]
     lines += [f"this replaces: {each.client_id} {each.text}" for each in result.former]
     if result.followers:
@@ -99,8 +90,7 @@ def resume(context: typer.Context, *, config: Config = None, members: ResumeMemb
     """
     part = load_queue_part(config, log_from="warning")
     target = find_client(part, config, context.obj, members)
-    keys = select_clients(target.registry, target.key, members)
-    result = _run(part, target.registry, lambda requests: requests.change(keys))
+    result = _run(part, target.registry, lambda requests: requests.resume(target.key, members))
     if target.client is None and not result.former:
         end_if_missing(target.known, members["client_id"], target.key[0], registered_only=True)
     lines = [f"{each.client_id}: resumed; it was {each.text}" for each in result.former]

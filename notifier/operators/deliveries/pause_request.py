@@ -21,17 +21,7 @@ from notifier.model.durations import format_duration, parse_duration
 from notifier.model.errors import InputIssue, QueueError
 from notifier.model.ids import new_id
 from notifier.model.moment import Clock, format_optional_moment, parse_moment
-from notifier.model.pauses import (
-    MAX_REASON_LENGTH,
-    Pause,
-    PauseDocument,
-    in_force,
-    limit_ends,
-    list_present_and_ended,
-    max_paused_of,
-    pause_clients,
-    resume_clients,
-)
+from notifier.model.pauses import MAX_REASON_LENGTH, Pause, PauseDocument, max_paused_of
 from notifier.model.record import record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair_pass import find_messages
@@ -68,7 +58,7 @@ class PauseMembers(ResumeMembers, total=False):
 class PauseCoverage:
     """Which workers apply the pauses. `seen`: their number. `late`: workers that answered but do not, and the problem.
 
-    `clock_difference`: of the workers' clocks from this one, at most, in seconds.
+    `clock_difference`: by how many seconds the clock of a worker differs from this one, at least: answers take time.
     """
 
     seen: int
@@ -102,44 +92,7 @@ def _pause_document(pause: Pause) -> dict[str, Any]:
     return asdict(pause) | {name: format_optional_moment(getattr(pause, name)) for name in moments}
 
 
-def plan_pauses(
-    registry: Registry, key: ClientKey, members: Mapping[str, Any], who: str, now: float
-) -> Sequence[Pause] | InputIssue:
-    """Return the pauses of the client and, if requested, of its followers; or else the first mistake."""
-    keys, reason = select_clients(registry, key, members), members.get("reason", "")
-    end = _read_end(members, now, *min((max_paused_of(registry, each), each[1]) for each in keys))
-    if isinstance(end, InputIssue):
-        return end
-    if len(reason) > MAX_REASON_LENGTH or not reason.isprintable() or not reason.strip():
-        text = f"must have 1 to {MAX_REASON_LENGTH} characters, not only blanks, without control characters"
-        return InputIssue("reason", text)
-    return [
-        Pause(id=new_id(), iss=iss, client_id=client_id, who=who, reason=reason, since=now, until=end)
-        for iss, client_id in keys
-    ]
-
-
-def _read_end(members: Mapping[str, Any], now: float, max_paused: float, client_id: str) -> float | InputIssue:
-    """Return the end of a pause, or the mistake. `max_paused`: the shortest of the clients', and `client_id` has it."""
-    if ("for_" in members) == ("until" in members):
-        return InputIssue("for", "give either a duration (for) or a time (until)")
-    name = "for" if "for_" in members else "until"
-    try:
-        end = now + parse_duration(members["for_"]) if name == "for" else parse_moment(members["until"])
-    except ValueError as error:
-        return InputIssue(name, str(error))
-    if now < end <= now + max_paused + 1.0:
-        return min(end, now + max_paused)
-    limit = f"must be in the future, and within {format_duration(max_paused)}, the max_paused of {client_id}"
-    return InputIssue(name, f"{limit}: later its deliveries would expire")
-
-
-def select_clients(registry: Registry, key: ClientKey, members: Mapping[str, Any]) -> Sequence[ClientKey]:
-    """Return the client and, if requested, its followers."""
-    return [key, *(_followers_of(registry, key) if members.get("followers") else ())]
-
-
-def _followers_of(registry: Registry, key: ClientKey) -> Sequence[ClientKey]:
+def _find_followers(registry: Registry, key: ClientKey) -> Sequence[ClientKey]:
     return sorted(each.key for each in registry.clients_of(key[0]).values() if each.follows == key[1])
 
 
@@ -157,15 +110,39 @@ class PauseRequests:
     clock: Clock = time.time
     opening: Opening = nullcontext
 
+    async def pause(self, key: ClientKey, members: Mapping[str, Any]) -> PauseResult | InputIssue:
+        """Pause the client and, if requested, its followers; or else return the first mistake of the members."""
+        pauses = self.plan(key, members)
+        return pauses if isinstance(pauses, InputIssue) else await self.change([each.key for each in pauses], pauses)
+
+    async def resume(self, key: ClientKey, members: Mapping[str, Any]) -> PauseResult:
+        """End the pauses of the client and, if requested, of its followers."""
+        return await self.change(self._select_clients(key, members))
+
+    def plan(self, key: ClientKey, members: Mapping[str, Any]) -> Sequence[Pause] | InputIssue:
+        """Return the pauses that `pause` makes, or the first mistake."""
+        keys, reason, now = self._select_clients(key, members), members["reason"], self.clock()
+        if len(reason) > MAX_REASON_LENGTH or not reason.isprintable() or not reason.strip():
+            text = f"must have 1 to {MAX_REASON_LENGTH} characters, not only blanks, without control characters"
+            return InputIssue("reason", text)
+        end = _read_end(members, now, *min((max_paused_of(self.registry, each), each[1]) for each in keys))
+        if isinstance(end, InputIssue):
+            return end
+        common = {"who": self.who, "reason": reason, "since": now, "until": end}
+        return [Pause(id=new_id(), iss=iss, client_id=client_id, **common) for iss, client_id in keys]
+
+    def _select_clients(self, key: ClientKey, members: Mapping[str, Any]) -> Sequence[ClientKey]:
+        return [key, *(_find_followers(self.registry, key) if members.get("followers") else ())]
+
     async def change(self, keys: Sequence[ClientKey], pauses: Sequence[Pause] = ()) -> PauseResult:
         """Make the pauses of these clients or, without pauses, end theirs. The first client may lead the others."""
         former = dict[ClientKey, Pause]()
 
         def edit(document: PauseDocument) -> PauseDocument:
             now = self.clock()
-            changed = pause_clients(document, pauses, now) if pauses else resume_clients(document, keys, self.who, now)
+            changed = document.pause_clients(pauses, now) if pauses else document.resume_clients(keys, self.who, now)
             if changed is not document:
-                present = in_force(limit_ends(document, self.registry, now), now)
+                present = document.limit_ends(self.registry, now).in_force(now)
                 former.update((key, present[key]) for key in keys if key in present)
             return changed
 
@@ -175,8 +152,8 @@ class PauseRequests:
             newest, workers = await self._ask_workers(document.version, until)
             if newest <= document.version or tries == MAX_TRIES:
                 break
-        present = in_force(document, self.clock())
-        followers = [each for each in _followers_of(self.registry, keys[0]) if (each in present) != bool(pauses)]
+        present = document.in_force(self.clock())
+        followers = [each for each in _find_followers(self.registry, keys[0]) if (each in present) != bool(pauses)]
         if self.proven or not workers.applied:  # otherwise the workers have logged it
             for pause in pauses or former.values():
                 write_pause_audit("client_paused" if pauses else "client_resumed", pause, self.who)
@@ -200,7 +177,7 @@ class PauseRequests:
         document = await self.queue.register.read()
         _, workers = await self._ask_workers(document.version)
         now = self.clock()
-        shown = list_present_and_ended(limit_ends(document, self.registry, now), now)
+        shown = document.limit_ends(self.registry, now).list_present_and_ended(now)
         pauses = [each for each in shown if selects(each.iss)]
         rows = [_pause_document(each) for each in pauses]
         if counts:
@@ -214,18 +191,18 @@ class PauseRequests:
 
         A worker by whose clock it is later than `until`, the end of a pause, does not apply it.
         """
-        request = WorkerRequest(kind=READ_PAUSES, who=self.who, members={})
+        request, sent_at = WorkerRequest(kind=READ_PAUSES, who=self.who, members={}), self.clock()
         seen, answers = await send_to_workers(self.queue, request, ANSWER_TIMEOUT_SECONDS)
-        read = [answer.result for answer in answers if answer.problem is None]
+        answered_at, read = self.clock(), [answer.result for answer in answers if answer.problem is None]
         newest = max((result["version"] for result in read), default=-1)
-        difference = max((abs(result["at"] - self.clock()) for result in read), default=0.0)
-        applied, late = list[str](), list[Mapping[str, str]]()
-        for each in answers:
-            if (problem := each.problem or _find_problem(each.result, version, until)) is None:
-                applied.append(each.worker)
-            else:
-                late.append({"worker": each.worker, "problem": problem})
-        return newest, PauseCoverage(seen=seen, applied=applied, late=late, clock_difference=round(difference, 1))
+        times = [result["at"] for result in read] or [sent_at]
+        judged = [(each.worker, each.problem or _find_problem(each.result, version, until)) for each in answers]
+        return newest, PauseCoverage(
+            seen=seen,
+            applied=[worker for worker, problem in judged if problem is None],
+            late=[{"worker": worker, "problem": problem} for worker, problem in judged if problem is not None],
+            clock_difference=round(max(0.0, sent_at - min(times), max(times) - answered_at), 1),
+        )
 
     async def count_expiring(self, pauses: Sequence[Pause]) -> Counter[ClientKey] | None:
         """Return how many pending deliveries of each client may expire before its pause ends; None if unknown."""
@@ -253,3 +230,18 @@ def _find_problem(result: Members, version: int, until: float) -> str | None:
     if result["version"] < version:
         return "it has an older copy"
     return "by its clock the pause is over" if result["at"] >= until else None
+
+
+def _read_end(members: Mapping[str, Any], now: float, max_paused: float, client_id: str) -> float | InputIssue:
+    """Return the end of a pause, or the mistake. `max_paused`: the shortest of the clients', and `client_id` has it."""
+    if ("for_" in members) == ("until" in members):
+        return InputIssue("for", "give either a duration (for) or a time (until)")
+    name = "for" if "for_" in members else "until"
+    try:
+        end = now + parse_duration(members["for_"]) if name == "for" else parse_moment(members["until"])
+    except ValueError as error:
+        return InputIssue(name, str(error))
+    if now < end <= now + max_paused + 1.0:
+        return min(end, now + max_paused)
+    limit = f"must be in the future, and within {format_duration(max_paused)}, the max_paused of {client_id}"
+    return InputIssue(name, f"{limit}: later its deliveries would expire")

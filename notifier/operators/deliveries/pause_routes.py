@@ -19,13 +19,7 @@ from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import permits_issuer
 from notifier.network.listeners.operation import ApiOperation, ApiRequest, CallerTurns, Document, Items, to_answer
 from notifier.network.listeners.problem import Refusal, malformed_refusal, problem_response
-from notifier.operators.deliveries.pause_request import (
-    PauseMembers,
-    PauseRequests,
-    ResumeMembers,
-    plan_pauses,
-    select_clients,
-)
+from notifier.operators.deliveries.pause_request import PauseMembers, PauseRequests, ResumeMembers
 from notifier.operators.deliveries.repair_result import log_queue_failure
 from notifier.operators.deliveries.waiting_routes import find_client
 from notifier.queues.queue_port import Queue
@@ -68,10 +62,10 @@ class PauseRoutes:
             key, client = find_client(request, requests.registry)
             if client is None:
                 raise _unknown_client(request, key, requests.registry)
-            pauses = plan_pauses(requests.registry, key, request.members, requests.who, requests.clock())
-            if isinstance(pauses, InputIssue):
-                raise malformed_refusal(pauses)
-            return (await requests.change([each.key for each in pauses], pauses)).document()
+            result = await requests.pause(key, request.members)
+        if isinstance(result, InputIssue):
+            raise malformed_refusal(result)
+        return result.document()
 
     @ApiOperation(
         route="POST /v1/resume",
@@ -84,7 +78,7 @@ class PauseRoutes:
     async def _resume(self, request: ApiRequest) -> Document:
         async with self._turn(request) as requests:
             key, client = find_client(request, requests.registry)
-            result = await requests.change(select_clients(requests.registry, key, request.members))
+            result = await requests.resume(key, request.members)
         if client is None and not result.former:
             raise _unknown_client(request, key, requests.registry)
         note = None

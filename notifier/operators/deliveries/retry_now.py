@@ -16,7 +16,6 @@ from pydantic import ConfigDict, Field, with_config
 
 from notifier.model.errors import NotifierError, PassStopped, QueueError
 from notifier.model.moment import format_optional_moment
-from notifier.model.pauses import in_force, limit_ends
 from notifier.operators.deliveries.repair import MAX_DUE_PER_SECOND, make_due
 from notifier.operators.deliveries.repair_pass import find_messages
 from notifier.operators.deliveries.repair_result import RESULTS_UNAVAILABLE_TEXT, STOPPED_TEXT, log_queue_failure
@@ -158,7 +157,7 @@ async def _describe_pause(queue: Queue, request: RetryRequest, options: RepairOp
     """Return that an operator has paused the client. If the pauses are unreadable, the retry goes on without them."""
     with suppress(NotifierError):
         now = options.clock()
-        pauses = in_force(limit_ends(await queue.register.read(), request.registry(), now), now)
+        pauses = (await queue.register.read()).limit_ends(request.registry(), now).in_force(now)
         if (pause := pauses.get(request.key)) is not None:
             return f"the client is {pause.text}; nothing is attempted before: notifier resume"
     return None

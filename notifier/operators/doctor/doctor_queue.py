@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from notifier.model.errors import NotifierError, QueueError, TopologyMismatch
 from notifier.model.message import PARKED_LARGE, PolicyKey
 from notifier.model.moment import Clock
-from notifier.model.pauses import PauseDocument, in_force, limit_ends
+from notifier.model.pauses import PauseDocument
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.doctor.doctor import Area, Finding, failure, ok, warning
@@ -46,7 +46,7 @@ async def examine_queue(queue: Queue, where: str, registry: Registry, clock: Clo
 
 def judge_pauses(document: PauseDocument, registry: Registry, now: float) -> Iterator[Finding]:
     """Yield a warning for each client that an operator has paused, the first MAX_LISTED_PAUSES to end."""
-    pauses = sorted(in_force(limit_ends(document, registry, now), now).values(), key=lambda pause: pause.until)
+    pauses = sorted(document.limit_ends(registry, now).in_force(now).values(), key=lambda pause: pause.until)
     for pause in pauses[:MAX_LISTED_PAUSES]:
         options = shlex.join(["--client-id", pause.client_id, "--iss", pause.iss])
         advice = f"its logouts wait; notifier resume {options} ends it"

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.model.client import ClientKey
 from notifier.model.errors import NotifierError, TopologyMismatch
 from notifier.model.moment import Clock, format_moment, wait_for_event
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, in_force, limit_ends, max_paused_of
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, max_paused_of
 from notifier.model.record import copy_record
 from notifier.model.registry import CurrentRegistry
 from notifier.model.shared_resources import shared_lock
@@ -60,7 +60,7 @@ class PauseWatch:
         self._queue, self._registry, self._on_end, self._clock = queue, registry, on_end, clock
         self._reading = shared_lock()
         self._read_soon = asyncio.Event()
-        self._read_at: float | None = None
+        self._read_at = -math.inf
         self.in_force: Mapping[ClientKey, Pause] = {}
         self.document: PauseDocument = NO_PAUSES
         self.outdated_at = math.inf
@@ -68,8 +68,7 @@ class PauseWatch:
 
     def metrics(self) -> tuple[float, Mapping[ClientKey, float]]:
         """Return the age of the copy in seconds, infinite before the first reading, and the end of each pause."""
-        age = math.inf if self._read_at is None else max(0.0, self._clock() - self._read_at)
-        return age, {key: pause.until for key, pause in self.in_force.items()}
+        return max(0.0, self._clock() - self._read_at), {key: each.until for key, each in self.in_force.items()}
 
     async def start(self) -> None:
         """Read the pauses, before the first delivery. Return without them after START_SECONDS."""
@@ -97,7 +96,7 @@ class PauseWatch:
         except NotifierError as error:
             self._on_problem(str(error))
             return isinstance(error, TopologyMismatch)
-        is_first, self._read_at = self._read_at is None, self._clock()
+        is_first, self._read_at = self._read_at == -math.inf, self._clock()
         self.problem = None
         self._take(document, is_first=is_first)
         return True
@@ -117,12 +116,12 @@ class PauseWatch:
             return
         now, registry = self._clock(), self._registry()
         former, pauses = {pause.id: pause for pause in self.document.pauses}, list[Pause]()
-        for each in limit_ends(document, registry, now).pauses:
+        for each in document.limit_ends(registry, now).pauses:
             end = former[each.id].until if each.id in former else now + max_paused_of(registry, each.key)
             pauses.append(copy_record(each, until=min(each.until, end)))
         self.document = copy_record(document, pauses=tuple(pauses))
         self._log_changes({pause.id: pause for pause in pauses if pause.until <= now} if is_first else former)
-        self._use(in_force(self.document, now), now)
+        self._use(self.document.in_force(now), now)
 
     def _log_changes(self, before: Mapping[str, Pause]) -> None:
         """Log the pauses that were made or ended since `before`, by ID. A name in the register is not proven.

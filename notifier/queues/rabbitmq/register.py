@@ -28,7 +28,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from notifier.model.errors import ChangeUncertain, QueueError, QueueUnavailable, TopologyMismatch
-from notifier.model.pauses import NO_PAUSES, PauseDocument, merge_documents, read_pauses, write_pauses
+from notifier.model.pauses import NO_PAUSES, PauseDocument, read_pauses, write_pauses
 from notifier.model.shared_resources import shared_lock
 from notifier.queues.rabbitmq.connection import (
     CONNECTION_ERRORS,
@@ -109,7 +109,7 @@ class RabbitRegister:
         async with connected(self._options, f"{REGISTER}-change") as connection:
             await _require_publishing(connection)
             async with self._hold(connection, HELD_SECONDS + READ_SECONDS, confirms=True) as (channel, held, tag):
-                present = merge_documents(held or NO_PAUSES, self.copy)
+                present = (held or NO_PAUSES).merge(self.copy)
                 changed = edit(present)
                 if changed is not held:
                     await self._replace(channel, tag, write_pauses(changed))

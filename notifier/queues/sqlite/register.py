@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from notifier.model.errors import NotifierError
 from notifier.model.pauses import NO_PAUSES, PauseDocument, read_pauses, write_pauses
 from notifier.queues.sqlite.store import OpenStore, Store
 
@@ -21,22 +20,15 @@ class SqliteRegister:
     async def change(self, edit: Callable[[PauseDocument], PauseDocument]) -> PauseDocument:
         """Replace the document in one transaction. Raises QueueError."""
 
-        def work(store: Store) -> PauseDocument | NotifierError:
-            try:
-                present = read_pauses(_read(store))
-                changed = edit(present)
+        def work(store: Store) -> PauseDocument:
+            present = read_pauses(_read(store))
+            if (changed := edit(present)) is not present:
                 row = (write_pauses(changed),)
-            except NotifierError as error:  # not of the file, whose thread would end by it
-                return error
-            if changed is not present:
                 store.database.execute("INSERT OR REPLACE INTO register VALUES ('pauses', ?)", row)
             return changed
 
         async with self._file.temporarily_open():
-            result = await self._file.use(work)
-        if isinstance(result, NotifierError):
-            raise result
-        return result
+            return await self._file.use(work)
 
 
 def _read(store: Store) -> bytes:

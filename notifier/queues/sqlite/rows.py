@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from notifier.model.errors import QueueError
+from notifier.model.errors import NotifierError
 from notifier.model.message import DELAYED, Lane, Message, MessageDraft, parse_kind
 from notifier.model.reply import ReplyTo
 
@@ -151,7 +151,7 @@ class FutureResult(NamedTuple):
 
     done: "Future[Any]"
     result: object = None
-    error: QueueError | None = None
+    error: NotifierError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, assert_never
 
-from notifier.model.errors import DiskFull, QueueError, QueueUnavailable, TopologyMismatch
+from notifier.model.errors import DiskFull, NotifierError, QueueError, QueueUnavailable, TopologyMismatch
 from notifier.model.message import PARKED, Depth, Lane, Message
 from notifier.model.moment import earliest
 from notifier.model.shared_resources import shared_bound
@@ -214,7 +214,7 @@ class Writer:
     def _run(self, call: Call) -> FutureResult:
         try:
             return FutureResult(call.done, result=call.run())
-        except QueueError as error:
+        except NotifierError as error:  # not only of the file: a later release may have written what the call reads
             return FutureResult(call.done, error=error)
 
     def _open_store(self) -> Store:

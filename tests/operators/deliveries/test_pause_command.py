@@ -46,6 +46,25 @@ def run(site: Site, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "either a duration"),
+        (("--for", "2h", "--until", "2030-01-01T00:00:00Z"), "either a duration"),
+        (("--for", "8d"), "within 7d"),
+        (("--for", "2"), "has no unit"),
+        (("--until", "2020-01-01T00:00:00Z"), "must be in the future"),
+        (("--for", "2h", "--reason", "a\tb"), "1 to 200 characters"),
+    ],
+)
+def test_mistakes_are_refused(words: tuple[str, ...], text: str, site: Site) -> None:
+    """Both or no end, one beyond `max_paused`, no reason: also while the broker is unreachable."""
+    site.config["queue"] = {"url": "amqp://127.0.0.1:1"}
+    site.write()
+    status, _, shown = run(site, "pause", *OF, "--client-id", "shop", "--reason", "deploy", *words)
+    assert (status, text in " ".join(shown.replace("│", " ").split())) == (2, True), shown
+
+
 def test_unknown_client_is_neither_paused_nor_resumed(site: Site) -> None:
     """Also if events may define clients. A registered one that is not paused is no failure."""
     site.config["registry"]["inline"] = "allow"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,10 @@ from notifier.messages import worker
 from notifier.model.client import Client, RetryPolicy
 from notifier.model.errors import InputIssue, QueueUnavailable
 from notifier.model.message import PARKED, Lane, Message
-from notifier.model.pauses import Pause, in_force
+from notifier.model.pauses import Pause
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
-from notifier.operators.deliveries.pause_request import (
-    PauseMembers,
-    PauseRequests,
-    PauseResult,
-    plan_pauses,
-)
+from notifier.operators.deliveries.pause_request import PauseMembers, PauseRequests, PauseResult
 from notifier.operators.deliveries.waiting_filter import read_waiting
 from notifier.operators.status.lifetime import lifetime_in_pause
 from notifier.operators.status.pause_watch import READ_PAUSES, PauseWatch
@@ -103,7 +99,7 @@ async def test_silent_worker_does_not_apply_it(queue: Workers) -> None:
     await queue.open()
     workers = (await pause_on(queue)).workers
     assert (workers.seen, workers.applied, workers.late) == (2, ["new"], [])
-    assert [*in_force(await queue.register.read(), NOW)] == [(ISS, "shop")]
+    assert [*(await queue.register.read()).in_force(NOW)] == [(ISS, "shop")]
     await queue.close()
 
 
@@ -138,26 +134,36 @@ async def test_worker_by_whose_clock_the_pause_is_over_does_not_apply_it(queue: 
     await queue.close()
 
 
+async def test_time_in_which_workers_answer_is_no_difference_of_the_clocks(queue: Workers) -> None:
+    """Such as the seconds of patience for a silent worker."""
+    watch = PauseWatch(queue, Registry, lambda _: None, lambda: NOW + 1.0)
+    queue.acts = {"well": {READ_PAUSES: watch.act}}
+    await queue.open()
+    requests = copy_record(requests_on(queue), clock=count(NOW, 2.0).__next__)
+    _, workers = await requests.list_pauses(lambda _: True, counts=False)
+    assert workers.clock_difference == 0.0
+    await queue.close()
+
+
 # ── followers ──
 
 
-def test_pause_is_no_longer_than_any_of_its_clients_permits() -> None:
+def test_pause_is_no_longer_than_any_of_its_clients_permits(queue: Workers) -> None:
     """The mistake names the follower. Without it the pause is made."""
-    registry, members = registry_with_follower(max_paused=3600.0), PauseMembers(client_id="shop", for_="2h", reason="x")
-    plan = partial(plan_pauses, registry, (ISS, "shop"), who="alice", now=NOW)
-    pauses = plan(members=members)
+    requests = requests_on(queue, registry_with_follower(max_paused=3600.0))
+    members = PauseMembers(client_id="shop", for_="2h", reason="x")
+    pauses = requests.plan(SHOP, members)
     assert not isinstance(pauses, InputIssue)
     assert [each.client_id for each in pauses] == ["shop"]
-    mistake = plan(members={**members, "followers": True})
+    mistake = requests.plan(SHOP, {**members, "followers": True})
     assert isinstance(mistake, InputIssue)
     assert (mistake.path, "within 1h, the max_paused of shop-us" in mistake.text) == ("for", True)
 
 
 @pytest.mark.parametrize("reason", ["", " ", "x" * 201, "a\tb"])
-def test_reason_is_required(reason: str) -> None:
+async def test_reason_is_required(reason: str, queue: Workers) -> None:
     """Blanks are none."""
-    members = PauseMembers(client_id="shop", for_="2h", reason=reason)
-    mistake = plan_pauses(Registry(), SHOP, members, "alice", NOW)
+    mistake = await requests_on(queue).pause(SHOP, PauseMembers(client_id="shop", for_="2h", reason=reason))
     assert isinstance(mistake, InputIssue)
     assert (mistake.path, "1 to 200 characters" in mistake.text) == ("reason", True)
 

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.model.errors import ChangeUncertain, NotifierError, QueueUnavailable
-from notifier.model.pauses import MAX_PAUSES, NO_PAUSES, Pause, PauseDocument, pause_clients
+from notifier.model.pauses import MAX_PAUSES, NO_PAUSES, Pause, PauseDocument
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.network.listeners.authorization import Authorization
@@ -149,7 +149,7 @@ async def test_full_register_is_a_conflict(tmp_path: Path) -> None:
         Pause(id=f"{n}", iss=ISS, client_id=f"c{n}", who="bob", reason="deploy", since=now, until=now + 3600.0)
         for n in range(MAX_PAUSES)
     ]
-    await queue.register.change(lambda document: pause_clients(document, full, now))
+    await queue.register.change(lambda document: document.pause_clients(full, now))
     async with api_of(queue) as api:
         status, answer = await api.ask("POST", "/v1/pause", json=SHOP)
     await queue.close()

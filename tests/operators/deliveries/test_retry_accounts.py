@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from notifier.model.client import Client, RetryPolicy
-from notifier.model.pauses import pause_clients
 from notifier.model.record import copy_record
 from notifier.model.registry import Registry
 from notifier.operators.deliveries.repair import remove
@@ -131,7 +130,7 @@ async def test_retry_of_a_paused_client_attempts_nothing(tmp_path: Path) -> None
     await delayed(queue, delivery("d0", SHOP))
     options = course()
     paused = copy_record(pause(), until=options.clock() + 60.0)
-    await queue.register.change(lambda document: pause_clients(document, [paused], options.clock()))
+    await queue.register.change(lambda document: document.pause_clients([paused], options.clock()))
 
     async def act(request: WorkerRequest) -> Members:
         requests.append(request.members)
@@ -154,7 +153,7 @@ async def test_retry_of_a_client_whose_pause_is_over_is_not_refused(tmp_path: Pa
     await delayed(queue, delivery("d0", SHOP))
     options, policy = course(), RetryPolicy(max_paused=60.0)
     forged = copy_record(pause(), since=options.clock() - 61.0, until=1e10)
-    await queue.register.change(lambda document: pause_clients(document, [forged], options.clock()))
+    await queue.register.change(lambda document: document.pause_clients([forged], options.clock()))
     shop = Client(iss=SHOP[0], client_id=SHOP[1], backchannel_logout_uri="https://shop.example/out", retry=policy)
     registry = Registry(clients={SHOP[0]: {SHOP[1]: shop}})
     request = RetryRequest(key=SHOP, who="sre", registry=lambda: registry)

@@ -29,7 +29,7 @@ from notifier.model.errors import InternalFault
 from notifier.model.message import Depth, PolicyKey
 from notifier.model.moment import format_moment_for_people
 from notifier.model.outcome import Cause, HttpResponse, Reason, StaleConnection, TransportFailure, TransportResult
-from notifier.model.pauses import Pause, PauseDocument, pause_clients
+from notifier.model.pauses import Pause, PauseDocument
 from notifier.model.registry import Registry
 from notifier.model.request import Request
 from notifier.model.trouble import Trouble
@@ -198,7 +198,7 @@ async def test_pauses_of_a_file_are_reported(tmp_path: Path) -> None:
     queue = SqliteQueue(SqliteOptions(path=tmp_path / "q.db"))
     await queue.open()
     await queue.wait_until_ready()
-    await queue.register.change(lambda document: pause_clients(document, [paused()], NOW))
+    await queue.register.change(lambda document: document.pause_clients([paused()], NOW))
     await queue.close()
     _, pause = await examine_queue(queue, "q.db", Registry(), lambda: NOW)
     assert pause.text.startswith("is paused by alice")

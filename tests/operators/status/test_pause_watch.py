@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from notifier.model.client import Client, ClientKey, RetryPolicy
 from notifier.model.errors import QueueUnavailable, TopologyMismatch
 from notifier.model.message import QueueStatus
-from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument, pause_clients, resume_clients
+from notifier.model.pauses import NO_PAUSES, Pause, PauseDocument
 from notifier.model.registry import Registry
 from notifier.operators.status import pause_watch
 from notifier.operators.status.pause_watch import READ_PAUSES, PauseWatch
@@ -49,10 +49,10 @@ class Stored:
 
     def pause(self, client_id: str = "shop", *, until: float = 200.0, id_: str = "a") -> None:
         pause = Pause(id=id_, iss=ISS, client_id=client_id, who="alice", reason="deploy", since=self.now, until=until)
-        self.document = pause_clients(self.document, [pause], self.now)
+        self.document = self.document.pause_clients([pause], self.now)
 
     def resume(self) -> None:
-        self.document = resume_clients(self.document, [SHOP], "bob", self.now)
+        self.document = self.document.resume_clients([SHOP], "bob", self.now)
 
     def watch(self) -> PauseWatch:
         return PauseWatch(cast("Queue", self), lambda: self.registry, self.released.append, lambda: self.now)
@@ -106,7 +106,7 @@ async def test_first_reading_logs_no_resume_of_a_replaced_pause(stored: Stored) 
     stored.pause(until=900.0)
     stored.now = 120.0
     short = Pause(id="b", iss=ISS, client_id="shop", who="bob", reason="deploy", since=120.0, until=130.0)
-    stored.document = pause_clients(stored.document, [short], 120.5)
+    stored.document = stored.document.pause_clients([short], 120.5)
     stored.now = 140.0
     with events() as logged:
         await stored.watch().start()
