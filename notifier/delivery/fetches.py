@@ -131,7 +131,8 @@ class BucketFetches:
         self._wall = wall
         self._fetches: OrderedDict[str, BucketFetch] = OrderedDict()
         self._in_flight = self._arriving = 0
-        self._fresh_waits, self._busy_until = False, -math.inf
+        self._fresh_waits = False
+        self._busy_until = -math.inf
         self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
         self._needs_repeat, self._no_repeat_before = False, -math.inf
@@ -161,7 +162,10 @@ class BucketFetches:
             self.on_queue_lost()
         if self._scheduler.deferrals.requested:
             self._begin_requested_fetches()
-        self._fresh_waits, now = fresh_waits, self._clock()
+        self._fresh_waits = fresh_waits
+        if not self._fetches:
+            return
+        now = self._clock()
         if others_came:
             self._busy_until = now + BUSY_SECONDS
         self._arriving = sum(fetch.in_flight for fetch in self._fetches.values() if fetch.arrives_soon(now))
