@@ -49,6 +49,8 @@ def unit_tests_report(boot: str) -> str:
 def _built(boot: str) -> tuple[Path, Path]:
     place, digest = cache(), sources_digest(MODULES)
     starter, sample = (place / f"notifier-spring-{name}-{digest}.jar" for name in ("starter", boot))
+    if starter.exists() and sample.exists():
+        return starter, sample  # without waiting for the unit tests, which hold the lock for minutes
     with alone(place / "notifier-spring"):
         if not (starter.exists() and sample.exists()):
             with copied_sources(COPIED, place / "notifier-spring") as copy:

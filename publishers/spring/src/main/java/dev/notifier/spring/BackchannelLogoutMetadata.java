@@ -1,10 +1,10 @@
 package dev.notifier.spring;
 
+import java.net.URISyntaxException;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.Consumer;
-import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.springframework.core.convert.converter.Converter;
 import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
@@ -29,39 +29,29 @@ final class BackchannelLogoutMetadata {
     private static final String ERROR_URI = "https://openid.net/specs/openid-connect-registration-1_0.html#RegistrationError";
 
     private static final int MAX_URI_LENGTH = 4_096;
-    private static final String OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
-    private static final String IPV4 = "(?:" + OCTET + "\\.){3}" + OCTET;
-    private static final String LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?";
-    private static final String NO_NUMBER_AT_THE_END = "(?!(?:[^/?:]*\\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\\.?(?:[/?:]|$))";
-    private static final String NAME = "(?=[^/?:]{1,254}(?:[/?:]|$))" + NO_NUMBER_AT_THE_END + LABEL + "(?:\\." + LABEL + ")*\\.?";
-    private static final String PORT = "(?::(?=[0-9]{1,5}(?:[/?]|$))0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?";
-    /** As notifier checks it, and https: visible ASCII, no user name, no fragment, one address. */
-    private static final Pattern HTTPS = Pattern.compile("(?![^?]*[,;|][Hh][Tt][Tt][Pp][Ss]?://)[Hh][Tt][Tt][Pp][Ss]://(?:" + IPV4 + "|(?<ipv6>\\[[0-9A-Fa-f:.]{2,45}\\])|" + NAME + ")"
-            + PORT + "(?:[/?][!-~&&[^#\\\\]]*)?");
+    /** What `java.net.URI` takes and notifier refuses: long names, `127.0.0.01`, `2130706433`, IPv6 addresses with a zone or certain IPv4 addresses. */
+    private static final Pattern REFUSED_HOST = Pattern.compile(".{254,}|(?:.*\\.)?(?:[^.]{64,}.*|0[0-9]+(?:\\.[0-9]+)*)|[0-9][^.]*\\.?|\\[.*[.%].*");
+    private static final Pattern TWO_ADDRESSES = Pattern.compile("[^?]*[,;|]https?://.*", Pattern.CASE_INSENSITIVE);
 
     private BackchannelLogoutMetadata() {
     }
 
-    /** Adds the members to the requests and answers of the registration. */
-    static void extend(OidcClientRegistrationAuthenticationProvider provider) {
-        BackchannelLogoutMetadata.<Converter<OidcClientRegistration, RegisteredClient>>read(provider, "registeredClientConverter")
-                .ifPresent(own -> provider.setRegisteredClientConverter(registration -> addSettings(own.convert(registration), registration)));
-        BackchannelLogoutMetadata.<Converter<RegisteredClient, OidcClientRegistration>>read(provider, "clientRegistrationConverter")
-                .ifPresent(own -> provider.setClientRegistrationConverter(client -> addMembers(own.convert(client), client)));
-    }
-
-    /** Adds the members to what a registered client reads of itself. */
-    static void extend(OidcClientConfigurationAuthenticationProvider provider) {
-        BackchannelLogoutMetadata.<Converter<RegisteredClient, OidcClientRegistration>>read(provider, "clientRegistrationConverter")
-                .ifPresent(own -> provider.setClientRegistrationConverter(client -> addMembers(own.convert(client), client)));
-    }
-
-    /** Adds the members to the discovery document. The application's customizer may change them. */
-    static void extend(OidcProviderConfigurationEndpointFilter filter) {
-        Consumer<OidcProviderConfiguration.Builder> members = metadata -> metadata.claim("backchannel_logout_supported", true)
-                .claim("backchannel_logout_session_supported", true);
-        BackchannelLogoutMetadata.<Consumer<OidcProviderConfiguration.Builder>>read(filter, "providerConfigurationCustomizer")
-                .ifPresent(own -> filter.setProviderConfigurationCustomizer(members.andThen(own)));
+    /** Adds the members to the requests and answers of the registration, to what a registered client reads of itself, and to the discovery document. */
+    static void extend(Object endpoint) {
+        if (endpoint instanceof OidcClientRegistrationAuthenticationProvider registration) {
+            BackchannelLogoutMetadata.<Converter<OidcClientRegistration, RegisteredClient>>read(registration, "registeredClientConverter")
+                    .ifPresent(own -> registration.setRegisteredClientConverter(request -> addSettings(own.convert(request), request)));
+            BackchannelLogoutMetadata.<Converter<RegisteredClient, OidcClientRegistration>>read(registration, "clientRegistrationConverter")
+                    .ifPresent(own -> registration.setClientRegistrationConverter(client -> addMembers(own.convert(client), client)));
+        } else if (endpoint instanceof OidcClientConfigurationAuthenticationProvider configuration) {
+            BackchannelLogoutMetadata.<Converter<RegisteredClient, OidcClientRegistration>>read(configuration, "clientRegistrationConverter")
+                    .ifPresent(own -> configuration.setClientRegistrationConverter(client -> addMembers(own.convert(client), client)));
+        } else if (endpoint instanceof OidcProviderConfigurationEndpointFilter discovery) {
+            Consumer<OidcProviderConfiguration.Builder> members = metadata -> metadata.claim("backchannel_logout_supported", true)
+                    .claim("backchannel_logout_session_supported", true);
+            BackchannelLogoutMetadata.<Consumer<OidcProviderConfiguration.Builder>>read(discovery, "providerConfigurationCustomizer")
+                    .ifPresent(own -> discovery.setProviderConfigurationCustomizer(members.andThen(own))); // the application's may change them
+        }
     }
 
     private static <T> Optional<T> read(Object target, String field) {
@@ -91,18 +81,15 @@ final class BackchannelLogoutMetadata {
         return new OAuth2AuthenticationException(new OAuth2Error("invalid_client_metadata", "Invalid Client Registration: " + description, ERROR_URI));
     }
 
-    static boolean isUsable(String uri) {
-        if (uri.length() > MAX_URI_LENGTH) {
-            return false;
-        }
-        Matcher match = HTTPS.matcher(uri);
-        return match.matches() && (match.group("ipv6") == null || isIpv6(match.group("ipv6")));
-    }
-
-    private static boolean isIpv6(String host) {
+    /** Returns whether notifier takes this as the address of a client: one https URI of ASCII, without user name and fragment. */
+    static boolean isUsable(String text) {
         try {
-            return java.net.URI.create("https://" + host).getHost() != null;
-        } catch (IllegalArgumentException invalid) {
+            java.net.URI uri = new java.net.URI(text).parseServerAuthority();
+            String host = uri.getHost();
+            return host != null && "https".equalsIgnoreCase(uri.getScheme()) && !REFUSED_HOST.matcher(host).matches()
+                    && uri.getPort() != 0 && uri.getPort() < 65_536 && uri.getRawAuthority().equals(uri.getPort() < 0 ? host : host + ':' + uri.getPort())
+                    && uri.getRawFragment() == null && uri.toASCIIString().equals(text) && text.length() <= MAX_URI_LENGTH && !TWO_ADDRESSES.matcher(text).matches();
+        } catch (URISyntaxException | NumberFormatException malformed) {
             return false;
         }
     }

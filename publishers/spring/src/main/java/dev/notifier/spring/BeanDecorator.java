@@ -8,9 +8,6 @@ import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
 import org.springframework.core.ResolvableType;
 import org.springframework.security.oauth2.server.authorization.OAuth2AuthorizationService;
-import org.springframework.security.oauth2.server.authorization.oidc.authentication.OidcClientConfigurationAuthenticationProvider;
-import org.springframework.security.oauth2.server.authorization.oidc.authentication.OidcClientRegistrationAuthenticationProvider;
-import org.springframework.security.oauth2.server.authorization.oidc.web.OidcProviderConfigurationEndpointFilter;
 import org.springframework.security.oauth2.server.authorization.token.JwtEncodingContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenCustomizer;
 
@@ -49,13 +46,7 @@ final class BeanDecorator implements BeanFactoryPostProcessor, BeanPostProcessor
             PublicKeys keys = beans.getBeanProvider(PublicKeys.class).getIfAvailable();
             return keys == null ? source : keys.addTo((JWKSource<SecurityContext>) source);
         }
-        if (bean instanceof OidcClientRegistrationAuthenticationProvider registration) {
-            BackchannelLogoutMetadata.extend(registration);
-        } else if (bean instanceof OidcClientConfigurationAuthenticationProvider configuration) {
-            BackchannelLogoutMetadata.extend(configuration);
-        } else if (bean instanceof OidcProviderConfigurationEndpointFilter discovery) {
-            BackchannelLogoutMetadata.extend(discovery);
-        }
+        BackchannelLogoutMetadata.extend(bean);
         return bean;
     }
 

@@ -1,9 +1,7 @@
 package dev.notifier.spring;
 
-import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
-import java.util.Map;
 import java.util.TreeMap;
 import java.util.UUID;
 import java.util.function.UnaryOperator;
@@ -13,11 +11,17 @@ final class InMemorySessionClientStore implements SessionClientStore {
     private static final int PAGE_SIZE = 1_000;
 
     private final String id = "memory-" + UUID.randomUUID();
-    private final TreeMap<String, Map<String, SessionClient>> rowsBySession = new TreeMap<>();
-    private final TreeMap<String, String> sessionsByRow = new TreeMap<>();
+    /** By the texts `sid`, issuer and client, of which none has a line break. */
+    private final TreeMap<String, SessionClient> rows = new TreeMap<>();
+    /** By the session's key and these texts. */
+    private final TreeMap<String, SessionClient> rowsBySession = new TreeMap<>();
 
     private static String rowKey(SessionClient row) {
         return row.sid() + '\n' + row.iss() + '\n' + row.clientId();
+    }
+
+    private static Collection<SessionClient> startingWith(String key, TreeMap<String, SessionClient> rows) {
+        return rows.subMap(key + '\n', key + '\u000b').values();
     }
 
     @Override
@@ -32,15 +36,14 @@ final class InMemorySessionClientStore implements SessionClientStore {
 
     @Override
     public synchronized void add(SessionClient client) {
-        if (!sessionsByRow.containsKey(rowKey(client))) {
-            put(client);
+        if (rows.putIfAbsent(rowKey(client), client) == null) {
+            rowsBySession.put(client.sessionKey() + '\n' + rowKey(client), client);
         }
     }
 
     @Override
     public synchronized List<SessionClient> find(String sid, String clientId) {
-        return sessionsByRow.subMap(sid + '\n', sid + '\u000b').entrySet().stream().map(each -> rowsBySession.get(each.getValue()).get(each.getKey()))
-                .filter(row -> row.clientId().equals(clientId)).toList();
+        return startingWith(sid, rows).stream().filter(row -> row.clientId().equals(clientId)).toList();
     }
 
     @Override
@@ -55,7 +58,7 @@ final class InMemorySessionClientStore implements SessionClientStore {
 
     @Override
     public synchronized List<SessionClient> findBySession(String sessionKey) {
-        return new ArrayList<>(rowsBySession.getOrDefault(sessionKey, Map.of()).values());
+        return List.copyOf(startingWith(sessionKey, rowsBySession));
     }
 
     @Override
@@ -65,7 +68,7 @@ final class InMemorySessionClientStore implements SessionClientStore {
 
     @Override
     public synchronized List<String> findSessionsAfter(String sessionKey) {
-        return rowsBySession.tailMap(sessionKey, false).keySet().stream().limit(PAGE_SIZE).toList();
+        return rowsBySession.tailMap(sessionKey + '\u000b').values().stream().map(SessionClient::sessionKey).distinct().limit(PAGE_SIZE).toList();
     }
 
     private boolean replace(SessionClient client, UnaryOperator<SessionClient> change) {
@@ -73,23 +76,16 @@ final class InMemorySessionClientStore implements SessionClientStore {
         if (existing != null) {
             SessionClient changed = change.apply(existing);
             remove(changed);
-            put(changed);
+            add(changed);
         }
         return existing != null;
     }
 
-    private void put(SessionClient row) {
-        rowsBySession.computeIfAbsent(row.sessionKey(), session -> new TreeMap<>()).put(rowKey(row), row);
-        sessionsByRow.put(rowKey(row), row.sessionKey());
-    }
-
     private SessionClient remove(SessionClient row) {
-        String session = sessionsByRow.remove(rowKey(row));
-        if (session == null) {
-            return null;
+        SessionClient removed = rows.remove(rowKey(row));
+        if (removed != null) {
+            rowsBySession.remove(removed.sessionKey() + '\n' + rowKey(removed));
         }
-        SessionClient removed = rowsBySession.get(session).remove(rowKey(row));
-        rowsBySession.computeIfPresent(session, (key, rows) -> rows.isEmpty() ? null : rows);
         return removed;
     }
 }

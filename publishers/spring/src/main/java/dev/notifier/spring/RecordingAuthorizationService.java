@@ -12,16 +12,8 @@ import org.springframework.security.oauth2.server.authorization.OAuth2Authorizat
 import org.springframework.security.oauth2.server.authorization.OAuth2TokenType;
 
 /** Records the session and the client of each code that the decorated service saves. Revokes a refresh token whose session has ended when it is used. */
-final class RecordingAuthorizationService implements OAuth2AuthorizationService {
+record RecordingAuthorizationService(OAuth2AuthorizationService target, Supplier<SessionRecorder> recorder) implements OAuth2AuthorizationService {
     private static final Logger LOG = LoggerFactory.getLogger(RecordingAuthorizationService.class);
-
-    private final OAuth2AuthorizationService target;
-    private final Supplier<SessionRecorder> recorder;
-
-    RecordingAuthorizationService(OAuth2AuthorizationService target, Supplier<SessionRecorder> recorder) {
-        this.target = target;
-        this.recorder = recorder;
-    }
 
     @Override
     public void save(OAuth2Authorization authorization) {

@@ -38,14 +38,10 @@ final class SessionEndFilter extends OncePerRequestFilter {
 
     /** A session whose id has changed keeps the time of its creation. */
     private void reportChange(ObservedRequest before, HttpSession after) {
-        if (after == null) {
+        if (after == null || after.getCreationTime() != before.createdAt) {
             ends.get().onSignOut(before.sessionId);
         } else if (!after.getId().equals(before.sessionId)) {
-            if (after.getCreationTime() == before.createdAt) {
-                ends.get().onIdChanged(before.sessionId, after.getId());
-            } else {
-                ends.get().onSignOut(before.sessionId);
-            }
+            ends.get().onIdChanged(before.sessionId, after.getId());
         }
     }
 
@@ -58,7 +54,14 @@ final class SessionEndFilter extends OncePerRequestFilter {
             super(request);
         }
 
-        private HttpSession observe(HttpSession session) {
+        @Override
+        public HttpSession getSession() {
+            return getSession(true);
+        }
+
+        @Override
+        public HttpSession getSession(boolean create) {
+            HttpSession session = super.getSession(create);
             if (sessionId == null && session != null && !session.isNew()) {
                 sessionId = session.getId();
                 createdAt = session.getCreationTime();
@@ -67,18 +70,8 @@ final class SessionEndFilter extends OncePerRequestFilter {
         }
 
         @Override
-        public HttpSession getSession() {
-            return observe(super.getSession());
-        }
-
-        @Override
-        public HttpSession getSession(boolean create) {
-            return observe(super.getSession(create));
-        }
-
-        @Override
         public String changeSessionId() {
-            observe(super.getSession(false));
+            getSession(false);
             String newId = super.changeSessionId();
             if (sessionId != null) { // other requests of the session may use its former id until this one ends
                 ends.get().onIdChanging(sessionId, newId);

@@ -31,8 +31,8 @@ import org.springframework.security.web.session.HttpSessionDestroyedEvent;
 /**
  * Publishes the end of a session to its clients, and deletes its rows afterwards.
  *
- * An end that cannot be published now, because the database does not answer, is tried again every second. After a kill, the rows remain,
- * and are published by the sweep of another process or of the next one.
+ * An end that cannot be published now, because the database does not answer, is tried again every second. One that fails by itself is tried
+ * again after 2, 4, 8 … 512 s. After a kill, the rows remain, and are published by the sweep of another process or of the next one.
  */
 final class SessionEndPublisher implements ApplicationListener<AbstractSessionEvent> {
     private static final Logger LOG = LoggerFactory.getLogger(SessionEndPublisher.class);
@@ -41,6 +41,7 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
     static final String HAS_CLIENTS = "notifier.has_clients";
 
     private static final int MAX_PENDING_TASKS = 1_000_000; // of some 200 bytes, less than the sessions had
+    private static final int MAX_FAILURE_COUNT = 9;
     private static final int MAX_EVENTS_PER_SESSION = 100;
     private static final int MAX_ROWS_PER_SESSION = 900; // a page of rows is 1,000
 
@@ -48,18 +49,21 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
     private final SessionClientStore store;
     private final NotifierPublisher publisher;
     private final ClientEntryFactory entries;
-    private final BoundedCalls calls;
     private final SessionHistory history = new SessionHistory();
     private final Map<String, Boolean> inProgress = new ConcurrentHashMap<>(); // whether a session is to be published again
-    private final Queue<Runnable> pending = new LinkedBlockingQueue<>(MAX_PENDING_TASKS);
+    private final Queue<PendingTask> pending = new LinkedBlockingQueue<>(MAX_PENDING_TASKS);
+    private int round;
     private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
+
+    /** @param failureCount how often it has failed by itself, up to 9 */
+    private record PendingTask(Runnable task, int failureCount) {
+    }
 
     SessionEndPublisher(SessionStores stores, NotifierPublisher publisher, ClientEntryFactory entries) {
         this.stores = stores;
         this.store = stores.clients();
         this.publisher = publisher;
         this.entries = entries;
-        this.calls = stores.calls();
     }
 
     /** The container reports a session. Events of a shared store, such as Redis, reach each process: the filter and the sweep publish once. */
@@ -91,7 +95,7 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
         }
         if (isExpired) {
             String key = stores.toKey(session.getId());
-            runLater(() -> publishEnded(key, Lane.BULK, "session_expiration"));
+            runLater(() -> publishEnded(key, Lane.BULK, "session_expiration"), 0);
         } else {
             onSignOut(session.getId());
         }
@@ -99,7 +103,7 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
 
     /** A request has ended the session. Returns when the events are in the outbox, or after 2 s if the database does not answer. */
     void onSignOut(String sessionId) {
-        calls.await(start(() -> {
+        stores.calls().await(start(() -> {
             if (stores.sessions() == null || stores.sessions().isEnded(sessionId)) {
                 publishEnded(stores.toKey(sessionId), Lane.EVENTS, null);
             }
@@ -121,7 +125,7 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
         String oldKey = stores.toKey(oldId);
         String newKey = stores.toKey(newId);
         history.onMoved(oldKey, newKey);
-        calls.await(start(() -> move(oldKey, history.follow(newKey))));
+        stores.calls().await(start(() -> move(oldKey, history.follow(newKey))));
     }
 
     /** Moves rows to a key of their session, and publishes them if it has ended meanwhile. */
@@ -157,33 +161,38 @@ final class SessionEndPublisher implements ApplicationListener<AbstractSessionEv
     }
 
     private CompletableFuture<Boolean> start(Runnable task) {
-        return calls.start(() -> {
+        return stores.calls().start(() -> {
             task.run();
             return true;
         }).whenComplete((done, failure) -> {
             if (failure != null) {
-                runLater(task);
+                runLater(task, 0);
             }
         });
     }
 
-    private void runLater(Runnable task) {
-        if (!pending.offer(task) && throttle.tryAcquire("full")) {
+    private void runLater(Runnable task, int failureCount) {
+        if (!pending.offer(new PendingTask(task, Math.min(failureCount, MAX_FAILURE_COUNT))) && throttle.tryAcquire("full")) {
             LOG.error("notifier: too many ended sessions wait for the database; further ones are published after a restart, without a database never");
         }
     }
 
-    /** Publishes expired sessions, and runs tasks again that have failed, in order until the stores are unreachable. A task that fails by itself follows after the others. */
+    /**
+     * Publishes expired sessions, and runs tasks again that have failed, in order until the stores are unreachable. A task that fails by itself
+     * follows after the others, and is run by one of two calls, then of four, up to 512. Called every second.
+     */
     void runPending() {
+        round++;
         for (int remaining = pending.size(); remaining > 0; remaining--) {
-            Runnable task = pending.peek();
-            boolean isDone = runGuarded(task);
-            if (!isDone && !isReachable()) {
+            PendingTask next = pending.peek();
+            boolean isDue = round % (1 << next.failureCount()) == 0;
+            boolean isDone = isDue && runGuarded(next.task());
+            if (isDue && !isDone && !isReachable()) {
                 return;
             }
             pending.remove();
             if (!isDone) {
-                runLater(task);
+                runLater(next.task(), next.failureCount() + (isDue ? 1 : 0));
             }
         }
     }

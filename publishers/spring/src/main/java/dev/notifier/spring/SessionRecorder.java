@@ -1,7 +1,9 @@
 package dev.notifier.spring;
 
 import jakarta.servlet.http.HttpSession;
+import dev.notifier.publisher.monitoring.LogThrottle;
 import java.security.Principal;
+import java.time.Duration;
 import java.util.Comparator;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
@@ -38,7 +40,7 @@ final class SessionRecorder {
     private final SessionStores stores;
     private final SessionClientStore store;
     private final SessionEndPublisher ends;
-    private final BoundedCalls calls;
+    private final LogThrottle throttle = new LogThrottle(Duration.ofMinutes(1));
     private final boolean revokesRefreshTokens;
     private final IntConsumer onLost;
 
@@ -47,7 +49,6 @@ final class SessionRecorder {
         this.stores = stores;
         this.store = stores.clients();
         this.ends = ends;
-        this.calls = stores.calls();
         this.revokesRefreshTokens = revokesRefreshTokens;
         this.onLost = onLost;
     }
@@ -73,7 +74,7 @@ final class SessionRecorder {
         Principal user = authorization.getAttribute(Principal.class.getName());
         SessionClient client = new SessionClient(key, sid, clientId(authorization), iss, user == null ? authorization.getPrincipalName() : user.getName(),
                 System.currentTimeMillis(), store.node());
-        boolean isRecorded = calls.tryRun(() -> ends.add(client));
+        boolean isRecorded = stores.calls().tryRun(() -> ends.add(client));
         OAuth2Authorization.Builder builder = OAuth2Authorization.from(authorization).attribute(SID, sid).attribute(SESSION_KEY, key).attribute(ISSUER, iss)
                 .attribute(NODE, store.node());
         return (isRecorded ? builder.attribute(RECORDED_IN, store.id()) : builder).build();
@@ -96,12 +97,12 @@ final class SessionRecorder {
         SessionClient client = new SessionClient(authorization.getAttribute(SESSION_KEY), authorization.getAttribute(SID), clientId, iss, sub,
                 System.currentTimeMillis(), authorization.getAttribute(NODE));
         String codeIssuer = authorization.getAttribute(ISSUER);
-        CompletableFuture<Boolean> isLiving = calls.start(() -> updateOrAdd(client, codeIssuer, recordedIn != null)).whenComplete((living, failure) -> {
+        CompletableFuture<Boolean> isLiving = stores.calls().start(() -> updateOrAdd(client, codeIssuer, recordedIn != null)).whenComplete((living, failure) -> {
             if (failure != null && recordedIn == null) {
                 reportLost(clientId, BoundedCalls.name(failure));
             }
         });
-        if (calls.await(isLiving).equals(Optional.of(false))) {
+        if (stores.calls().await(isLiving).equals(Optional.of(false))) {
             throw new OAuth2AuthenticationException(new OAuth2Error(OAuth2ErrorCodes.INVALID_GRANT, "The session of this code has ended.", null));
         }
     }
@@ -125,7 +126,9 @@ final class SessionRecorder {
 
     private void reportLost(String client, String failure) {
         onLost.accept(1);
-        LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", client, failure);
+        if (throttle.tryAcquire(failure)) {
+            LOG.error("notifier: a session of client {} is LOST: it is not recorded, and its end will not be published: {}", client, failure);
+        }
     }
 
     /**
@@ -140,7 +143,7 @@ final class SessionRecorder {
         if (!revokesRefreshTokens || !store.id().equals(authorization.getAttribute(RECORDED_IN)) || authorization.getAuthorizedScopes().contains(OFFLINE_ACCESS)) {
             return false;
         }
-        return calls.await(calls.start(() -> store.find(authorization.getAttribute(SID), clientId(authorization)).stream()
+        return stores.calls().await(stores.calls().start(() -> store.find(authorization.getAttribute(SID), clientId(authorization)).stream()
                 .allMatch(row -> ends.isEnded(row.sessionKey())))).orElseThrow(() -> new IllegalStateException("notifier: the session of a refresh token cannot be read now"));
     }
 }

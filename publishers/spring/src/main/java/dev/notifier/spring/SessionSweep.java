@@ -31,7 +31,6 @@ final class SessionSweep implements SmartLifecycle {
 
     private final SessionStores stores;
     private final SessionClientStore store;
-    private final SharedSessions sessions;
     private final SessionRegistry registry;
     private final NotifierPublisher publisher;
     private final SessionEndPublisher ends;
@@ -43,7 +42,6 @@ final class SessionSweep implements SmartLifecycle {
     SessionSweep(SessionStores stores, SessionRegistry registry, NotifierPublisher publisher, SessionEndPublisher ends, Duration interval) {
         this.stores = stores;
         this.store = stores.clients();
-        this.sessions = stores.sessions();
         this.registry = registry;
         this.ends = ends;
         this.publisher = publisher;
@@ -67,7 +65,7 @@ final class SessionSweep implements SmartLifecycle {
     void sweep() {
         ends.runGuarded(() -> forEachPage(store::findSessionsOfEndedNodes, page -> forEach(page, key -> ends.publish(key, Lane.BULK, null))));
         ends.runGuarded(this::publishExpired);
-        if (sessions != null) {
+        if (stores.sessions() != null) {
             ends.runGuarded(this::publishMissing);
         }
     }
@@ -95,8 +93,8 @@ final class SessionSweep implements SmartLifecycle {
 
     private void publishMissing() {
         List<String> missing = new ArrayList<>();
-        forEachPage(store::findSessionsAfter, page -> ends.runGuarded(() -> missing.addAll(sessions.findEnded(page)))
-                || forEach(page, key -> missing.addAll(sessions.findEnded(List.of(key)))));
+        forEachPage(store::findSessionsAfter, page -> ends.runGuarded(() -> missing.addAll(stores.sessions().findEnded(page)))
+                || forEach(page, key -> missing.addAll(stores.sessions().findEnded(List.of(key)))));
         if (!missing.isEmpty()) {
             LockSupport.parkNanos(CONFIRMATION_DELAY.toNanos());
             forEach(missing, ends::publishIfMissing);

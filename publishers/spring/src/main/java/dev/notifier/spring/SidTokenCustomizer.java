@@ -12,15 +12,7 @@ import org.springframework.security.oauth2.server.authorization.token.OAuth2Toke
  *
  * The authorization server itself derives it from the session that the user has used last, at this node.
  */
-final class SidTokenCustomizer implements OAuth2TokenCustomizer<JwtEncodingContext> {
-    private final OAuth2TokenCustomizer<JwtEncodingContext> target;
-    private final Supplier<SessionRecorder> recorder;
-
-    SidTokenCustomizer(OAuth2TokenCustomizer<JwtEncodingContext> target, Supplier<SessionRecorder> recorder) {
-        this.target = target;
-        this.recorder = recorder;
-    }
-
+record SidTokenCustomizer(OAuth2TokenCustomizer<JwtEncodingContext> target, Supplier<SessionRecorder> recorder) implements OAuth2TokenCustomizer<JwtEncodingContext> {
     @Override
     public void customize(JwtEncodingContext context) {
         target.customize(context);

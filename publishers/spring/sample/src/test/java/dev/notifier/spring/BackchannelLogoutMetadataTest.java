@@ -100,8 +100,8 @@ class BackchannelLogoutMetadataTest {
     /** The addresses of notifier's own tests. */
     @ParameterizedTest
     @ValueSource(strings = {"https://shop.example.com/logout?a=%2F", "https://shop.example.com:8443/", "HTTPS://Shop.Example.COM./", "https://shop.example.com",
-            "https://shop.example.com?tenant=1", "https://under_score.example/", "https://1a.example/", "https://localhost/", "https://8.8.8.8/", "https://[2606:4700::1111]/",
-            "https://[2606:4700::1111]:443/", "https://[::ffff:8.8.8.8]/", "https://shop.example.com/a?next=https://other.example.com/"})
+            "https://shop.example.com?tenant=1", "https://1a.example/", "https://app-01.example/", "https://01.example.com/", "https://localhost/", "https://8.8.8.8/", "https://[2606:4700::1111]/",
+            "https://[2606:4700::1111]:443/", "https://[2001:0db8::0001]/", "https://shop.example.com/a?next=https://other.example.com/"})
     void anAddressThatNotifierTakesIsUsable(String uri) {
         assertThat(BackchannelLogoutMetadata.isUsable(uri)).isTrue();
     }
@@ -112,7 +112,8 @@ class BackchannelLogoutMetadataTest {
             "https://shop.example.com/#x", "https://shop.example.com/#", "https://127.0.0.1#@shop.example.com/", "https://[fe80::1%25eth0]/", "https://[::1", "https://[127.0.0.1]/",
             "https://[1:2]/", "https://127.0.0.1.5/", "https://256.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f.1/", "https://0177.0.0.1/", "https://shop.example.123/",
             "https://①②⑦.0.0.1/", "https:///shop.example.com/", "https:shop.example.com", "//shop.example.com/", "file:///etc/passwd", "https://shop..example/",
-            "https://-shop.example/", "https://shop.example.com/a b", "https://shop.example.com/\n", "https://a.example/,https://b.example/"})
+            "https://-shop.example/", "https://shop.example.com/a b", "https://shop.example.com/\n", "https://a.example/,https://b.example/", "https://under_score.example/", "https://[::ffff:8.8.8.8]/", "https://[::ffff:08.8.8.8]/", "https://[::9999999999.0.0.1]/", "https://shop.example.com:00443/",
+            "https://127.0.0.01/", "https://8.8.8.8./", "https://shop.example.com/%2", "https://shop.example.com/ä"})
     void anAddressThatNotifierRefusesIsNotUsable(String uri) {
         assertThat(BackchannelLogoutMetadata.isUsable(uri)).isFalse();
     }

@@ -12,13 +12,19 @@ import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.List;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.function.Function;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
+import org.springframework.beans.BeanUtils;
 import org.springframework.mock.web.MockFilterChain;
 import org.springframework.mock.web.MockHttpServletRequest;
 import org.springframework.mock.web.MockHttpServletResponse;
@@ -297,13 +303,44 @@ class SessionEndTest {
         }
     }
 
-    private SessionClientStore failingFor(String sessionKey, Class<? extends Throwable> failure) {
+    @Test
+    void aSessionThatCannotBePublishedIsTriedAgainAtGrowingIntervals() {
+        String unusable = SessionStores.toSid("s1");
+        AtomicBoolean isFailing = new AtomicBoolean(true);
+        AtomicInteger attempts = new AtomicInteger();
+        SessionClientStore failing = failing(key -> {
+            attempts.addAndGet(key.equals(unusable) ? 1 : 0);
+            return key.equals(unusable) && isFailing.get() ? new IllegalStateException() : null;
+        });
+        try (TestPublisher publisher = new TestPublisher(folder, failing, false)) {
+            publisher.addSession(unusable, "sid1");
+            publisher.addSession(SessionStores.toSid("s2"), "sid2");
+            publisher.ends.onApplicationEvent(expired("s1"));
+            publisher.ends.onApplicationEvent(expired("s2"));
+            List<Integer> attemptsByCall = IntStream.range(0, 1_024).map(call -> {
+                publisher.ends.runPending();
+                return attempts.getAndSet(0);
+            }).boxed().toList();
+            assertThat(IntStream.rangeClosed(1, 1_024).filter(call -> attemptsByCall.get(call - 1) > 0)).containsExactly(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024);
+            assertThat(publisher.outbox.events()).extracting(each -> each.get("sid").asText()).containsExactly("sid2");
+            isFailing.set(false);
+            IntStream.range(0, 512).forEach(call -> publisher.ends.runPending());
+            assertThat(publisher.outbox.ofSession("sid1")).hasSize(1);
+        }
+    }
+
+    private SessionClientStore failing(Function<String, Throwable> failure) {
         return (SessionClientStore) Proxy.newProxyInstance(getClass().getClassLoader(), new Class<?>[] {SessionClientStore.class}, (proxy, method, values) -> {
-            if (method.getName().equals("findBySession") && values[0].equals(sessionKey)) {
-                throw failure.getConstructor().newInstance();
+            Throwable thrown = method.getName().equals("findBySession") ? failure.apply((String) values[0]) : null;
+            if (thrown != null) {
+                throw thrown;
             }
             return method.invoke(store, values);
         });
+    }
+
+    private SessionClientStore failingFor(String sessionKey, Class<? extends Throwable> failure) {
+        return failing(key -> key.equals(sessionKey) ? BeanUtils.instantiateClass(failure) : null);
     }
 
     @ParameterizedTest

@@ -11,6 +11,8 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -204,6 +206,17 @@ class SessionRecorderTest {
         assertThat(lost.getCount()).isEqualTo(1);
         recorder.recordIdToken(code, "shop", ISSUER, "alice");
         assertThat(lost.await(10, TimeUnit.SECONDS)).isTrue();
+    }
+
+    @Test
+    void manyLossesOfOneCauseMakeOneLineAndAreAllCounted() {
+        AtomicInteger count = new AtomicInteger();
+        SessionRecorder outside = new SessionRecorder(publisher.stores, publisher.ends, true, count::addAndGet);
+        try (CapturedLogs logs = new CapturedLogs()) {
+            IntStream.range(0, 100).forEach(each -> outside.recordCode(authorization("client-" + each)));
+            assertThat(logs.text()).containsOnlyOnce("is LOST").contains("client-0");
+        }
+        assertThat(count).hasValue(100);
     }
 
     @Test
