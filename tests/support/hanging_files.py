@@ -25,9 +25,10 @@ def hanging(*paths: Path) -> Iterator[None]:
             os.write(writer, b"late")
         for reader in readers:
             reader.join(0.1)
-        for path, writer in zip(paths, writers, strict=True):
+        for path in paths:
+            path.unlink()  # first: who opened it between the two would hang for ever
+        for writer in writers:
             os.close(writer)
-            path.unlink()
         for reader in readers:
             reader.join(30)
 

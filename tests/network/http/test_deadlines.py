@@ -289,10 +289,10 @@ def test_result_in_the_same_pass_as_the_deadline_is_too_late(runner: asyncio.Run
     async def both() -> str:
         loop = asyncio.get_running_loop()
         answered = loop.create_future()
-        passed = loop.time() + SOON
         if first == "answer":
-            loop.call_at(passed, answered.set_result, "answered")
+            loop.call_at(loop.time() + SOON, answered.set_result, "answered")
         with RequestDeadline(SOON):
+            passed = loop.time() + SOON
             if first == "deadline":
                 loop.call_at(passed + SOON / 10, answered.set_result, "answered")
             while loop.time() < passed + SOON:
