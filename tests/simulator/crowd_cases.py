@@ -66,18 +66,19 @@ def _starved(name: str, measure: Callable[[], Beside], untried: float, *, short:
 def crowds() -> Iterator[Case]:
     """Some clients are in trouble, the others are well."""
     at_5 = between(5, NEVER, hangs)
+    # Limits above 1.10 are what these cases have always cost: p99 of 4 to 6 ms. They show if it becomes more.
     many: dict[str, tuple[Crowd, float]] = {
         "black-hole": (Crowd(clients=10, ill=1, behaviour=hangs, seconds=15), 1.10),
         "6-of-20-at-once": (Crowd(clients=20, ill=6, behaviour=at_5, seconds=25, since=5), 1.10),
         "8-of-50-at-once": (Crowd(clients=50, ill=8, behaviour=at_5, seconds=25, since=5), 1.10),
         "300-of-1000": (Crowd(clients=1000, ill=300, behaviour=hangs, seconds=25), 1.10),
-        "300-of-1000-at-once": (Crowd(clients=1000, ill=300, behaviour=at_5, seconds=25, since=5), 1.10),
+        "300-of-1000-at-once": (Crowd(clients=1000, ill=300, behaviour=at_5, seconds=25, since=5), 1.20),
         "300-of-1000-refuse": (Crowd(clients=1000, ill=300, behaviour=refuses, seconds=25), 1.10),
         "600-of-1000": (Crowd(clients=1000, ill=600, behaviour=hangs, seconds=25), 1.10),
-        "slow": (Crowd(clients=20, ill=7, behaviour=crawls, seconds=20), 1.10),
+        "slow": (Crowd(clients=20, ill=7, behaviour=crawls, seconds=20), 1.35),
         "flapping-20": (Crowd(clients=10, ill=1, behaviour=flaps(20), seconds=50), 1.10),
         "flapping-3": (Crowd(clients=10, ill=1, behaviour=flaps(3), seconds=30), 1.10),
-        "300-of-1000-flap": (Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=30), 1.25),
+        "300-of-1000-flap": (Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=30), 1.30),
     }
     brief = {"black-hole": 4, "300-of-1000": 4, "600-of-1000": 4, "300-of-1000-at-once": 9, "300-of-1000-flap": 12}
     longest = {many[name][0].clients: seconds for name, seconds in brief.items()}
@@ -88,7 +89,7 @@ def crowds() -> Iterator[Case]:
             yield _p99(f"{name}-short", shorter, most, short=True)
     yield _p99("black-hole-2-workers", Crowd(clients=10, ill=1, behaviour=hangs, seconds=15, workers=2))
     yield _p99(
-        "300-of-1000-flap-2-workers", Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=20, workers=2), 1.25
+        "300-of-1000-flap-2-workers", Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=20, workers=2), 1.60
     )
     brief_world = partial(beside_hanging, 120, clients=800, timeout=30.0, seconds=7.0)
     yield _held("120/s-timeout-30-short", brief_world, short=True)
