@@ -14,7 +14,7 @@ from publishers.tests.oidc_provider.provider import Provider
 from publishers.tests.oidc_provider.test_processes import until_files
 
 pytestmark = pytest.mark.full
-SECONDS = 10  # that a session lives: all who sign in must have done so before
+SECONDS = 20  # that a session lives: all who sign in must have done so before
 MEMORY: Mapping[str, Any] = {"every": 200}  # milliseconds
 REDIS: Mapping[str, Any] = {**MEMORY, "store": "redis"}
 
