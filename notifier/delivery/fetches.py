@@ -43,6 +43,7 @@ MAX_IN_FLIGHT = shared_bound(256)  # messages being fetched at a time
 MAX_BATCH, MAX_BATCH_BESIDE_FRESH = 64, 4  # messages; the second while a fresh delivery waits for the event loop
 MAX_ARRIVING = shared_bound(4)  # of these, those that arrive at once: 64 delay other messages by 5 ms …
 BUSY_SECONDS = 1.0  # … while others come, and for so long afterwards
+SILENT_SECONDS = 0.1  # after which a fetch does not count as arriving
 TAKEN_IN_A_ROW = 8  # messages of a batch, before the event loop continues with other work
 GROWTH, MAX_GROWTH = 4, 64  # the factor of the next batch if most messages are for other clients, and its limit
 MAX_PARKED_AGAIN_PER_SECOND = shared_bound(2000.0)  # 100,000 take a minute …
@@ -99,10 +100,9 @@ class BucketFetch:
     taking: asyncio.Lock = field(default_factory=shared_lock)
     began_at: float = -math.inf
 
-    def arrives_soon(self, now: float) -> bool:
-        """Return whether messages of the bucket arrive at once, as far as is known."""
-        waited_seconds = now - self.began_at if self.in_flight else 0.0
-        return max(self.batch_seconds, waited_seconds) <= MIN_AHEAD_SECONDS
+    def is_silent(self, now: float) -> bool:
+        """Return whether the bucket has not answered for longer than a busy broker takes."""
+        return self.in_flight > 0 and now - self.began_at > SILENT_SECONDS
 
 
 class BucketFetches:
@@ -132,7 +132,7 @@ class BucketFetches:
         self._fetches: OrderedDict[str, BucketFetch] = OrderedDict()
         self._in_flight = self._arriving = 0
         self._fresh_waits = False
-        self._busy_until = -math.inf
+        self._busy_until, self._round_trip = -math.inf, math.inf
         self._no_growth_before = -math.inf  # of batches that are larger since most messages are for other clients
         self._worker_count = 0
         self._needs_repeat, self._no_repeat_before = False, -math.inf
@@ -168,15 +168,14 @@ class BucketFetches:
         now = self._clock()
         if others_came:
             self._busy_until = now + BUSY_SECONDS
-        self._arriving = sum(fetch.in_flight for fetch in self._fetches.values() if fetch.arrives_soon(now))
+        self._arriving = sum(fetch.in_flight for fetch in self._fetches.values() if not fetch.is_silent(now))
         for _ in range(min(len(self._fetches), BUCKETS_PER_ROUND)):
             if self._scheduler.slots.used_share() > CROWDED_SHARE:
                 return
             bucket, fetch = next(iter(self._fetches.items()))
             self._fetches.move_to_end(bucket)
             while (size := self._next_batch_size(bucket, fetch)) > 0:
-                if fetch.arrives_soon(now):
-                    self._arriving += size
+                self._arriving += size
                 fetch.in_flight += size
                 self._in_flight += size
                 fetch.began_at = now
@@ -211,7 +210,7 @@ class BucketFetches:
             max_size = min(max_size, 1)  # it may fail, too, or the bucket may be empty
         elif fetch.remainder.count is not None:
             max_size = min(max_size, fetch.remainder.count - fetch.in_flight)
-        if now < self._busy_until and fetch.arrives_soon(now):
+        if now < self._busy_until and self._round_trip <= MIN_AHEAD_SECONDS:
             max_size = min(max_size, MAX_ARRIVING - self._arriving)
         if max_size < min_size:
             return 0
@@ -240,6 +239,8 @@ class BucketFetches:
         try:
             messages = await self._queues.fetch(bucket, size)
             fetch.failures, fetch.batch_seconds = 0, self._clock() - began_at
+            # The shortest of late: where broker and worker are busy, a fetch takes long although the broker is near.
+            self._round_trip = min(fetch.batch_seconds, 1.01 * self._round_trip + 1e-5)
             async with fetch.taking:
                 await self._take_messages(bucket, fetch, messages)
             remainder.on_batch(size, len(messages), is_counted=is_counted)
