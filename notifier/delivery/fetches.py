@@ -12,8 +12,8 @@ that they delay only such clients. While a worker does not have large buckets, t
 At most `MAX_IN_FLIGHT` messages are in flight, and each batch takes at most half of what is free: a bucket alone holds
 three quarters, and others always find some. A bucket that does not answer holds its share until the queue reports an
 error (RabbitMQ: 10 s), and then one message. Fetches that no client requested leave half to the others. While messages
-of the lanes come, at most `MAX_ARRIVING` are in flight of those that the broker sends at once: whatever arrives
-together is read before anything else.
+of the lanes come and the broker is near, at most `MAX_ARRIVING` are in flight, except in silent buckets: whatever
+arrives together is read before anything else.
 
 A worker fetches from every bucket that has messages when it starts, since a former worker may have died during a fetch.
 After the queue was lost, and when another worker is gone, it repeats the fetches of the last three minutes: messages
@@ -41,7 +41,7 @@ from notifier.queues.queue_port import BucketQueues
 
 MAX_IN_FLIGHT = shared_bound(256)  # messages being fetched at a time
 MAX_BATCH, MAX_BATCH_BESIDE_FRESH = 64, 4  # messages; the second while a fresh delivery waits for the event loop
-MAX_ARRIVING = shared_bound(4)  # of these, those that arrive at once: 64 delay other messages by 5 ms …
+MAX_ARRIVING = shared_bound(4)  # messages from a near broker: 64 that arrive together delay others by 5 ms …
 BUSY_SECONDS = 1.0  # … while others come, and for so long afterwards
 SILENT_SECONDS = 0.1  # after which a fetch does not count as arriving
 TAKEN_IN_A_ROW = 8  # messages of a batch, before the event loop continues with other work

@@ -115,7 +115,7 @@ class PauseDocument:
         return copy_record(self, pauses=tuple(pauses))
 
     def merge(self, own: Self) -> Self:
-        """Return the document to store if this one is older than this process's copy: all pauses of both.
+        """Return the document to store if this document is older than this process's copy: all pauses of both.
 
         Of two copies of a pause the ended one counts. If this document is not older it is returned itself.
         """

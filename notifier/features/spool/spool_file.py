@@ -21,7 +21,7 @@ class SpoolFile:
 
     @property
     def is_writable(self) -> bool:
-        """Return whether this process has the lock, and has read the file: an unread one may have entries."""
+        """Return whether this process has the lock, and has read the file, which may have entries before."""
         return self.is_ours and self.end > 0
 
     def lock(self) -> bool:
