@@ -66,7 +66,8 @@ class Session:
 class Traits:
     """What a publisher is like, where they differ.
 
-    `looks_up`: it asks the server whether the session of a `.pending` or `.prepared` lives.
+    `looks_up`: it asks the server whether the session of a `.pending` or `.prepared` lives. Otherwise it stores which
+    sessions live, and writes no event before the end: an end for which the outbox has no room is published later.
     `lane_after_kill`: that of a session end without a file, which is found after the kill that came in between.
     `sign_ins`: how many sessions the short form may make for one case.
     """
