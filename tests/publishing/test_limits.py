@@ -83,19 +83,36 @@ async def answer(reader: asyncio.StreamReader) -> int:
 # ── slow requests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_kept_connection_has_a_time_limit_for_the_next_header() -> None:
-    """Counted from the last answer, for any number and rate of bytes."""
+async def test_header_has_a_time_limit() -> None:
+    """On a new connection, also a silent one, and on a kept one, for any number and rate of bytes."""
     async with api(Gate(), header_timeout=2) as listener:
 
-        async def given_up(beginning: bytes) -> None:
+        async def given_up(*pieces: bytes, kept: bool = True) -> None:
             async with connected(listener) as (reader, writer):
-                writer.write(REQUEST % (len(EVENT), EVENT))
-                assert await answer(reader) == 202
-                writer.write(beginning)
-                assert await reader.read() == b"", f"answered although it had only sent {beginning!r}"
+                if kept:
+                    writer.write(REQUEST % (len(EVENT), EVENT))
+                    assert await answer(reader) == 202
+                with contextlib.suppress(ConnectionError):
+                    for piece in pieces:
+                        writer.write(piece)
+                        await asyncio.sleep(0.5)
+                    assert await reader.read() == b"", f"answered although it had only sent {pieces!r}"
 
-        beginnings = (b"", b"POST /v1/ev", REQUEST[:70], b"GET / HTTP/1.1\r\nHost: localhost\r\nX: 1\r\n")
-        await asyncio.gather(*map(given_up, beginnings))
+        beginnings = (b"POST /v1/ev", REQUEST[:70], b"GET / HTTP/1.1\r\nHost: localhost\r\nX: 1\r\n")
+        slowly = (REQUEST[n : n + 1] for n in range(8))
+        await asyncio.gather(*map(given_up, beginnings), given_up(*slowly), given_up(b"", kept=False))
+
+
+async def test_idle_connection_is_kept_for_longer_than_a_header_may_take() -> None:
+    """A load balancer that uses it again after a minute would otherwise answer 502 at times, and lose the request."""
+    async with api(Gate(), header_timeout=0.5) as listener, connected(listener) as (reader, writer):
+        for _ in range(2):
+            writer.write(REQUEST % (len(EVENT), EVENT))
+            assert await answer(reader) == 202
+            await asyncio.sleep(1)
+        assert listener.runner.server is not None
+        [handler] = listener.runner.server.connections
+        assert handler.keepalive_timeout > 600
 
 
 async def test_slow_body_ends_at_its_time_limit_on_any_route() -> None:

@@ -5,7 +5,7 @@ receives after a broken body, an error with a copy of that part. So aiohttp rece
 
 | received | effect |
 |---|---|
-| a head | held here, as bytes, until it is complete: 32 KiB at most (400). A broken request line is refused at once |
+| a head | held here, as bytes, until complete: 32 KiB at most (400). A broken request line is refused at once |
 | a body | passed on up to its end, while aiohttp accepts more of it |
 | a broken body | nothing after the first broken byte is read. The route answers 400 |
 | bytes after a request | held here, as bytes, until the response is made. Beyond 8 KiB nothing more is read |
@@ -48,7 +48,7 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: cl
 class BoundedConnection(asyncio.BufferedProtocol):
     """One connection, which adds itself to `connections` and removes itself.
 
-    `unread_seconds`: the time that the peer has to read a response.
+    `head_seconds`: from the connection's start or the head's first byte. `unread_seconds`: to read a response.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         handler: web.RequestHandler,
         budget: ConnectionBudget,
         buffer: memoryview,
+        head_seconds: float,
         unread_seconds: float,
         connections: MutableMapping[web.RequestHandler, Any],
     ) -> None:
@@ -63,6 +64,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self.handler = handler
         self._budget = budget
         self._buffer = buffer
+        self._head_seconds = head_seconds
         self._unread_seconds = unread_seconds
         self._connections = connections
         self._transport: asyncio.Transport | None = None
@@ -76,6 +78,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._body_paused = False  # by aiohttp
         self._advance_scheduled = False
         self._reading = True
+        self._head_timer: asyncio.TimerHandle | None = None  # while a head is awaited
         self._unread_timer: asyncio.TimerHandle | None = None  # while the peer does not read its response
 
     @property
@@ -100,6 +103,9 @@ class BoundedConnection(asyncio.BufferedProtocol):
     def on_request(self, request: web.BaseRequest) -> None:
         """Record that aiohttp begins with the request whose head was passed on."""
         self._content, self._answering = request.content, True
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         self._bytes.on_request(request.content_length)
         if self._transport is None and not request.content.is_eof():
             request.content.set_exception(ConnectionResetError("the connection was closed"))
@@ -123,13 +129,15 @@ class BoundedConnection(asyncio.BufferedProtocol):
         if hasattr(real, "set_read_buffer_limits"):  # TLS
             real.set_read_buffer_limits(high=PIECE_BYTES)
         self.handler.connection_made(cast("asyncio.Transport", _TransportView(real, self)))
+        self._head_timer = asyncio.get_running_loop().call_later(self._head_seconds, self.end)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         self.abort()
         self._budget.hold(self, 0)
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
+        for timer in (self._head_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
         # Later: aiohttp fails if a connection ends after bytes were passed on, and before it has taken them.
         asyncio.get_running_loop().call_soon(self.handler.connection_lost, exc)
         self._connections.pop(self.handler, None)
@@ -199,6 +207,8 @@ class BoundedConnection(asyncio.BufferedProtocol):
                     self._stop()
                 self._schedule_advance()
                 break
+        if self._bytes.held and self._content is None and self._head_timer is None and not self.busy:
+            self._head_timer = asyncio.get_running_loop().call_later(self._head_seconds, self.end)
         self._apply_limits()
 
     def _next_piece(self) -> bytes:

@@ -1,8 +1,8 @@
 """Starts and stops an HTTP listener with an aiohttp application, and limits its connections.
 
-aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
-the last response. The application limits bodies. Compressed bodies are not supported. `bounded_connection` limits the
-bytes that a connection holds outside of a request.
+`bounded_connection` limits the time for a header, and the bytes that a connection holds outside of a request. The
+application limits bodies. Compressed bodies are not supported. An idle connection stays open for longer than load
+balancers keep it (nginx and AWS 60 s, Google 600 s): one that sends a request while it is closed answers 502.
 """
 
 import asyncio
@@ -23,12 +23,14 @@ from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget, Turns
+from notifier.network.listeners.problem import is_of_closed_connection
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
 MAX_CONNECTIONS = shared_bound(1000)  # at a time
 MAX_BACKLOG = shared_bound(1024)  # queued by the kernel; with asyncio's default of 100, others would wait for a second
 MAX_HEADERS = 64
+IDLE_SECONDS = 620.0  # between two requests of a connection
 # Bytes that the kernel holds of each connection (it doubles that), so that no read is larger.
 RECEIVE_BUFFER_BYTES = 32 * 1024
 
@@ -71,8 +73,8 @@ async def listen(  # noqa: PLR0913  each has its default
     """Serve `app` at this address, which the setting `key` names (`ops.listen`).
 
     `grace`: seconds for running requests when the listener closes. `connections`: the limit of open connections, see
-    `_Acceptor`. All listeners of a process share one `budget`. `header_timeout`: seconds for a whole header, which is
-    also the idle time of a connection. `answer_timeout`: seconds to read a response.
+    `_Acceptor`. All listeners of a process share one `budget`. `header_timeout`: seconds for a whole header.
+    `answer_timeout`: seconds to read a response.
 
     Raises ConfigurationError with the reason if the address is unusable.
     """
@@ -82,7 +84,7 @@ async def listen(  # noqa: PLR0913  each has its default
         app,
         access_log=None,
         shutdown_timeout=grace,
-        keepalive_timeout=header_timeout,
+        keepalive_timeout=IDLE_SECONDS,
         lingering_time=LINGER_SECONDS,
         max_headers=MAX_HEADERS,
         read_bufsize=BODY_BUFFER_BYTES,
@@ -94,7 +96,9 @@ async def listen(  # noqa: PLR0913  each has its default
     vars(web_response)["SERVER_SOFTWARE"] = "notifier"
     await runner.setup()
     assert runner.server is not None
-    acceptor = _Acceptor(runner.server, budget or ConnectionBudget(), connections, answer_timeout, tls)
+    acceptor = _Acceptor(
+        runner.server, budget or ConnectionBudget(), connections, (header_timeout, answer_timeout), tls
+    )
     try:
         where = None if host == "*" else host  # None: both families
         server = await asyncio.get_running_loop().create_server(acceptor, where, port, backlog=MAX_BACKLOG)
@@ -114,7 +118,7 @@ class _Acceptor:
     Idle connections are closed at once, others after their response, so that silent connections never exclude others.
     If each connection has a request in progress, a new connection gets 503 with Retry-After, and is closed. Connections
     accepted in one round of the event loop count from the next round on. With TLS a connection counts from before its
-    handshake, in which it holds 50 KiB.
+    handshake, in which it holds 50 KiB. `seconds`: for a head, and to read a response.
     """
 
     def __init__(
@@ -122,13 +126,13 @@ class _Acceptor:
         server: web.Server,
         budget: ConnectionBudget,
         max_connections: int,
-        unread_seconds: float,
+        seconds: tuple[float, float],
         tls: ssl.SSLContext | None,
     ) -> None:
         self._server = server
         self._budget = budget
         self._max_connections = max_connections
-        self._unread_seconds = unread_seconds
+        self._seconds = seconds
         self._buffer = memoryview(bytearray(PIECE_BYTES))
         self._tls = tls
         self._connections: dict[web.RequestHandler, BoundedConnection | _Handshake] = {}  # oldest first
@@ -161,7 +165,7 @@ class _Acceptor:
             for connection in list(self._connections.values())[:surplus_count]:
                 connection.end()
         handler = self._server()
-        accepted = BoundedConnection(handler, self._budget, self._buffer, self._unread_seconds, self._connections)
+        accepted = BoundedConnection(handler, self._budget, self._buffer, *self._seconds, self._connections)
         if self._tls is None:
             return accepted
         return _Handshake(accepted, self._tls, self._connections, self._handshakes, self._turns, self._budget)
@@ -279,14 +283,6 @@ _EXPLANATIONS: Mapping[int, str] = {
     errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, * everybody",
     errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
 }
-
-
-def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
-    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response.
-
-    Other errors of the system, such as a full disk, are errors of the handler although the caller has left.
-    """
-    return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
 
 
 async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:

@@ -24,9 +24,8 @@ from aiohttp.typedefs import Handler
 from notifier.model.moment import Clock, MinuteLimit
 from notifier.model.trouble import Trouble, TroubleKind
 from notifier.network.listeners.authorization import Tokens, bearer_of
-from notifier.network.listeners.listener import is_of_closed_connection
 from notifier.network.listeners.openapi import description_of
-from notifier.network.listeners.problem import Refusal
+from notifier.network.listeners.problem import Refusal, is_of_closed_connection
 
 NO_TOKEN = "none"  # noqa: S105  a label
 SIGNED_IN = "oidc"  # tokens of a provider, which name users
