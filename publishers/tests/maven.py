@@ -5,6 +5,7 @@ Maven comes by apt if need be. The first build on a machine gets libraries from 
 
 import contextlib
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,14 @@ def run_maven(copy: Path, repository: Path, *words: str, seconds: float = SECOND
     """Run Maven in the copy. Return its output. `repository`: where its libraries are kept."""
     maven = [program("mvn", "maven"), "-B", "-ntp", f"-Dmaven.repo.local={repository}"]
     return run_installer([*maven, *words], cwd=copy, seconds=seconds)
+
+
+def passed_tests(report: str, *, modules: int) -> list[int]:
+    """Return how many tests of each module passed. Fails with Maven's lines about the others."""
+    passed = re.findall(r"^.*Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$", report, re.MULTILINE)
+    others = re.findall(r"^.*(?:ERROR|FAIL|Skipped: [1-9]).*$", report, re.MULTILINE)
+    assert len(passed) == modules, "\n".join(["not all tests pass", *others[:60]])
+    return [*map(int, passed)]
 
 
 def sources_digest(modules: Sequence[str]) -> str:
