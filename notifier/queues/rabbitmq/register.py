@@ -80,15 +80,26 @@ class RabbitRegister:
         """Note that this process has just declared the queue, so that an empty one need not be waited for."""
         self._is_new = True
 
+    async def connect_ahead(self) -> None:
+        """Open the connection for reads before the first read, which would wait for it for five round trips."""
+        with suppress(QueueError):  # the next read raises it
+            async with self._reading:
+                await self._connect()
+
+    async def _connect(self) -> Connection:
+        """Return the connection for reads, opened again after a loss. Raises QueueError."""
+        # aio-pika's `is_closed` is False after a loss.
+        if self._connection is None or underlay_of(self._connection).is_closed:
+            await self.close()
+            self._connection = await connect(self._options, REGISTER)
+        return self._connection
+
     async def read(self) -> PauseDocument:
         """Return the document, restored from the copy if it is lost or older. Raises QueueError."""
         async with self._reading:
-            # aio-pika's `is_closed` is False after a loss.
-            if self._connection is None or underlay_of(self._connection).is_closed:
-                await self.close()
-                self._connection = await connect(self._options, REGISTER)
+            connection = await self._connect()
             try:
-                async with self._hold(self._connection, READ_SECONDS) as (_, document, _):
+                async with self._hold(connection, READ_SECONDS) as (_, document, _):
                     found = document
             except QueueUnavailable:
                 await self.close()  # the next read opens another connection
