@@ -10,6 +10,7 @@ from yarl import URL
 
 from notifier.model.errors import TopologyMismatch
 from notifier.model.message import Lane
+from notifier.model.pauses import NO_PAUSES
 from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
 from notifier.queues.rabbitmq.connection import connected, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -129,7 +130,9 @@ async def test_worker_connects_for_the_pauses_before_it_reads_them(
     """At the start beside the declares, and after a cut: a delivery does not wait for a third connection."""
     queue = await workers.start(rabbit_options(distant_url, bare_prefix), b"worker", consumes=False)
     await proxy.until_made(3, PATIENCE)
-    await queue.register.read()  # the first one also writes, by another connection
+    assert await queue.register.read() == NO_PAUSES
+    assert proxy.made == 3
+    await queue.register.read()  # the second one writes the first document, by another connection
     expected = proxy.made + 3
     proxy.end(Ending.RESET)
     await proxy.until_made(expected, PATIENCE)
