@@ -135,4 +135,5 @@ class RegistrySettings(Section):
     @property
     def all_sources(self) -> tuple[RegistrySourceSettings, ...]:
         """The sources. Each overrides the earlier sources. With the setting `file`, that file is the only source."""
-        return self.sources if self.file is None else (RegistrySourceSettings(file=self.file),)
+        # Not validated again: that would examine the file, in the event loop too.
+        return self.sources if self.file is None else (RegistrySourceSettings.model_construct(file=self.file),)

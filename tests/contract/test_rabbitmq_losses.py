@@ -26,6 +26,7 @@ from notifier.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.broker import OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, outgoing, publish_until_durable
 from tests.support.certificates import authority
+from tests.support.hanging_files import hanging
 from tests.support.rabbit_options import rabbit_options
 
 NOTHING = b"\0" * 64  # never sent
@@ -185,6 +186,24 @@ async def test_eof_right_after_the_handshake_is_a_lost_connection(
     proxy.end()
     await eventually(lambda: not queue.status().connected and queue.status().problem is not None)
     proxy.ending_at_once = False
+    await publish_until_durable(queue, DEAD, outgoing("a"))
+
+
+@pytest.mark.parametrize("name", ["password", "ca.pem"])
+async def test_file_that_hangs_delays_only_the_connection(
+    proxy: Proxy, options: RabbitOptions, worker: OpenWorker, tmp_path: Path, name: str
+) -> None:
+    """The event loop continues while the mount is dead. Once the file answers, the worker connects again."""
+    password, file = tmp_path / "password", tmp_path / name
+    password.write_text(URL(proxy.url).password or "")
+    user = URL(proxy.url).user or ""
+    queue = await worker(urls=options.urls, tls=options.tls, credentials=lambda: (user, password.read_text()))
+    content = file.read_bytes()
+    file.unlink()
+    with hanging(file):
+        proxy.end()
+        await eventually(lambda: "was not read within 2 s" in (queue.status().problem or ""))
+    file.write_bytes(content)
     await publish_until_durable(queue, DEAD, outgoing("a"))
 
 

@@ -15,7 +15,7 @@ from notifier.model.record import copy_record
 from notifier.queues.rabbitmq import register
 from notifier.queues.rabbitmq.connection import channel_of, connected
 from notifier.queues.rabbitmq.register import RabbitRegister
-from tests.contract.broker import OpenWorker
+from tests.contract.broker import NamedWorkers, OpenWorker
 from tests.contract.queues import Inbox, consuming, eventually
 from tests.contract.test_register import pause, paused
 from tests.support.rabbit_options import rabbit_options
@@ -180,6 +180,23 @@ async def test_worker_declares_the_queue_when_it_is_missing(
                 break
             except QueueError:  # on 4.x also while the new queue has no leader
                 await asyncio.sleep(0.05)
+
+
+async def test_worker_writes_the_first_document_at_its_second_read(
+    amqp_url: str, bare_prefix: str, workers: NamedWorkers
+) -> None:
+    """Its first delivery does not wait for a change that changes nothing. A pause that is made meanwhile is kept."""
+    queue = await workers.start(rabbit_options(amqp_url, bare_prefix), b"worker", consumes=False)
+    assert await queue.register.read() == NO_PAUSES
+    async with await aiormq.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        counted = [(await channel.queue_declare(f"{bare_prefix}.pauses", passive=True)).message_count]
+        pausing = asyncio.ensure_future(pause(process(amqp_url, bare_prefix), "shop"))
+        assert await queue.register.read() == NO_PAUSES
+        await pausing
+        counted.append((await channel.queue_declare(f"{bare_prefix}.pauses", passive=True)).message_count)
+    assert counted == [0, 1]
+    assert paused(await queue.register.read()) == {"shop"}
 
 
 async def test_malformed_message_is_kept(amqp_url: str, prefix: str) -> None:

@@ -10,6 +10,7 @@ from yarl import URL
 
 from notifier.model.errors import TopologyMismatch
 from notifier.model.message import Lane
+from notifier.model.pauses import NO_PAUSES
 from notifier.queues.rabbitmq.administration import declare_topology, survey_topology
 from notifier.queues.rabbitmq.connection import connected, open_channel
 from notifier.queues.rabbitmq.options import RabbitOptions
@@ -17,8 +18,8 @@ from notifier.queues.rabbitmq.queue import RabbitQueue
 from notifier.queues.rabbitmq.settling import Settling
 from notifier.queues.rabbitmq.topology import topology_of
 from notifier.queues.rabbitmq.wire.aiormq_hooks import is_installed
-from tests.contract.broker import Administrator, OpenWorker
-from tests.contract.queues import Inbox, consuming, eventually, outgoing, publish_until_durable
+from tests.contract.broker import Administrator, NamedWorkers, OpenWorker
+from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, outgoing, publish_until_durable
 from tests.support.rabbit_options import rabbit_options
 from tests.support.topologies import verify_topology
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
@@ -121,6 +122,22 @@ async def test_queue_deleted_during_a_cut_is_declared_before_it_is_consumed(
     await queue.send_event(Lane.EVENTS, b"{}", message_id="a")
     assert (await inbox.next()).message_id == "a"
     assert (await consuming(queue)).problem is None
+
+
+async def test_worker_connects_for_the_pauses_before_it_reads_them(
+    workers: NamedWorkers, bare_prefix: str, proxy: TcpProxy, distant_url: str
+) -> None:
+    """At the start beside the declares, and after a cut: a delivery does not wait for a third connection."""
+    queue = await workers.start(rabbit_options(distant_url, bare_prefix), b"worker", consumes=False)
+    await proxy.until_made(3, PATIENCE)
+    assert await queue.register.read() == NO_PAUSES
+    assert proxy.made == 3
+    await queue.register.read()  # the second one writes the first document, by another connection
+    expected = proxy.made + 3
+    proxy.end(Ending.RESET)
+    await proxy.until_made(expected, PATIENCE)
+    await queue.register.read()
+    assert proxy.made == expected
 
 
 async def test_all_differences_on_one_channel_are_named(

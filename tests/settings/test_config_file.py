@@ -184,3 +184,12 @@ def test_the_queue_s_file_is_beside_the_configuration(
     assert load_settings(path, {}).queue.sqlite_file == beside
     assert load_settings(path, {"NOTIFIER_QUEUE": '{"url": null}'}).queue.sqlite_file == beside
     assert load_settings(None, {}).queue.sqlite_file == here
+
+
+def test_a_file_of_clients_is_examined_only_when_settings_are_read(tmp_path: Path) -> None:
+    """Later nothing depends on it: its mount may be dead, or somebody may be replacing the file."""
+    (tmp_path / "clients.yaml").write_text("[]")
+    registry = load_settings(write(tmp_path, "registry: {file: clients.yaml}"), {}).registry
+    (tmp_path / "clients.yaml").unlink()
+    [source] = registry.all_sources
+    assert (source.file, source.source_name, source.every) == (tmp_path / "clients.yaml", "file", 60)

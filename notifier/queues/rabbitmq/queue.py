@@ -133,9 +133,11 @@ class RabbitQueue(EventPublisher):
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
     async def _serve_consuming(self, link: Link, connection: Connection) -> None:
-        await self._watch.prepare(connection)
-        link.mark_connected()
         async with asyncio.TaskGroup() as tasks:
+            if self.side_channel.is_listening:  # as a worker, which reads the pauses before its first delivery
+                tasks.create_task(self.register.connect_ahead())
+            await self._watch.prepare(connection)
+            link.mark_connected()
             for run in (self._watch.run, self._bindings.run, *(lane.run for lane in self._lanes)):
                 tasks.create_task(run(connection))
             tasks.create_task(self._bucket_reader.serve(connection))
@@ -245,10 +247,7 @@ class RabbitQueue(EventPublisher):
         return await self._depth_reader.read(self._consuming_connection(), self._watch.buckets)
 
     async def read_overview(self, within: float) -> QueueOverview:
-        """Return the depths, and the states of workers that answer in time. Raises QueueError.
-
-        A queue that is not open uses a temporary connection, and declares nothing.
-        """
+        """Return the depths, and the states of workers that answer in time. Raises QueueError."""
         async with self._at_broker("status", STATUS_CONNECT_TIMEOUT_SECONDS) as connection:
             depths = await self._depth_reader.read(connection, self._watch.buckets)
             consumers = depths[COUNTED_LANE].consumers if COUNTED_LANE in depths else 0

@@ -72,6 +72,7 @@ class RabbitRegister:
         self._queue = f"{options.prefix}.{REGISTER}"
         self._on_missing, self._is_new = on_missing, is_new
         self._connection: Connection | None = None  # for reads
+        self._has_read = self._is_ahead = False
         self._reading = shared_lock()
         self._empty_since, self._empty_at = 0.0, -math.inf  # since when and when last the queue was seen empty
         self.copy = NO_PAUSES
@@ -80,19 +81,37 @@ class RabbitRegister:
         """Note that this process has just declared the queue, so that an empty one need not be waited for."""
         self._is_new = True
 
+    async def connect_ahead(self) -> None:
+        """Open the connection for reads before the first read, which would wait for it for five round trips.
+
+        The first read then leaves the first document of a new queue, fourteen more, to the second one, which follows.
+        """
+        self._is_ahead = True
+        with suppress(QueueError):  # the next read raises it
+            async with self._reading:
+                await self._connect()
+
+    async def _connect(self) -> Connection:
+        """Return the connection for reads, opened again after a loss. Raises QueueError."""
+        # aio-pika's `is_closed` is False after a loss.
+        if self._connection is None or underlay_of(self._connection).is_closed:
+            await self.close()
+            self._connection = await connect(self._options, REGISTER)
+        return self._connection
+
     async def read(self) -> PauseDocument:
         """Return the document, restored from the copy if it is lost or older. Raises QueueError."""
         async with self._reading:
-            # aio-pika's `is_closed` is False after a loss.
-            if self._connection is None or underlay_of(self._connection).is_closed:
-                await self.close()
-                self._connection = await connect(self._options, REGISTER)
+            connection = await self._connect()
             try:
-                async with self._hold(self._connection, READ_SECONDS) as (_, document, _):
+                async with self._hold(connection, READ_SECONDS) as (_, document, _):
                     found = document
             except QueueUnavailable:
                 await self.close()  # the next read opens another connection
                 raise
+        is_first, self._has_read = not self._has_read, True
+        if found is None and self._is_new and is_first and self._is_ahead:
+            return self.copy
         if found is None or found.version < self.copy.version:
             return await self.change(lambda document: document)
         self.copy = found
