@@ -28,7 +28,7 @@ MAX_KNOWN_CLIENTS = shared_bound(20_000)  # clients stored that have no delivery
 CLIENTS_PER_CHECK = 64  # clients that `forget` examines at a time
 DEFERRALS_PER_ROUND = 16  # deliveries deferred out of memory at a time: more would delay the others
 OPEN_SECONDS_PER_WAIT = 8.0  # for each second that probes yield to others: then a ninth of them yields at a time
-STARTS_PER_TURN = 8  # deliveries of each pool, for each slot that becomes free, in a separate round of the event loop
+STARTS_PER_TURN = shared_bound(8)  # deliveries of each pool, for each free slot, in a separate round of the event loop
 PATIENCE_SECONDS = 5.0  # without an answer, after which an attempt may end early: the default timeout is not shortened
 REPEAT_PATIENCE_SECONDS = 30.0  # … if the delivery's attempt before ended early: a slow client can answer
 

@@ -30,7 +30,7 @@ from notifier.model.registry import CurrentRegistry
 from notifier.model.shared_resources import shared_bound
 from notifier.queues.queue_port import WorkerQueue
 
-ENDS_PER_ROUND = 2  # attempts that hang, each of which costs a millisecond
+ENDS_PER_ROUND = shared_bound(2)  # attempts that hang, each of which costs a millisecond
 TICK_SECONDS = 0.05
 SET_ASIDE_SECONDS = 0.5  # once or twice as long after its start, an unsettled message leaves the prefetch to others
 MAX_SET_ASIDE_WINDOWS = shared_bound(5)  # × `max_in_flight` late messages are set aside at most …

@@ -57,6 +57,47 @@ async def test_a_hanging_attempt_ends_when_another_client_needs_its_slot() -> No
         assert harness.worker.scheduler.clients[ISS, "hangs"].circuit.state is State.OPEN
 
 
+async def test_hanging_attempts_end_in_separate_rounds_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of each takes a millisecond, and 64 may end at a time. Others are served between two rounds."""
+    hanging, untried = [f"hangs{number}" for number in range(10)], [f"new{number}" for number in range(10)]
+    harness = WorkerHarness(
+        *(client(name, timeout=600.0) for name in (*hanging, *untried)),
+        max_in_flight=40,
+        max_open_files=40,
+        shutdown_grace=0.01,
+    )
+    rounds, ended_in = 0, list[int]()
+
+    async def hang(_request: Request) -> TransportResult:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            ended_in.append(rounds)
+            raise CancelledRequest(TransportFailure(reason=Reason.TIMEOUT, ambiguous=True, text="")) from error
+        return HttpResponse(status=200)
+
+    async def count_rounds() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    harness.receivers.behaviours |= dict.fromkeys((*hanging, *untried), hang)
+    async with running(harness):
+        counting = asyncio.create_task(count_rounds())
+        for name in hanging:
+            harness.event(name)
+        await harness.until(lambda: len(harness.notified()) == len(hanging))
+        await pass_seconds(harness, 6)
+        monkeypatch.setattr(worker, "TICK_SECONDS", 0.05)  # the next tick, not one in each round
+        for name in untried:
+            harness.event(name)
+        await harness.until(lambda: len(ended_in) == len(hanging))
+        counting.cancel()
+        assert [ended_in.count(number) for number in sorted(set(ended_in))] == [2] * 5
+        assert harness.notified()[len(hanging) :] == untried
+
+
 async def test_hanging_attempts_end_before_they_use_up_the_prefetch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large events are not set aside beyond 32 MiB: the broker then sends no event of others that could need a slot."""
     monkeypatch.setattr(ledger, "MAX_SET_ASIDE_BYTES", 1)

@@ -11,7 +11,9 @@ import pytest
 from notifier.network import counted_tls
 from notifier.network.counted_tls import (
     MAX_CLIENT_HANDSHAKE_BYTES,
+    MAX_MISSING_DATA_BYTES,
     MAX_RECORDS_WITHOUT_DATA,
+    MIN_MEAN_DATA_BYTES,
     WINDOW_SECONDS,
     CountedContext,
     CountedTls,
@@ -130,6 +132,43 @@ def test_a_flood_after_our_end_is_not_read_either(outgoing: Connection) -> None:
         outgoing.tls.unwrap()
     with pytest.raises(TlsLimitError, match="records without data"):
         outgoing.tls.unwrap()
+
+
+def test_a_flood_of_small_records_ends_the_connection(connection: Connection) -> None:
+    """A record of one byte takes as long as one of 100. Data before the limit is passed on."""
+    peer = connection.peer
+    flood = b"".join(peer.data(b"x") for _ in range(3 * MAX_MISSING_DATA_BYTES // MIN_MEAN_DATA_BYTES))
+    spare = MAX_MISSING_DATA_BYTES // (MIN_MEAN_DATA_BYTES - 1)
+    assert len(connection.read(flood)) == spare + 1
+    assert not connection.received.pending
+    with pytest.raises(TlsLimitError) as raised:
+        connection.read(b"x")
+    assert raised.value.reason == "too many small TLS records"
+
+
+@pytest.mark.parametrize("size", [3, 65536])
+def test_frames_of_a_broker_and_chunks_are_no_flood(connection: Connection, size: int) -> None:
+    """Confirms have 21 bytes each. A chunk of 44 bytes may come in three records, and its data in parts."""
+    peer, rounds = connection.peer, MAX_MISSING_DATA_BYTES
+    confirms = b"".join(peer.data(b"c" * 21) for _ in range(rounds))
+    assert len(connection.read(confirms, size)) == 21 * rounds
+    chunks = b"".join(peer.data(b"2c\r\n") + peer.data(b"c" * 44) + peer.data(b"\r\n") for _ in range(rounds))
+    assert len(connection.read(chunks, size)) == 50 * rounds
+
+
+def test_large_records_make_up_for_few_small_ones(connection: Connection) -> None:
+    """They leave as many small ones as a new connection may have, not more."""
+    peer = connection.peer
+    connection.read(b"".join(peer.data(b"x" * 16_000) for _ in range(20)))
+    spare = MAX_MISSING_DATA_BYTES // (MIN_MEAN_DATA_BYTES - 1)
+    assert len(connection.read(b"".join(peer.data(b"x") for _ in range(2 * spare)))) == spare + 1
+
+
+def test_heartbeats_of_a_quiet_broker_are_no_flood(connection: Connection) -> None:
+    """Each has 8 bytes, every 30 s, for as long as nothing else comes."""
+    for _ in range(2 * MAX_MISSING_DATA_BYTES // 8):
+        connection.now += 30.0
+        assert len(connection.read(connection.peer.data(b"h" * 8))) == 8
 
 
 def test_some_key_updates_are_accepted(connection: Connection) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NoReturn, TypeAlias
 from notifier.features.sources.expression_functions import normalize_name, normalize_names
 from notifier.features.sources.expressions import EvaluationError, Expression, ExpressionReader
 from notifier.model.documents.cloudevents import (
-    binary_attributes,
     media_type_of,
+    read_binary_attributes,
     read_envelope,
     read_json,
     structured_attributes,
@@ -136,7 +136,7 @@ def _read_document(message: Message, max_bytes: int, *, lines: bool) -> Unwrappe
     if media_type == _SET_TYPE:
         return UnwrappedDocument(data=parse_claims(message.body, max_bytes), trace=trace)
     data = _read_json_lines(message.body, max_bytes) if lines else read_json(message.body, max_bytes)
-    attributes = binary_attributes(message.headers) if message.headers else {}
+    attributes = read_binary_attributes(message.headers) if message.headers else {}
     if attributes and "specversion" in attributes:
         return _from_cloudevent(data, attributes, trace)
     if isinstance(data, dict) and "specversion" in data:

@@ -32,8 +32,10 @@ _NAMES = ("cloudEvents_traceparent", "cloudEvents:traceparent", "ce-traceparent"
 TRACEPARENT_LENGTH = 55
 MAX_ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 MAX_TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
+MAX_PERCENT_SIGNS = 1000  # in all encoded attributes of a message; each takes up to 0.6 µs
 # AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
-_PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
+_ENCODED = "ce-"  # the prefix over HTTP
+_PREFIXES = ("cloudevents_", "cloudevents:", _ENCODED)
 _AMQP_1_0_BODIES = (b"\x00\x53", b"\x00\x80")  # of values that the queue's adapter does not read (AMQP 1.0 §1.3.1)
 _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
@@ -100,7 +102,6 @@ def open_message(message: Message, max_bytes: int) -> OpenedMessage:
     """Return the event's JSON and envelope. Raises MalformedEvent if the message is too large or unreadable."""
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
-    attributes = binary_attributes(message.headers) if message.headers else {}
     media_type = media_type_of(message.content_type)
     if media_type.startswith("application/cloudevents"):
         if media_type != "application/cloudevents+json":
@@ -111,7 +112,7 @@ def open_message(message: Message, max_bytes: int) -> OpenedMessage:
         return _open_structured(_read_object(message.body, max_bytes), message.headers)
     data = _read_object(message.body, max_bytes)
     trace = traceparent_of(message.headers) if message.headers else None
-    if attributes:
+    if attributes := read_binary_attributes(message.headers) if message.headers else {}:
         mistakes: list[InputIssue] = []
         _check_data_type(message.content_type, "content_type", mistakes)
         envelope = read_envelope(attributes, mistakes)
@@ -235,22 +236,36 @@ def read_envelope(attributes: Mapping[str, str], mistakes: list[InputIssue]) -> 
     )
 
 
+def read_binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
+    """Return the CloudEvents attributes among the headers. Raises MalformedEvent above MAX_PERCENT_SIGNS."""
+    texts = (_header_text(value) for header, value in headers.items() if header.lower().startswith(_ENCODED))
+    if (count := sum(text.count("%") for text in texts)) > MAX_PERCENT_SIGNS:
+        _raise_malformed("headers", f"ce-… have {count:,} percent signs; at most {MAX_PERCENT_SIGNS:,} are allowed")
+    return binary_attributes(headers)
+
+
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
-    """Return the CloudEvents attributes among the headers, by their lower-case names without the prefix."""
+    """Return the CloudEvents attributes among the headers, by their lower-case names without the prefix.
+
+    HTTP binding §3.1.3.2: values are percent-encoded over HTTP only. Those beyond MAX_PERCENT_SIGNS are left out.
+    """
     attributes: dict[str, str] = {}
+    left = MAX_PERCENT_SIGNS
     for header, value in headers.items():
         name = header.lower()
-        for prefix in _PREFIXES:
-            if name.startswith(prefix):
-                text = _header_text(value)
-                # HTTP binding §3.1.3.2: values are percent-encoded over HTTP only.
-                attributes[name[len(prefix) :]] = unquote(text, errors="replace") if prefix == "ce-" else text
-                break
+        if (prefix := next(filter(name.startswith, _PREFIXES), None)) is not None:
+            text = _header_text(value)
+            if prefix == _ENCODED:
+                left -= text.count("%")
+                if left < 0:
+                    continue
+                text = unquote(text, errors="replace")
+            attributes[name[len(prefix) :]] = text
     return attributes
 
 
 def is_attribute(header: str) -> bool:
-    """Return True if a header of this name is an attribute of a binary CloudEvent."""
+    """Return True for the header of an attribute of a binary CloudEvent."""
     return header.lower().startswith(_PREFIXES)
 
 

@@ -32,11 +32,11 @@ from notifier.network.listeners.held_bytes import (
     HeldBytes,
 )
 
-# Bytes of a body at which aiohttp pauses reading until the route takes some. It reads up to twice that.
-BODY_BUFFER_BYTES = 8 * 1024
+BODY_BUFFER_BYTES = 8 * 1024  # of a body, at which aiohttp pauses reading; it reads up to twice that
 _MAX_BODY_BYTES_HELD = 2 * BODY_BUFFER_BYTES + PIECE_BYTES
 _MAX_UNREAD_BYTES = 16 * 1024  # bytes of responses from which these are counted
 _MAX_TLS_BYTES_HELD = 64 * 1024  # bytes that a TLS connection may hold, encrypted, while nothing is read from it
+_TLS_PIECE_BYTES = 1024  # of one read; the loop reads on in its next round. 64 records of `counted_tls` take 0.1 ms
 LINGER_SECONDS = 2.0  # seconds for the rest of a refused request, so that the response is read before the reset
 MAX_DROPPED_PIECES = 16  # received and dropped in that time
 _PIECE_COST = 4  # the fixed cost of a piece, in lines
@@ -128,6 +128,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._tls = real.get_extra_info("sslcontext") is not None
         if hasattr(real, "set_read_buffer_limits"):  # TLS
             real.set_read_buffer_limits(high=PIECE_BYTES)
+            self._buffer = self._buffer[:_TLS_PIECE_BYTES]
         self.handler.connection_made(cast("asyncio.Transport", _TransportView(real, self)))
         self._head_timer = asyncio.get_running_loop().call_later(self._head_seconds, self.end)
 
@@ -135,9 +136,10 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Called by asyncio."""
         self.abort()
         self._budget.hold(self, 0)
-        for timer in (self._head_timer, self._unread_timer):
-            if timer is not None:
-                timer.cancel()
+        for timer in filter(None, (self._head_timer, self._unread_timer)):
+            timer.cancel()
+        if exc is not None and not isinstance(exc, ConnectionError):  # of TLS: it would be logged as one of a handler
+            exc = ConnectionResetError(str(exc))
         # Later: aiohttp fails if a connection ends after bytes were passed on, and before it has taken them.
         asyncio.get_running_loop().call_soon(self.handler.connection_lost, exc)
         self._connections.pop(self.handler, None)

@@ -23,7 +23,7 @@ from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget, Turns
-from notifier.network.listeners.problem import is_of_closed_connection
+from notifier.network.listeners.problem import is_long_path, is_of_closed_connection, long_path_response
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
@@ -147,7 +147,7 @@ class _Acceptor:
         if isinstance(connection, BoundedConnection):
             connection.on_request(request)
         try:
-            return await self._answer(request)
+            return long_path_response() if is_long_path(request) else await self._answer(request)
         except ConnectionError as error:
             if not is_of_closed_connection(error, request):
                 raise

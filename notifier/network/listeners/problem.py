@@ -37,6 +37,19 @@ class Refusal(Exception):  # noqa: N818  an answer, not an error
         self.log_members = log_members
 
 
+MAX_PATH_SEGMENTS = 32  # more than any path of notifier; aiohttp searches its routes once for each
+
+
+def is_long_path(request: web.BaseRequest) -> bool:
+    """Return True for a path that is not searched: 8 KiB of `/` would block the event loop for 8 ms without a token."""
+    return request.rel_url.raw_path.count("/") > MAX_PATH_SEGMENTS
+
+
+def long_path_response() -> web.Response:
+    """Return the response to a path that is not searched."""
+    return problem_response(414, f"The path has more than {MAX_PATH_SEGMENTS} segments")
+
+
 def malformed_refusal(*mistakes: InputIssue) -> Refusal:
     """Return the refusal of a request with these mistakes."""
     return Refusal(problem_response(400, "The request is malformed", mistakes=mistakes))

@@ -459,6 +459,16 @@ def test_a_batch_of_cloud_events_is_opened_as_single_ones_are() -> None:
     assert translated(by, batch()).events == ()
 
 
+def test_encoded_attributes_of_a_cloud_event_are_bounded() -> None:
+    """As those of publishers: each percent sign takes up to 0.6 µs of the event loop."""
+    by = source(types=["ended"], event=EVENT)
+    headers = {f"ce-{name}": value for name, value in ENDED.items() if name != "data"}
+    encoded = headers | {f"ce-x{number}": "%" * 500 for number in range(2)}
+    assert len(translated(by, message(ENDED["data"], headers=encoded)).events) == 1
+    text = "ce-… have 1,001 percent signs; at most 1,000 are allowed"
+    assert refused(by, message(ENDED["data"], headers=encoded | {"ce-y": "%"})) == {"headers": text}
+
+
 def test_a_wrong_event_of_a_batch_affects_no_other() -> None:
     """It is named by its number, for a replay of it alone."""
     by = source(types=["ended"], http=SIGNED[0], event=EVENT, when="user != 'bob'")

@@ -9,7 +9,7 @@ import pytest
 
 from notifier.messages.message_planner import make_deliveries
 from notifier.model.delivery import Delivery
-from notifier.model.documents.cloudevents import parse_traceparent, traceparent_of
+from notifier.model.documents.cloudevents import binary_attributes, parse_traceparent, traceparent_of
 from notifier.model.documents.documents import dump_delivery, load_delivery
 from notifier.model.documents.event_document import read_event
 from notifier.model.message import Lane, Message
@@ -136,6 +136,17 @@ def test_http_header_values_are_percent_encoded() -> None:
     attributes = ATTRIBUTES | {"source": "/a%20b"}
     assert read(EVENT, headers=prefixed("ce-", attributes)).source == "/a b"
     assert read(EVENT, headers=prefixed("cloudEvents_", attributes)).source == "/a%20b"
+
+
+@pytest.mark.parametrize("prefix", ["ce-", "CE-"])
+def test_encoded_attributes_are_bounded(prefix: str) -> None:
+    """60 headers of 500 percent signs blocked the event loop for 6 ms. The limit is for all attributes together."""
+    attributes = ATTRIBUTES | {"subject": "%20" * 400, "other": "%" * 600}
+    assert read(EVENT, headers=prefixed(prefix, attributes)).id == ATTRIBUTES["id"]
+    too_many = prefixed(prefix, attributes | {"another": "%"})
+    assert mistakes(EVENT, headers=too_many) == ["headers: ce-… have 1,001 percent signs; at most 1,000 are allowed"]
+    assert binary_attributes(too_many) == {**ATTRIBUTES, "subject": " " * 400, "other": "%" * 600}
+    assert read(EVENT, headers=prefixed("cloudEvents_", ATTRIBUTES | {"other": "%" * 1001})).id == ATTRIBUTES["id"]
 
 
 def test_other_headers_are_ignored() -> None:

@@ -21,15 +21,28 @@ from tests.support.certificates import Authority
 from tests.support.receivers import scripted
 from tests.support.tls_peer import TlsPeer
 
-FLOOD = 10_000  # KeyUpdates
+FLOOD = 10_000  # records
+Records = Callable[[TlsPeer], bytes]
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
 
 
-def post_to_flooder(folder: Path, ca: Authority, answer: bytes) -> Coroutine[Any, Any, TransportResult]:
-    """Return the result of a request to a server that sends `answer` and KeyUpdates."""
+def key_updates(peer: TlsPeer) -> bytes:
+    """Return records without data."""
+    return peer.key_updates(FLOOD)
+
+
+def small_records(peer: TlsPeer) -> bytes:
+    """Return the beginning of a response, byte by byte."""
+    return b"".join(peer.data(bytes([byte])) for byte in b"HTTP/1.1 200 OK\r\nA: " + b"a" * FLOOD)
+
+
+def post_to_flooder(
+    folder: Path, ca: Authority, answer: bytes, records: Records = key_updates
+) -> Coroutine[Any, Any, TransportResult]:
+    """Return the result of a request to a server that sends `answer` and these records."""
     certificate = ca.issue("127.0.0.1")
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +50,7 @@ def post_to_flooder(folder: Path, ca: Authority, answer: bytes) -> Coroutine[Any
         while not peer.read():  # the request
             peer.receive(await reader.read(65536))
             writer.write(peer.take())
-        writer.write((peer.data(answer) if answer else b"") + peer.key_updates(FLOOD))
+        writer.write((peer.data(answer) if answer else b"") + records(peer))
         await reader.read(65536)
         writer.close()
 
@@ -51,13 +64,19 @@ def post_to_flooder(folder: Path, ca: Authority, answer: bytes) -> Coroutine[Any
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_flood_in_place_of_an_answer_is_a_failure_of_tls(tmp_path: Path, ca: Authority, loop: str) -> None:
+@pytest.mark.parametrize(
+    ("records", "excess"),
+    [(key_updates, "too many TLS records without data"), (small_records, "too many small TLS records")],
+)
+def test_a_flood_in_place_of_an_answer_is_a_failure_of_tls(
+    tmp_path: Path, ca: Authority, loop: str, records: Records, excess: str
+) -> None:
     """Its reason names the limit. The client may have ended the session."""
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        result = runner.run(post_to_flooder(tmp_path, ca, b""))
+        result = runner.run(post_to_flooder(tmp_path, ca, b"", records))
     assert broken(result) == (Reason.TLS, True)
     assert isinstance(result, TransportFailure)
-    assert result.text == "TLS: too many TLS records without data"
+    assert result.text == f"TLS: {excess}"
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -18,7 +18,8 @@ from aiohttp import web
 from cryptography import x509
 
 from notifier.model.errors import ConfigurationError
-from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
+from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES, new_context
+from notifier.network.listeners.bounded_connection import BoundedConnection
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import CONNECTIONS_PER_ROUND, MAX_HEAD_BYTES, ConnectionBudget
 from notifier.network.listeners.listener import (
@@ -424,6 +425,56 @@ async def flood(ca: Authority, tmp_path: Path) -> None:
                 await writer.drain()
                 await asyncio.sleep(0)  # the listener reads
         assert await ask_tls(listener, ca)
+
+
+async def flood_with_small_records(ca: Authority, folder: Path) -> None:
+    """Send two requests in records of 16 bytes and of one byte."""
+    file = ca.issue("127.0.0.1")
+    context = new_context(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    async with listening(tls=context) as listener, asyncio.timeout(PATIENCE):
+        for size in (16, 1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            peer = TlsPeer(folder)
+            while not peer.is_ready:
+                writer.write(peer.take())
+                peer.receive(await reader.read(65536))
+            sent = head("POST", "Connection: close", "Content-Length: 32768") + b"a" * 32768
+            records = b"".join(peer.data(sent[at : at + size]) for at in range(0, len(sent), size))
+            writer.write(peer.take() + records)
+            if size == 1:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            else:
+                answer = b""
+                while not answer:  # session tickets come first
+                    peer.receive(await reader.read(65536))
+                    answer = peer.read()
+                assert answer.startswith(b"HTTP/1.1 200 OK")
+            writer.close()
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_small_records_leave_the_loop_to_others(
+    ca: Authority, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most 1 KiB is read in a round: 64 records of 16 bytes take 0.1 ms. Shorter records end the connection."""
+    read: list[int] = []
+    on_read = BoundedConnection.buffer_updated
+
+    def record(self: BoundedConnection, size: int) -> None:
+        read.append(size)
+        on_read(self, size)
+
+    monkeypatch.setattr(BoundedConnection, "buffer_updated", record)
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(flood_with_small_records(ca, tmp_path))
+    assert 32768 < sum(read) < 34000
+    assert max(read) <= 1024
+    assert not caplog.records
 
 
 async def test_no_client_renegotiates(ca: Authority) -> None:
