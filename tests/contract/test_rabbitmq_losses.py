@@ -286,6 +286,33 @@ async def test_unexpected_error_ends_one_connection_only(options: RabbitOptions,
         await asyncio.wait({running})
 
 
+async def test_end_while_the_serving_of_a_lost_connection_fails(proxy: Proxy, options: RabbitOptions) -> None:
+    """Its error belongs to the lost connection; asyncio would log it as never retrieved."""
+    served, failing, unretrieved = asyncio.Event(), asyncio.Event(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unretrieved.append(context))
+
+    async def serve(_link: Link, _: Connection) -> None:
+        served.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            failing.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            raise QueueUnavailable("lost")
+
+    running = asyncio.create_task(Link(options, "look", serve).run())
+    await asyncio.wait_for(served.wait(), PATIENCE)
+    proxy.end()
+    await asyncio.wait_for(failing.wait(), PATIENCE)
+    running.cancel()
+    await asyncio.wait({running})
+    del running  # its traceback refers to the task that serves
+    await asyncio.sleep(0)
+    gc.collect()
+    assert unretrieved == []
+
+
 async def test_no_channel_opens_on_a_closed_connection(options: RabbitOptions) -> None:
     """A connection that closes between two steps raises QueueUnavailable; aio-pika raises RuntimeError."""
     connection = await connect(options, "look")

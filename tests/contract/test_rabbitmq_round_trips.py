@@ -138,6 +138,7 @@ async def test_worker_connects_for_the_pauses_before_it_reads_them(
     await proxy.until_made(expected, PATIENCE)
     await queue.register.read()
     assert proxy.made == expected
+    await asyncio.wait_for(queue.wait_until_ready(), PATIENCE)
 
 
 async def test_all_differences_on_one_channel_are_named(

@@ -120,6 +120,7 @@ class Link:
         """Serve until the connection or the serving ends. Always raises the reason."""
         closing = underlay_of(connection).closing
         serving = asyncio.ensure_future(self._serve(self, connection))
+        serving.add_done_callback(retrieve_error)  # also if this task is cancelled while it waits for it
         try:
             await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
             if closing.done():
@@ -132,7 +133,6 @@ class Link:
         finally:
             serving.cancel()
             await asyncio.wait({serving})
-            retrieve_error(serving)
             closing.cancel()
             await close_bounded(connection.close())
 
