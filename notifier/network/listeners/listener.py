@@ -2,7 +2,7 @@
 
 `bounded_connection` limits the time for a header, and the bytes that a connection holds outside of a request. The
 application limits bodies. Compressed bodies are not supported. An idle connection stays open for longer than load
-balancers keep it (nginx and AWS 60 s, Google 600 s): one that sends a request while it is closed answers 502.
+balancers keep it (nginx and AWS 60 s, Google 600 s), which answer 502 if it is closed while they send a request.
 """
 
 import asyncio

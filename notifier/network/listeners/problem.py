@@ -88,8 +88,8 @@ async def read_json_object(request: web.Request) -> dict[str, Any] | None:
 
 
 def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
-    """Return True if a request failed since its connection is closed. That is no error: nobody reads a response.
+    """Return True if a request failed because its connection is closed: nobody reads a response, so it is not logged.
 
-    Other errors of the system, such as a full disk, are errors of the handler although the caller has left.
+    Other errors of the system, such as a full disk, are logged although the caller has left.
     """
     return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
