@@ -51,6 +51,7 @@ async def listeners(
                 stack.callback(following.cancel)
             listener = await listen(
                 app, address.host, address.port, key=f"{name}.listen", tls=context, budget=budget,
+                tokens=requests.sources.tokens if name == "api" else lambda: None,
                 connections=int(min(connections, MAX_SHARE_OF_FILES * max_open_files())),
             )  # fmt: skip
             stack.push_async_callback(listener.close)

@@ -168,19 +168,21 @@ def authenticate_other_bearers(tokens: Tokens, authenticate_bearer: Authenticate
 
 
 def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
-    """Return the known token of the request, which may be from another system; None without a known token.
-
-    It compares the digests of all tokens, so the time reveals nothing.
-    """
+    """Return the known token of the request, which may be from another system; None without a known token."""
     if isinstance(token := request.get(_BEARER_RESULT), ApiToken):
         return token
     scheme, credentials = _credentials(request)
-    digest = hashlib.sha256(credentials.encode("utf-8", "surrogateescape")).digest()
+    return find_token(credentials.encode("utf-8", "surrogateescape"), tokens) if scheme == "bearer" else None
+
+
+def find_token(credentials: bytes, tokens: Iterable[ApiToken]) -> ApiToken | None:
+    """Return the token, None if it is unknown. It compares the digests of all tokens, so the time reveals nothing."""
+    digest = hashlib.sha256(credentials).digest()
     match = None
     for token in tokens:
         if hmac.compare_digest(token.sha256, digest):
             match = token
-    return match if scheme == "bearer" else None
+    return match
 
 
 def _credentials(request: web.Request) -> tuple[str, str]:

@@ -31,6 +31,7 @@ from notifier.network.listeners.held_bytes import (
     ConnectionBudget,
     HeldBytes,
 )
+from notifier.network.listeners.turns import Parties, Seat
 
 BODY_BUFFER_BYTES = 8 * 1024  # of a body, at which aiohttp pauses reading; it reads up to twice that
 _MAX_BODY_BYTES_HELD = 2 * BODY_BUFFER_BYTES + PIECE_BYTES
@@ -58,6 +59,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         buffer: memoryview,
         head_seconds: float,
         unread_seconds: float,
+        parties: Parties,
         connections: MutableMapping[web.RequestHandler, Any],
     ) -> None:
         """`buffer` receives each read; connections share it, since the bytes are taken out immediately."""
@@ -67,6 +69,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._head_seconds = head_seconds
         self._unread_seconds = unread_seconds
         self._connections = connections
+        self._seat = Seat(budget.turns, parties, self.advance)
         self._transport: asyncio.Transport | None = None
         self._tls = False
         self._bytes = HeldBytes()
@@ -76,7 +79,6 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._broken = False
         self._refused = 0  # pieces that are still read, and dropped, after a refusal
         self._body_paused = False  # by aiohttp
-        self._advance_scheduled = False
         self._reading = True
         self._head_timer: asyncio.TimerHandle | None = None  # while a head is awaited
         self._unread_timer: asyncio.TimerHandle | None = None  # while the peer does not read its response
@@ -97,6 +99,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Close the connection at once, and drop its bytes."""
         transport, self._transport = self._transport, None
         self._bytes.held.clear()
+        self._seat.leave()
         if transport is not None:
             transport.abort()
 
@@ -112,11 +115,12 @@ class BoundedConnection(asyncio.BufferedProtocol):
             return
         self.advance()
 
-    def on_answer(self) -> None:
-        """Record that the response was made. It is written before the next request is read."""
+    def on_answer(self, seconds: float, rest_factor: float) -> None:
+        """Record that the response was made. It is written before the next request is read. See `Seat.on_answer`."""
+        self._seat.on_answer(seconds, rest_factor)
         self._answering = False
         self._max_passed_bytes = self._bytes.passed + _MAX_UNWANTED_BYTES
-        self._schedule_advance()
+        self._seat.wait_for_turn()
 
     # ── asyncio's protocol ──
 
@@ -160,11 +164,10 @@ class BoundedConnection(asyncio.BufferedProtocol):
                 self.abort()
         elif self._transport is not None:
             self._bytes.held += self._buffer[:nbytes]
-            if self._advance_scheduled or self._content is not None:
-                self._schedule_advance()
-                self._apply_limits()
-            else:  # the first request, or the first after a pause
-                self.advance()
+            if not self.busy and self._bytes.has_head():
+                self._seat.on_head(self._bytes.held)
+            self._seat.wait_for_turn()
+            self._apply_limits()
 
     def pause_writing(self) -> None:
         """Called by asyncio: the peer does not read as fast as responses are written."""
@@ -186,17 +189,10 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Record whether aiohttp wants more of a body. Pass it on later, as aiohttp may be emptying its buffer now."""
         if self._body_paused is more:
             self._body_paused = not more
-            self._schedule_advance()
-
-    def _schedule_advance(self) -> None:
-        """Pass more on after the connections that were scheduled before."""
-        if not self._advance_scheduled:
-            self._advance_scheduled = True
-            self._budget.schedule_advance(self.advance)
+            self._seat.wait_for_turn()
 
     def advance(self) -> None:
         """Pass on the bytes that aiohttp may have now."""
-        self._advance_scheduled = False
         if self._transport is None:
             return
         lines = 0
@@ -207,7 +203,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
             elif (lines := lines + piece.count(b"\n") + _PIECE_COST) > MAX_LINES_PER_ADVANCE:
                 if self._content is not None and not self._answering and self._bytes.passed > self._max_passed_bytes:
                     self._stop()
-                self._schedule_advance()
+                self._seat.wait_for_turn()
                 break
         if self._bytes.held and self._content is None and self._head_timer is None and not self.busy:
             self._head_timer = asyncio.get_running_loop().call_later(self._head_seconds, self.end)

@@ -1,15 +1,13 @@
 """Keeps received bytes that a connection has not passed on yet, cut into requests, and bounds those of all."""
 
-import asyncio
 import re
 import time
-from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from notifier.model.shared_resources import shared_bound
+from notifier.network.listeners.turns import Turns
 
 BUDGET_BYTES = shared_bound(32 * 1024 * 1024)  # held outside of requests; a TLS handshake counts 16 KiB
 MAX_HEAD_BYTES = 32 * 1024  # bytes of a request's line and fields
@@ -17,7 +15,6 @@ PIECE_BYTES = 8 * 1024  # bytes per read
 MAX_LINES_PER_ADVANCE = shared_bound(12)  # of chunked bodies, 10 µs each; then the other connections advance
 _SHORT_PIECE_BYTES = 64  # bytes passed on of a body with more lines than that
 _LOG_INTERVAL_SECONDS = 60.0  # seconds
-CONNECTIONS_PER_ROUND = 2  # connections that pass on a further piece or request in one round of the event loop
 
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [^ \r\n]+ HTTP/1\.[01]\r\n")
@@ -31,33 +28,8 @@ class Holder(Protocol):
         """Close the connection at once, and drop the bytes that it holds."""
 
 
-class Turns:
-    """Calls functions in the order in which they were added: CONNECTIONS_PER_ROUND in each round of the event loop.
-
-    This keeps the rounds of the event loop short. uvloop accepts one new connection per round.
-    """
-
-    def __init__(self) -> None:
-        self._queue: deque[Callable[[], None]] = deque()
-        self._next_round: asyncio.Handle | None = None
-
-    def add(self, act: Callable[[], None]) -> None:
-        """Call `act` after those added before."""
-        self._queue.append(act)
-        if self._next_round is None:
-            self._next_round = asyncio.get_running_loop().call_soon(self._run_round)
-
-    def _run_round(self) -> None:
-        for _ in range(min(CONNECTIONS_PER_ROUND, len(self._queue))):
-            self._queue.popleft()()
-        self._next_round = asyncio.get_running_loop().call_soon(self._run_round) if self._queue else None
-
-
 class ConnectionBudget:
-    """Counts the bytes that connections hold, and shares the processing time between them.
-
-    Beyond `max_bytes` bytes, it closes the largest holders.
-    """
+    """Counts the bytes that connections hold. Beyond `max_bytes` bytes, it closes the largest holders."""
 
     def __init__(self, max_bytes: int = BUDGET_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -65,8 +37,7 @@ class ConnectionBudget:
         self._held: dict[Holder, int] = {}
         self._closed = 0
         self._logged_at = float("-inf")
-        self.schedule_advance = Turns().add
-        """Calls a connection's `advance` in its turn."""
+        self.turns = Turns()  # of the connections of all listeners
 
     def hold(self, connection: Holder, count: int) -> None:
         """Set how many bytes the connection holds now."""
@@ -103,6 +74,10 @@ class HeldBytes:
         self.passed = 0
         self._searched = 0  # bytes of a head that were searched for its end
         self._blank = 0  # bytes of empty lines before it
+
+    def has_head(self) -> bool:
+        """Return whether the held bytes have the whole head of the next request."""
+        return self.held.find(_END, self._searched) >= 0
 
     def on_request(self, length: int | None) -> None:
         """Note that the request of the last head begins. `length`: its Content-Length."""

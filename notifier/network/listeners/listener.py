@@ -16,14 +16,22 @@ from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web, web_response
-from aiohttp.http_exceptions import HttpProcessingError
 
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.shared_resources import shared_bound
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
+from notifier.network.listeners.authorization import Tokens
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
-from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget, Turns
-from notifier.network.listeners.problem import is_long_path, is_of_closed_connection, long_path_response
+from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
+from notifier.network.listeners.problem import (
+    ConnectionRefusal,
+    is_loggable,
+    is_long_path,
+    is_of_closed_connection,
+    long_path_response,
+    remove_server_header,
+)
+from notifier.network.listeners.turns import REST_AFTER_REFUSAL, Parties, Party, StepTimer, Turns, rest_factor_after
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
@@ -69,6 +77,7 @@ async def listen(  # noqa: PLR0913  each has its default
     answer_timeout: float = 60.0,
     connections: int = MAX_CONNECTIONS,
     budget: ConnectionBudget | None = None,
+    tokens: Tokens = lambda: None,
 ) -> Listener:
     """Serve `app` at this address, which the setting `key` names (`ops.listen`).
 
@@ -79,7 +88,7 @@ async def listen(  # noqa: PLR0913  each has its default
     Raises ConfigurationError with the reason if the address is unusable.
     """
     logger = logging.getLogger("notifier.server")
-    logger.addFilter(_is_loggable)  # only once, however often this runs
+    logger.addFilter(is_loggable)  # only once, however often this runs
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -91,13 +100,13 @@ async def listen(  # noqa: PLR0913  each has its default
         auto_decompress=False,
         logger=logger,
     )
-    app.on_response_prepare.append(_remove_server_header)
+    app.on_response_prepare.append(remove_server_header)
     # Its pages for requests that it cannot parse pass no hook of an application, and would show versions of libraries.
     vars(web_response)["SERVER_SOFTWARE"] = "notifier"
     await runner.setup()
     assert runner.server is not None
     acceptor = _Acceptor(
-        runner.server, budget or ConnectionBudget(), connections, (header_timeout, answer_timeout), tls
+        runner.server, budget or ConnectionBudget(), connections, (header_timeout, answer_timeout), tls, tokens
     )
     try:
         where = None if host == "*" else host  # None: both families
@@ -128,6 +137,7 @@ class _Acceptor:
         max_connections: int,
         seconds: tuple[float, float],
         tls: ssl.SSLContext | None,
+        tokens: Tokens,
     ) -> None:
         self._server = server
         self._budget = budget
@@ -135,40 +145,50 @@ class _Acceptor:
         self._seconds = seconds
         self._buffer = memoryview(bytearray(PIECE_BYTES))
         self._tls = tls
+        self._parties = Parties(tokens)
         self._connections: dict[web.RequestHandler, BoundedConnection | _Handshake] = {}  # oldest first
         self._handshakes: dict[_Handshake, None] = {}  # that have begun, oldest first
-        self._turns = Turns()  # of handshakes
+        self._handshake_turns = Turns(), Party()
         self._answer = server.request_handler
         server.request_handler = self._answer_one
 
     async def _answer_one(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, and record that it is in progress."""
         connection = self._connections.get(request.protocol)
-        if isinstance(connection, BoundedConnection):
-            connection.on_request(request)
+        if not isinstance(connection, BoundedConnection):
+            return await self._respond(request)
+        connection.on_request(request)
+        timer, rest = StepTimer(self._respond(request)), REST_AFTER_REFUSAL
+        try:
+            response = await timer
+            rest = rest_factor_after(request.method, response.status)
+        finally:
+            connection.on_answer(timer.seconds, rest)
+        return response
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             return long_path_response() if is_long_path(request) else await self._answer(request)
         except ConnectionError as error:
             if not is_of_closed_connection(error, request):
                 raise
             return web.Response()  # aiohttp drops it, and logs no error
-        finally:
-            if isinstance(connection, BoundedConnection):
-                connection.on_answer()
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Called by asyncio for each accepted connection."""
         surplus_count = len(self._connections) + 1 - self._max_connections
         if surplus_count > 0:
             if sum(connection.busy for connection in self._connections.values()) >= self._max_connections:
-                return _ConnectionRefusal(secure=self._tls is not None)
+                return ConnectionRefusal(secure=self._tls is not None)
             for connection in list(self._connections.values())[:surplus_count]:
                 connection.end()
         handler = self._server()
-        accepted = BoundedConnection(handler, self._budget, self._buffer, *self._seconds, self._connections)
+        accepted = BoundedConnection(
+            handler, self._budget, self._buffer, *self._seconds, self._parties, self._connections
+        )
         if self._tls is None:
             return accepted
-        return _Handshake(accepted, self._tls, self._connections, self._handshakes, self._turns, self._budget)
+        return _Handshake(accepted, self._tls, self._connections, self._handshakes, self._handshake_turns, self._budget)
 
 
 class _Handshake(asyncio.Protocol):
@@ -189,14 +209,14 @@ class _Handshake(asyncio.Protocol):
         context: ssl.SSLContext,
         connections: "dict[web.RequestHandler, BoundedConnection | _Handshake]",
         begun: "dict[_Handshake, None]",
-        turns: Turns,
+        turns: tuple[Turns, Party],
         budget: ConnectionBudget,
     ) -> None:
         self._connection = connection
         self._context = context
         self._connections = connections
         self._begun = begun
-        self._turns = turns
+        self._turns, self._party = turns
         self._budget = budget
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -227,9 +247,13 @@ class _Handshake(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
 
+        def begin() -> None:
+            if not turn.done():
+                turn.set_result(None)
+
         def on_bytes() -> None:
             loop.remove_reader(accepted)
-            self._turns.add(lambda: None if turn.done() else turn.set_result(None))
+            self._turns.add(self._party, begin)
 
         loop.add_reader(accepted, on_bytes)
         try:
@@ -237,6 +261,7 @@ class _Handshake(asyncio.Protocol):
                 await turn
         except BaseException:
             loop.remove_reader(accepted)
+            self._party.acts.pop(begin, None)
             accepted.close()
             raise
 
@@ -262,34 +287,8 @@ class _Handshake(asyncio.Protocol):
                 del self._connections[self._connection.handler]
 
 
-class _ConnectionRefusal(asyncio.Protocol):
-    """Refuses a connection before anything is read, because there are too many. With TLS there is no response."""
-
-    def __init__(self, *, secure: bool) -> None:
-        self._secure = secure
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
-        stream = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from asyncio's
-        if not self._secure:
-            stream.write(
-                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
-        stream.close()
-
-
 _EXPLANATIONS: Mapping[int, str] = {
     errno.EADDRINUSE: "is taken by another process; stop it, or choose another port (0 takes any that is free)",
     errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, * everybody",
     errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
 }
-
-
-async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
-    """Remove the header with the versions of libraries."""
-    response.headers.popall("Server", None)
-
-
-def _is_loggable(record: logging.LogRecord) -> bool:
-    """Drop aiohttp's log of a request that it cannot parse: the quoted line may contain the token."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))

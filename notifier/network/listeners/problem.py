@@ -1,11 +1,14 @@
 """Reads JSON bodies, and creates error responses for people and programs: `application/problem+json` (RFC 9457)."""
 
+import asyncio
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from notifier.model.errors import InputIssue
@@ -93,3 +96,29 @@ def is_of_closed_connection(error: Exception, request: web.BaseRequest) -> bool:
     Other errors of the system, such as a full disk, are logged although the caller has left.
     """
     return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
+
+
+async def remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
+    """Remove the header with the versions of libraries."""
+    response.headers.popall("Server", None)
+
+
+def is_loggable(record: logging.LogRecord) -> bool:
+    """Drop aiohttp's log of a request that it cannot parse: the quoted line may contain the token."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))
+
+
+class ConnectionRefusal(asyncio.Protocol):
+    """Refuses a connection before anything is read, because there are too many. With TLS there is no response."""
+
+    def __init__(self, *, secure: bool) -> None:
+        self._secure = secure
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        stream = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from asyncio's
+        if not self._secure:
+            stream.write(
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+        stream.close()

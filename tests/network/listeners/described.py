@@ -39,10 +39,19 @@ def served(app: web.Application) -> Iterator[str]:
         listener = asyncio.run_coroutine_threadsafe(started, loop).result(20)
         yield listener.url
         asyncio.run_coroutine_threadsafe(listener.close(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(20)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(20)
         loop.close()
+
+
+async def _cancel_others() -> None:
+    """End connections that still wait for the rest of a refused body."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def described(app: web.Application, examples: int) -> list[str]:

@@ -21,7 +21,7 @@ from notifier.model.errors import ConfigurationError
 from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES, new_context
 from notifier.network.listeners.bounded_connection import BoundedConnection
 from notifier.network.listeners.certificates import ListenerContext
-from notifier.network.listeners.held_bytes import CONNECTIONS_PER_ROUND, MAX_HEAD_BYTES, ConnectionBudget
+from notifier.network.listeners.held_bytes import MAX_HEAD_BYTES, ConnectionBudget
 from notifier.network.listeners.listener import (
     HANDSHAKE_TIMEOUT_SECONDS,
     MAX_CONNECTIONS,
@@ -29,6 +29,7 @@ from notifier.network.listeners.listener import (
     Listener,
     listen,
 )
+from notifier.network.listeners.turns import CONNECTIONS_PER_ROUND
 from notifier.network.listeners.web_app import web_app
 from notifier.settings.policies import ListenerTls
 from tests.publishing.serving import serving

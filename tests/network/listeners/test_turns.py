@@ -1,0 +1,227 @@
+"""Test that parties share the time of the listeners: bearers of tokens, useful connections, strangers."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+import uvloop
+from aiohttp import web
+
+from notifier.network.listeners.listener import Listener
+from notifier.network.listeners.turns import (
+    CONNECTIONS_PER_ROUND,
+    MAX_REST_SECONDS,
+    REST_AFTER_READ,
+    REST_AFTER_REFUSAL,
+    Parties,
+    Party,
+    Seat,
+    StepTimer,
+    Turns,
+)
+from notifier.settings.api_tokens import ApiToken
+from tests.publishing.serving import serving
+from tests.system.waiting import until
+
+KNOWN = ApiToken(name="shop", sha256=hashlib.sha256(b"known").digest(), scopes=frozenset({"publish"}), issuers=None)
+SECONDS = MAX_REST_SECONDS / REST_AFTER_REFUSAL  # that a request takes
+
+
+def on_uvloop(test: Callable[[], object]) -> None:
+    """Run a coroutine function on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test())  # type: ignore[arg-type]
+
+
+async def test_parties_alternate() -> None:
+    """However many connections one of them has; and few turns are taken in a round of the event loop."""
+    turns, many, one = Turns(), Party(), Party()
+    taken: list[str] = []
+    for number in range(100):
+        turns.add(many, lambda number=number: taken.append(f"many {number}"))  # type: ignore[misc]
+    turns.add(one, lambda: taken.append("one"))
+    await asyncio.sleep(0)
+    assert taken == ["many 0", "one"]
+    assert CONNECTIONS_PER_ROUND == 2
+    await asyncio.sleep(0)
+    assert taken == ["many 0", "one", "many 1"]
+
+
+async def test_a_party_that_rests_delays_no_other() -> None:
+    """Also if only it was waiting before: the timer of its rest does not count for another."""
+    turns, resting, other = Turns(), Party(), Party()
+    taken: list[str] = []
+    resting.rest(SECONDS, REST_AFTER_REFUSAL)
+    began = time.monotonic()
+    turns.add(resting, lambda: taken.append("resting"))
+    await asyncio.sleep(0.02)
+    assert taken == []
+    turns.add(other, lambda: taken.append("other"))
+    await asyncio.sleep(0)
+    assert taken == ["other"]
+    await until(lambda: asyncio.sleep(0, taken), lambda names: "resting" in names)
+    assert MAX_REST_SECONDS - 0.01 < time.monotonic() - began < MAX_REST_SECONDS + 1
+
+
+def test_a_party_that_rests_delays_no_other_on_uvloop() -> None:
+    """Its timers are of another class."""
+    on_uvloop(test_a_party_that_rests_delays_no_other)
+
+
+def test_rests_add_up_and_are_bounded() -> None:
+    """Each refusal makes the rest longer, up to a bound. Useful requests do not."""
+    party = Party()
+    for _ in range(2):
+        party.rest(0.2 * SECONDS, REST_AFTER_REFUSAL)
+        party.rest(3600, 0.0)
+    assert 0.39 * MAX_REST_SECONDS < party.rests_until - time.monotonic() <= 0.4 * MAX_REST_SECONDS
+    party.rest(3600, REST_AFTER_REFUSAL)
+    assert 0.99 * MAX_REST_SECONDS < party.rests_until - time.monotonic() <= MAX_REST_SECONDS
+
+
+async def test_an_ended_connection_has_no_turn() -> None:
+    """Otherwise many short connections would make a queue that delays the others more and more."""
+    turns, parties = Turns(), Parties(lambda: [KNOWN])
+    taken: list[str] = []
+    ended = [Seat(turns, parties, lambda: taken.append("ended")) for _ in range(1000)]
+    for seat in ended:
+        seat.wait_for_turn()
+        seat.leave()
+    Seat(turns, parties, lambda: taken.append("open")).wait_for_turn()
+    await asyncio.sleep(0)
+    assert taken == ["open"]
+
+
+async def test_a_waiting_connection_keeps_its_turn_when_its_token_is_known() -> None:
+    """Its first bytes were those of a stranger."""
+    turns, parties = Turns(), Parties(lambda: [KNOWN])
+    taken: list[str] = []
+    seat = Seat(turns, parties, lambda: taken.append("turn"))
+    parties.strangers.rest(SECONDS, REST_AFTER_REFUSAL)
+    seat.wait_for_turn()
+    seat.on_head(b"POST /v1/events HTTP/1.1\r\nauthorization:  bearer known \r\n\r\n")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert taken == ["turn"]
+
+
+@pytest.mark.parametrize(
+    ("field", "known"),
+    [
+        (b"Authorization: Bearer known", True),
+        (b"AUTHORIZATION:bearer known  ", True),
+        (b"Authorization: Bearer unknown", False),
+        (b"Authorization: Basic known", False),
+        (b"X-Authorization: Bearer known", False),
+    ],
+)
+def test_bearers_are_known_by_the_head(field: bytes, known: bool) -> None:
+    """As a route would know them."""
+    party = Parties(lambda: [KNOWN]).bearer_in(b"POST / HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n")
+    assert (party is not None) is known
+
+
+def test_without_tokens_all_are_strangers() -> None:
+    """The API on loopback, the pages and ops have none."""
+    assert Parties(lambda: None).bearer_in(b"GET / HTTP/1.1\r\nAuthorization: Bearer known\r\n\r\n") is None
+
+
+async def test_only_the_time_of_the_steps_counts() -> None:
+    """Not the time for which a handler waits. Its result, its error and its cancellation are passed on."""
+
+    async def work(seen: list[str]) -> str:
+        time.sleep(0.02)  # noqa: ASYNC251  it stands for work
+        try:
+            await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return "done"
+
+    timer = StepTimer(work([]))
+    assert await timer == "done"
+    assert 0.02 <= timer.seconds < 0.15
+
+    seen: list[str] = []
+    task = asyncio.ensure_future(_awaited(StepTimer(work(seen))))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["cancelled"]
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match="no"):
+        await StepTimer(fail())
+
+
+async def _awaited(timer: StepTimer[str]) -> str:
+    return await timer
+
+
+@contextlib.asynccontextmanager
+async def slow_listener() -> AsyncIterator[Listener]:
+    """Start a listener whose answers take SECONDS of the event loop: 401 without the known token."""
+
+    async def handle(request: web.Request) -> web.Response:
+        time.sleep(SECONDS)  # noqa: ASYNC251  it stands for work
+        return web.Response(status=202 if request.headers.get("Authorization") == "Bearer known" else 401)
+
+    app = web.Application()
+    app.add_routes([web.route("*", "/{path:.*}", handle)])
+    async with serving(app, tokens=lambda: [KNOWN]) as listener:
+        yield listener
+
+
+async def test_strangers_delay_no_bearer() -> None:
+    """20 strangers try tokens all the time, on connections that stay open. The bearer's event passes them."""
+    strangers = 20
+    async with slow_listener() as listener, aiohttp.ClientSession() as session:
+        url, refused = f"{listener.url}/v1/events", 0
+
+        async def attack() -> None:
+            nonlocal refused
+            while True:
+                async with session.post(url, headers={"Authorization": "Bearer wrong"}) as response:
+                    assert response.status == 401
+                    refused += 1
+
+        async with asyncio.TaskGroup() as group:
+            attacks = [group.create_task(attack()) for _ in range(strangers)]
+            await until(lambda: asyncio.sleep(0, refused), lambda count: count >= 2)
+            before, began = refused, time.monotonic()
+            for _ in range(10):
+                async with session.post(url, headers={"Authorization": "Bearer known"}) as response:
+                    assert response.status == 202
+            passed = time.monotonic() - began
+            for each in attacks:
+                each.cancel()
+    # A share of 1 of 11 at most, and each could otherwise have had 10 turns of the bearer's.
+    assert refused - before <= 3 + passed / MAX_REST_SECONDS
+    assert passed < 10 * strangers * SECONDS / 2
+
+
+def test_strangers_delay_no_bearer_on_uvloop() -> None:
+    """The worker's event loop."""
+    on_uvloop(test_strangers_delay_no_bearer)
+
+
+@pytest.mark.parametrize(("method", "rest"), [("GET", SECONDS * REST_AFTER_READ), ("POST", 0.0)])
+async def test_only_useful_requests_cost_no_rest(method: str, rest: float) -> None:
+    """A party that reads has half of the time; a party that publishes has all of it."""
+    async with slow_listener() as listener, aiohttp.ClientSession() as session:
+        began = time.monotonic()
+        for _ in range(10):
+            async with session.request(method, listener.url, headers={"Authorization": "Bearer known"}) as response:
+                assert response.status == 202
+        taken = (time.monotonic() - began) / 10
+    assert taken >= SECONDS + 0.8 * rest
+    if not rest:
+        assert taken < 1.9 * SECONDS
