@@ -52,7 +52,7 @@ function Fields({ dialog }) {
       ${!dialog.span && html`<label>Until <input type="datetime-local" step="1" max="9999-12-31T23:59:59" value=${dialog.until}
         onInput=${take("until")} /></label>`}</div>
     <label class="typed">Reason, which other operators see
-      <input autocomplete="off" maxlength=${MAX_REASON_LENGTH} autofocus value=${dialog.reason} onInput=${take("reason")} /></label>`;
+      <input autocomplete="off" maxlength=${MAX_REASON_LENGTH} autofocus value=${dialog.reason} title=${dialog.reason} onInput=${take("reason")} /></label>`;
 }
 
 /** The result of the request: which workers apply it, and what the operator should know. */
