@@ -1,7 +1,8 @@
 """Shares the processing time of the listeners between parties: the bearers of a token, and all who have none.
 
-Within a party the networks of its peers take turns, so that a source of events, a page or a probe, which have no token
-of the API, do not wait for many connections of another host.
+Within a party groups alternate: those of each network, and of these the connections whose last request brought nothing.
+So a source of events, a page or a probe, which have no token of the API, do not wait for many connections that are
+refused all the time.
 
 The rounds of the event loop stay short: uvloop accepts one new connection per round, and other threads, such as that
 of the embedded queue, continue between rounds.
@@ -71,34 +72,34 @@ def network_of(peer: tuple[Any, ...] | None) -> str:
 
 
 class Party:
-    """Those who take turns together, networks by turns. They rest after requests that bring nothing."""
+    """Those who take turns together, groups of them by turns. They rest after requests that bring nothing."""
 
     def __init__(self) -> None:
-        self._acts: OrderedDict[str, OrderedDict[TakeTurn, None]] = OrderedDict()  # by network
+        self._acts: OrderedDict[str, OrderedDict[TakeTurn, None]] = OrderedDict()  # by group
         self.rests_until = 0.0
 
-    def add(self, act: TakeTurn, network: str) -> None:
+    def add(self, act: TakeTurn, group: str) -> None:
         """Let `act` be taken."""
-        self._acts.setdefault(network, OrderedDict())[act] = None
+        self._acts.setdefault(group, OrderedDict())[act] = None
 
-    def remove(self, act: TakeTurn, network: str) -> bool:
+    def remove(self, act: TakeTurn, group: str) -> bool:
         """Let `act` not be taken. Return whether it was waiting."""
-        acts = self._acts.get(network)
+        acts = self._acts.get(group)
         if acts is None or act not in acts:
             return False
         del acts[act]
         if not acts:
-            del self._acts[network]
+            del self._acts[group]
         return True
 
     def take(self) -> TakeTurn | None:
-        """Remove and return the oldest act of the next network."""
+        """Remove and return the oldest act of the next group."""
         if not self._acts:
             return None
-        network, acts = self._acts.popitem(last=False)
+        group, acts = self._acts.popitem(last=False)
         act, _ = acts.popitem(last=False)
         if acts:
-            self._acts[network] = acts
+            self._acts[group] = acts
         return act
 
     @property
@@ -140,9 +141,9 @@ class Turns:
         self._next_round: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None  # while all parties rest
 
-    def add(self, party: Party, act: TakeTurn, network: str = "") -> None:
+    def add(self, party: Party, act: TakeTurn, group: str = "") -> None:
         """Call `act` once, unless it is removed from the party, as its connection has ended."""
-        party.add(act, network)
+        party.add(act, group)
         self._waiting[party] = None
         self._schedule()
 
@@ -183,38 +184,38 @@ class Seat:
         self._parties = parties
         self._act = act
         self._party = parties.strangers
-        self._network = ""
+        self._network = self._group = ""
         self._bearer: Party | None = None  # of the last head
         self._seconds = 0.0  # of the turns for the current request
 
     def on_connection(self, peer: tuple[Any, ...] | None) -> None:
         """Take turns with the connections of this peer's network."""
-        self._network = network_of(peer)
+        self._network = self._group = network_of(peer)
 
     def wait_for_turn(self) -> None:
         """Call `act` in the next turn."""
-        self._turns.add(self._party, self._take_turn, self._network)
+        self._turns.add(self._party, self._take_turn, self._group)
 
     def leave(self) -> None:
         """Take no more turns."""
-        self._party.remove(self._take_turn, self._network)
+        self._party.remove(self._take_turn, self._group)
 
     def on_head(self, head: bytes | bytearray) -> None:
         """Take turns as the bearer of the token in this head, if it is known."""
         self._bearer = self._parties.bearer_in(head)
-        self._join(self._bearer or self._party)
+        self._join(self._bearer or self._party, self._group)
 
     def on_answer(self, seconds: float, rest_factor: float) -> None:
         """Record that the handler of the request ran for so many seconds. Unless it was useful, the party rests."""
         party = self._bearer or (self._parties.strangers if rest_factor else self._parties.useful)
         party.rest(self._seconds + seconds, rest_factor)
         self._seconds = 0.0
-        self._join(party)
+        self._join(party, f"{self._network} brought nothing" if rest_factor else self._network)
 
-    def _join(self, party: Party) -> None:
-        if party is not self._party:
-            was_waiting = self._party.remove(self._take_turn, self._network)
-            self._party = party
+    def _join(self, party: Party, group: str) -> None:
+        if party is not self._party or group != self._group:
+            was_waiting = self._party.remove(self._take_turn, self._group)
+            self._party, self._group = party, group
             if was_waiting:
                 self.wait_for_turn()
 
