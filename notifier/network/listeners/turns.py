@@ -1,6 +1,6 @@
 """Shares the processing time of the listeners between parties: the bearers of a token, and all who have none.
 
-Within a party groups alternate: those of each network, and of these the connections whose last request brought nothing.
+Within a party groups alternate: the connections of each network that are new, were useful, only read, or were refused.
 So a source of events, a page or a probe, which have no token of the API, do not wait for many connections that are
 refused all the time.
 
@@ -210,7 +210,7 @@ class Seat:
         party = self._bearer or (self._parties.strangers if rest_factor else self._parties.useful)
         party.rest(self._seconds + seconds, rest_factor)
         self._seconds = 0.0
-        self._join(party, f"{self._network} brought nothing" if rest_factor else self._network)
+        self._join(party, f"{self._network} {rest_factor}")
 
     def _join(self, party: Party, group: str) -> None:
         if party is not self._party or group != self._group:

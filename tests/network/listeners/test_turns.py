@@ -315,8 +315,12 @@ async def test_a_head_is_searched_for_its_token_once() -> None:
     assert searched == 1
 
 
-@pytest.mark.parametrize("address", ["127.0.0.2", "127.0.0.1"], ids=["another network", "the same proxy"])
-async def test_refused_strangers_delay_no_new_stranger(address: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "reads"),
+    [("127.0.0.2", False), ("127.0.0.1", False), ("127.0.0.1", True)],
+    ids=["another network", "new, of the same proxy", "reads, of the same proxy"],
+)
+async def test_refused_strangers_delay_no_others(address: str, reads: bool) -> None:
     """As a source of events, which has no token of the API: 8 connections are refused all the time."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -341,6 +345,8 @@ async def test_refused_strangers_delay_no_new_stranger(address: str) -> None:
                     assert response.status == 401
                     refused += 1
 
+        if reads:
+            await (await other.get(listener.url)).read()
         attacks = [group.create_task(attack()) for _ in range(8)]
         await until(lambda: asyncio.sleep(0, refused), lambda count: count >= 20)  # each of them once
         before = refused
