@@ -201,9 +201,10 @@ class Seat:
         self._party.remove(self._take_turn, self._group)
 
     def on_head(self, head: bytes | bytearray) -> None:
-        """Take turns as the bearer of the token in this head, if it is known."""
+        """Take turns as the bearer of the token in this head, if it is known, and not as the bearer of the last one."""
         self._bearer = self._parties.bearer_in(head)
-        self._join(self._bearer or self._party, self._group)
+        useful = self._party is self._parties.useful
+        self._join(self._bearer or (self._party if useful else self._parties.strangers), self._group)
 
     def on_answer(self, seconds: float, rest_factor: float) -> None:
         """Record that the handler of the request ran for so many seconds. Unless it was useful, the party rests."""

@@ -174,6 +174,19 @@ async def test_a_waiting_connection_keeps_its_turn_when_its_token_is_known() -> 
     assert taken == ["turn"]
 
 
+async def test_a_request_without_a_token_takes_no_turn_of_a_bearer() -> None:
+    """A proxy sends requests of many over one connection. Here, the bearer before is refused, and rests."""
+    turns, parties = Turns(), Parties(lambda: [KNOWN])
+    taken: list[str] = []
+    seat = Seat(turns, parties, lambda: taken.append("turn"))
+    seat.on_head(b"POST /v1/events HTTP/1.1\r\nAuthorization: Bearer known\r\n\r\n")
+    seat.on_answer(SECONDS, REST_AFTER_REFUSAL)
+    seat.on_head(b"POST /v1/events/source HTTP/1.1\r\n\r\n")
+    seat.wait_for_turn()
+    await asyncio.sleep(0)
+    assert taken == ["turn"]
+
+
 @pytest.mark.parametrize(
     ("field", "known"),
     [
