@@ -128,6 +128,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Called by asyncio."""
         self._connections[self.handler] = self
         self._transport = real = cast("asyncio.Transport", transport)
+        self._seat.on_connection(real.get_extra_info("peername"))
         real.set_write_buffer_limits(high=_MAX_UNREAD_BYTES)
         self._tls = real.get_extra_info("sslcontext") is not None
         if hasattr(real, "set_read_buffer_limits"):  # TLS
@@ -163,8 +164,9 @@ class BoundedConnection(asyncio.BufferedProtocol):
             if self._refused <= 0:
                 self.abort()
         elif self._transport is not None:
+            had_head = self._bytes.has_head()
             self._bytes.held += self._buffer[:nbytes]
-            if not self.busy and self._bytes.has_head():
+            if not self.busy and not had_head and self._bytes.has_head():
                 self._seat.on_head(self._bytes.held)
             self._seat.wait_for_turn()
             self._apply_limits()

@@ -31,7 +31,7 @@ from notifier.network.listeners.problem import (
     long_path_response,
     remove_server_header,
 )
-from notifier.network.listeners.turns import REST_AFTER_REFUSAL, Parties, Party, StepTimer, Turns, rest_factor_after
+from notifier.network.listeners.turns import Parties, Party, StepTimer, Turns, network_of, rest_factor_after
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
@@ -158,12 +158,12 @@ class _Acceptor:
         if not isinstance(connection, BoundedConnection):
             return await self._respond(request)
         connection.on_request(request)
-        timer, rest = StepTimer(self._respond(request)), REST_AFTER_REFUSAL
+        timer, status = StepTimer(self._respond(request)), 500
         try:
             response = await timer
-            rest = rest_factor_after(request.method, response.status)
+            status = response.status
         finally:
-            connection.on_answer(timer.seconds, rest)
+            connection.on_answer(timer.seconds, rest_factor_after(request.method, status))
         return response
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -220,10 +220,12 @@ class _Handshake(asyncio.Protocol):
         self._budget = budget
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
+        self._network = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
         stream = cast("asyncio.Transport", transport)
+        self._network = network_of(stream.get_extra_info("peername"))
         try:
             self._socket = stream.get_extra_info("socket").dup()  # it does not block
         except OSError:  # too many open files
@@ -253,7 +255,7 @@ class _Handshake(asyncio.Protocol):
 
         def on_bytes() -> None:
             loop.remove_reader(accepted)
-            self._turns.add(self._party, begin)
+            self._turns.add(self._party, begin, self._network)
 
         loop.add_reader(accepted, on_bytes)
         try:
@@ -261,7 +263,7 @@ class _Handshake(asyncio.Protocol):
                 await turn
         except BaseException:
             loop.remove_reader(accepted)
-            self._party.acts.pop(begin, None)
+            self._party.remove(begin, self._network)
             accepted.close()
             raise
 

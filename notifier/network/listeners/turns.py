@@ -1,5 +1,9 @@
 """Shares the processing time of the listeners between parties: the bearers of a token, and all who have none.
 
+Within a party groups alternate: the connections of each network that are new, were useful, only read, or were refused.
+So a source of events, a page or a probe, which have no token of the API, do not wait for many connections that are
+refused all the time.
+
 The rounds of the event loop stay short: uvloop accepts one new connection per round, and other threads, such as that
 of the embedded queue, continue between rounds.
 """
@@ -11,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator
 from http import HTTPStatus
 from itertools import islice
+from socket import AF_INET6, inet_pton
 from typing import Any, Generic, TypeVar, cast
 
 from notifier.model.shared_resources import shared_bound
@@ -24,6 +29,7 @@ _TIMER_SECONDS = 0.001  # the resolution of uvloop's timers
 
 _READING_METHODS = ("GET", "HEAD", "OPTIONS")
 T = TypeVar("T")
+TakeTurn = Callable[[], None]
 _CREDENTIALS = re.compile(rb"\r\nAuthorization:[ \t]*Bearer ([^\r\n]*)\r\n", re.IGNORECASE)
 
 
@@ -59,12 +65,47 @@ class StepTimer(Generic[T]):
                 value, act = error, self._coroutine.throw
 
 
+def network_of(peer: tuple[Any, ...] | None) -> str:
+    """Return the IPv4 address of a peer, or the first 64 bits of its IPv6 address: one host has all of those."""
+    host = str(peer[0]).partition("%")[0] if peer else ""
+    return inet_pton(AF_INET6, host)[:8].hex() if ":" in host else host
+
+
 class Party:
-    """Those who take turns together. They rest after requests that bring nothing."""
+    """Those who take turns together, groups of them by turns. They rest after requests that bring nothing."""
 
     def __init__(self) -> None:
-        self.acts: OrderedDict[Callable[[], None], None] = OrderedDict()
+        self._acts: OrderedDict[str, OrderedDict[TakeTurn, None]] = OrderedDict()  # by group
         self.rests_until = 0.0
+
+    def add(self, act: TakeTurn, group: str) -> None:
+        """Let `act` be taken."""
+        self._acts.setdefault(group, OrderedDict())[act] = None
+
+    def remove(self, act: TakeTurn, group: str) -> bool:
+        """Let `act` not be taken. Return whether it was waiting."""
+        acts = self._acts.get(group)
+        if acts is None or act not in acts:
+            return False
+        del acts[act]
+        if not acts:
+            del self._acts[group]
+        return True
+
+    def take(self) -> TakeTurn | None:
+        """Remove and return the oldest act of the next group."""
+        if not self._acts:
+            return None
+        group, acts = self._acts.popitem(last=False)
+        act, _ = acts.popitem(last=False)
+        if acts:
+            self._acts[group] = acts
+        return act
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if acts are waiting."""
+        return bool(self._acts)
 
     def rest(self, seconds: float, factor: float) -> None:
         """Rest after a request whose handling took so many seconds, `factor` times as long."""
@@ -100,9 +141,9 @@ class Turns:
         self._next_round: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None  # while all parties rest
 
-    def add(self, party: Party, act: Callable[[], None]) -> None:
-        """Call `act` once, unless it is removed from the party's `acts`, as its connection has ended."""
-        party.acts[act] = None
+    def add(self, party: Party, act: TakeTurn, group: str = "") -> None:
+        """Call `act` once, unless it is removed from the party, as its connection has ended."""
+        party.add(act, group)
         self._waiting[party] = None
         self._schedule()
 
@@ -113,7 +154,9 @@ class Turns:
         rest = min(party.rests_until for party in self._waiting) - time.monotonic()
         if rest < _TIMER_SECONDS:
             self._next_round = loop.call_soon(self._run_round)
-        elif self._timer is None:
+        else:  # also instead of a timer for others, who may rest for longer
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = loop.call_later(rest, self._run_round)
 
     def _run_round(self) -> None:
@@ -122,52 +165,58 @@ class Turns:
         self._next_round = self._timer = None
         rested = time.monotonic() + _TIMER_SECONDS
         ready = (party for party in self._waiting if party.rests_until < rested)
-        for party in list(islice(ready, CONNECTIONS_PER_ROUND)):
-            if party.acts:
-                party.acts.popitem(last=False)[0]()
-            if party.acts:
+        try:
+            for party in list(islice(ready, CONNECTIONS_PER_ROUND)):
                 self._waiting.move_to_end(party)
-            else:
-                self._waiting.pop(party, None)
-        self._schedule()
+                if (act := party.take()) is not None:
+                    act()
+                if not party.is_waiting:
+                    self._waiting.pop(party, None)
+        finally:  # an error of one connection ends no turns of others
+            self._schedule()
 
 
 class Seat:
     """The place of a connection among the turns. `act` is called in its turns."""
 
-    def __init__(self, turns: Turns, parties: Parties, act: Callable[[], None]) -> None:
+    def __init__(self, turns: Turns, parties: Parties, act: TakeTurn) -> None:
         self._turns = turns
         self._parties = parties
         self._act = act
         self._party = parties.strangers
+        self._network = self._group = ""
         self._bearer: Party | None = None  # of the last head
         self._seconds = 0.0  # of the turns for the current request
 
+    def on_connection(self, peer: tuple[Any, ...] | None) -> None:
+        """Take turns with the connections of this peer's network."""
+        self._network = self._group = network_of(peer)
+
     def wait_for_turn(self) -> None:
         """Call `act` in the next turn."""
-        self._turns.add(self._party, self._take_turn)
+        self._turns.add(self._party, self._take_turn, self._group)
 
     def leave(self) -> None:
         """Take no more turns."""
-        self._party.acts.pop(self._take_turn, None)
+        self._party.remove(self._take_turn, self._group)
 
     def on_head(self, head: bytes | bytearray) -> None:
-        """Take turns as the bearer of the token in this head, if it is known."""
+        """Take turns as the bearer of the token in this head, if it is known, and not as the bearer of the last one."""
         self._bearer = self._parties.bearer_in(head)
-        self._join(self._bearer or self._party)
+        useful = self._party is self._parties.useful
+        self._join(self._bearer or (self._party if useful else self._parties.strangers), self._group)
 
     def on_answer(self, seconds: float, rest_factor: float) -> None:
         """Record that the handler of the request ran for so many seconds. Unless it was useful, the party rests."""
         party = self._bearer or (self._parties.strangers if rest_factor else self._parties.useful)
         party.rest(self._seconds + seconds, rest_factor)
         self._seconds = 0.0
-        self._join(party)
+        self._join(party, f"{self._network} {rest_factor}")
 
-    def _join(self, party: Party) -> None:
-        if party is not self._party:
-            was_waiting = self._take_turn in self._party.acts
-            self.leave()
-            self._party = party
+    def _join(self, party: Party, group: str) -> None:
+        if party is not self._party or group != self._group:
+            was_waiting = self._party.remove(self._take_turn, self._group)
+            self._party, self._group = party, group
             if was_waiting:
                 self.wait_for_turn()
 

@@ -36,6 +36,7 @@ from tests.publishing.serving import serving
 from tests.support.certificates import Authority, authority
 from tests.support.hanging_files import hanging
 from tests.support.tls_peer import TlsPeer
+from tests.system.waiting import until
 
 # ── Memory of a connection outside of a request, and requests that stay complete ─────────────────────────────────────
 
@@ -383,6 +384,31 @@ def test_handshakes_begin_by_turns_on_uvloop(ca: Authority) -> None:
     """The worker's loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(begin_many(ca))
+
+
+async def test_handshakes_of_networks_alternate(ca: Authority) -> None:
+    """A bearer that connects does not wait for all handshakes that strangers at another address begin."""
+    file, begun = ca.issue("127.0.0.1"), list[str | None]()
+    async with served(ListenerTls(cert_file=file, key_file=file)) as (listener, certificates):
+
+        def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            begun.append(name)
+            certificates._choose(connection, name, context)
+
+        certificates.context.sni_callback = choose
+        opened = []
+        for name, host in [("stranger", "127.0.0.1")] * 40 + [("bearer", "127.0.0.2")]:
+            address = (host, 0)
+            opened.append((name, await asyncio.open_connection("127.0.0.1", listener.port, local_addr=address)))
+        for name, (_, writer) in opened:
+            outgoing = ssl.MemoryBIO()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+            writer.write(outgoing.read())
+        await until(lambda: asyncio.sleep(0, begun), lambda names: len(names) == len(opened))
+        for _, (_, writer) in opened:
+            writer.close()
+    assert "bearer" in begun[:10]
 
 
 async def test_unfinished_handshakes_are_limited(ca: Authority) -> None:

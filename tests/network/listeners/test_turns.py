@@ -5,12 +5,14 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
 
+from notifier.network.listeners.authorization import Tokens
 from notifier.network.listeners.listener import Listener
 from notifier.network.listeners.turns import (
     CONNECTIONS_PER_ROUND,
@@ -22,6 +24,7 @@ from notifier.network.listeners.turns import (
     Seat,
     StepTimer,
     Turns,
+    network_of,
 )
 from notifier.settings.api_tokens import ApiToken
 from tests.publishing.serving import serving
@@ -51,6 +54,32 @@ async def test_parties_alternate() -> None:
     assert taken == ["many 0", "one", "many 1"]
 
 
+async def test_networks_alternate() -> None:
+    """However many strangers share one: a source or a probe of another network does not wait for them."""
+    turns, party = Turns(), Party()
+    taken: list[str] = []
+    for number in range(100):
+        turns.add(party, lambda number=number: taken.append(f"many {number}"), "many")  # type: ignore[misc]
+    turns.add(party, lambda: taken.append("one"), "one")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert taken == ["many 0", "one", "many 1"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "same", "other"),
+    [
+        (("192.0.2.1", 1), ("192.0.2.1", 2), ("192.0.2.2", 1)),
+        (("2001:db8::1", 1, 0, 0), ("2001:db8::ffff:0:0:2", 2, 0, 0), ("2001:db8:0:1::1", 1, 0, 0)),
+        (("fe80::1%lo", 1, 0, 1), ("fe80::2%lo", 1, 0, 1), None),
+        (None, None, ("192.0.2.1", 1)),
+    ],
+)
+def test_a_network_is_what_one_host_has(peer: Any, same: Any, other: Any) -> None:
+    """An IPv4 address, or 64 bits of IPv6. A connection that has ended has no address."""
+    assert network_of(peer) == network_of(same) != network_of(other)
+
+
 async def test_a_party_that_rests_delays_no_other() -> None:
     """Also if only it was waiting before: the timer of its rest does not count for another."""
     turns, resting, other = Turns(), Party(), Party()
@@ -70,6 +99,42 @@ async def test_a_party_that_rests_delays_no_other() -> None:
 def test_a_party_that_rests_delays_no_other_on_uvloop() -> None:
     """Its timers are of another class."""
     on_uvloop(test_a_party_that_rests_delays_no_other)
+
+
+async def test_a_party_that_rests_longer_delays_no_other() -> None:
+    """A bearer that reads rests for a moment, also while strangers rest for longer."""
+    turns, longer, shorter = Turns(), Party(), Party()
+    taken: list[str] = []
+    longer.rest(SECONDS, REST_AFTER_REFUSAL)
+    shorter.rest(SECONDS / 10, REST_AFTER_READ)
+    turns.add(longer, lambda: taken.append("longer"))
+    turns.add(shorter, lambda: taken.append(f"shorter, {longer.rests_until > time.monotonic() + 0.05}"))
+    await until(lambda: asyncio.sleep(0, taken), lambda names: len(names) == 2)
+    assert taken == ["shorter, True", "longer"]
+
+
+def test_a_party_that_rests_longer_delays_no_other_on_uvloop() -> None:
+    """Its timers are of another class."""
+    on_uvloop(test_a_party_that_rests_longer_delays_no_other)
+
+
+async def test_an_error_in_a_turn_ends_no_other_turns() -> None:
+    """Otherwise all connections would hang until one of them receives more bytes."""
+    turns, one, other = Turns(), Party(), Party()
+    taken: list[str] = []
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(str(context["exception"])))
+
+    def fail() -> None:
+        raise LookupError("no")
+
+    turns.add(one, fail)
+    turns.add(one, lambda: taken.append("one"))
+    turns.add(other, lambda: taken.append("other"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sorted(taken) == ["one", "other"]
+    assert errors == ["no"]
 
 
 def test_rests_add_up_and_are_bounded() -> None:
@@ -105,6 +170,19 @@ async def test_a_waiting_connection_keeps_its_turn_when_its_token_is_known() -> 
     seat.wait_for_turn()
     seat.on_head(b"POST /v1/events HTTP/1.1\r\nauthorization:  bearer known \r\n\r\n")
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert taken == ["turn"]
+
+
+async def test_a_request_without_a_token_takes_no_turn_of_a_bearer() -> None:
+    """A proxy sends requests of many over one connection. Here, the bearer before is refused, and rests."""
+    turns, parties = Turns(), Parties(lambda: [KNOWN])
+    taken: list[str] = []
+    seat = Seat(turns, parties, lambda: taken.append("turn"))
+    seat.on_head(b"POST /v1/events HTTP/1.1\r\nAuthorization: Bearer known\r\n\r\n")
+    seat.on_answer(SECONDS, REST_AFTER_REFUSAL)
+    seat.on_head(b"POST /v1/events/source HTTP/1.1\r\n\r\n")
+    seat.wait_for_turn()
     await asyncio.sleep(0)
     assert taken == ["turn"]
 
@@ -167,7 +245,7 @@ async def _awaited(timer: StepTimer[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def slow_listener() -> AsyncIterator[Listener]:
+async def slow_listener(tokens: Tokens = lambda: [KNOWN]) -> AsyncIterator[Listener]:
     """Start a listener whose answers take SECONDS of the event loop: 401 without the known token."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -176,7 +254,7 @@ async def slow_listener() -> AsyncIterator[Listener]:
 
     app = web.Application()
     app.add_routes([web.route("*", "/{path:.*}", handle)])
-    async with serving(app, tokens=lambda: [KNOWN]) as listener:
+    async with serving(app, tokens=tokens) as listener:
         yield listener
 
 
@@ -225,3 +303,69 @@ async def test_only_useful_requests_cost_no_rest(method: str, rest: float) -> No
     assert taken >= SECONDS + 0.8 * rest
     if not rest:
         assert taken < 1.9 * SECONDS
+
+
+async def test_a_head_is_searched_for_its_token_once() -> None:
+    """While strangers rest, one could send a byte at a time, and have 32 KiB searched for each."""
+    searched = 0
+
+    def tokens() -> list[ApiToken]:
+        nonlocal searched
+        searched += 1
+        return [KNOWN]
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer wrong\r\nContent-Length: 20\r\n\r\n"
+    async with slow_listener(tokens) as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        for _ in range(2):  # the first makes the strangers rest
+            searched = 0
+            for part in (head, *[b"x"] * 20):
+                writer.write(part)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+            assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert searched == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "reads"),
+    [("127.0.0.2", False), ("127.0.0.1", False), ("127.0.0.1", True)],
+    ids=["another network", "new, of the same proxy", "reads, of the same proxy"],
+)
+async def test_refused_strangers_delay_no_others(address: str, reads: bool) -> None:
+    """As a source of events, which has no token of the API: 8 connections are refused all the time."""
+
+    async def handle(request: web.Request) -> web.Response:
+        time.sleep(SECONDS)  # noqa: ASYNC251  it stands for work
+        return web.Response(status=401 if request.path == "/refused" else 202)
+
+    app = web.Application()
+    app.add_routes([web.route("*", "/{path:.*}", handle)])
+    refused = 0
+    source = aiohttp.TCPConnector(local_addr=(address, 0))
+    async with (
+        serving(app, tokens=lambda: [KNOWN]) as listener,
+        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(connector=source) as other,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def attack() -> None:
+            nonlocal refused
+            while True:
+                async with session.post(f"{listener.url}/refused") as response:
+                    assert response.status == 401
+                    refused += 1
+
+        if reads:
+            await (await other.get(listener.url)).read()
+        attacks = [group.create_task(attack()) for _ in range(8)]
+        await until(lambda: asyncio.sleep(0, refused), lambda count: count >= 20)  # each of them once
+        before = refused
+        async with other.post(f"{listener.url}/source") as response:
+            assert response.status == 202
+        passed = refused - before
+        for each in attacks:
+            each.cancel()
+    assert passed <= 3
