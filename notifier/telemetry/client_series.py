@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
+from weakref import ref
 
 from notifier.model.notice import SkipReason
 from notifier.model.outcome import Cause, DeadReason, Reason
@@ -160,8 +161,8 @@ class ClientSeries:
         self._registry = registry
         self._max_clients = max_clients
         self._numbers: dict[Label, ClientNumbers] = {NO_CLIENT: ClientNumbers(NO_CLIENT)}
-        self._snapshot = registry()
-        self._individual = _first_clients(self._snapshot, max_clients)
+        self._followed = ref(registry())
+        self._individual = _first_clients(registry(), max_clients)
 
     def of(self, iss: str, client_id: str, *, unregistered: bool = False) -> ClientNumbers:
         """Return the numbers of this client. `unregistered`: the client is known not to be registered."""
@@ -181,7 +182,7 @@ class ClientSeries:
 
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. Unknown issuers share one label, because publishers can invent names."""
-        return iss if not iss or iss in self._snapshot.issuers else UNKNOWN
+        return iss if not iss or iss in self._registry().issuers else UNKNOWN
 
     def set_circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
         """Set the states of all circuits. `states`: (iss, client_id, state) of open circuits (2) and half-open (1)."""
@@ -215,7 +216,7 @@ class ClientSeries:
 
     def _label(self, iss: str, client_id: str, *, unregistered: bool) -> Label:
         """Return the label of a client. A client that may have come from an event has INLINE_CLIENT."""
-        registry = self._snapshot
+        registry = self._registry()
         label = self.iss(iss)
         if not client_id or client_id in self._individual.get(iss, frozenset()):
             return label, client_id
@@ -227,9 +228,9 @@ class ClientSeries:
     def _follow_registry(self) -> None:
         """After a reload, drop the numbers of clients without an individual label, and of issuers that were removed."""
         registry = self._registry()
-        if registry is self._snapshot:
+        if registry is self._followed():
             return
-        self._snapshot, self._individual = registry, _first_clients(registry, self._max_clients)
+        self._followed, self._individual = ref(registry), _first_clients(registry, self._max_clients)
         self._numbers = {label: numbers for label, numbers in self._numbers.items() if self._is_current(label)}
 
     def _is_current(self, label: Label) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 from heapq import merge
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
+from weakref import ref
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -39,7 +40,7 @@ from notifier.operators.status.worker_requests import WorkerAnswer
 
 MAX_SHOWN_ANSWERS = 40  # last answers of a client, from all workers
 SORTED_CLIENTS_PER_STEP = 2000  # a sort holds Python's interpreter lock, which blocks the event loop
-NAMES_CACHE_SECONDS = 120.0  # after the last use; the sorted names keep an old registry in memory
+NAMES_CACHE_SECONDS = 120.0  # after the last use
 
 
 def registration_of(loaded: LoadedConfiguration, key: ClientKey) -> list[dict[str, Any]]:
@@ -81,15 +82,15 @@ class ClientNames:
     """
 
     def __init__(self) -> None:
-        self._registry: Registry | None = None
+        self._registry: ref[Registry] | None = None
         self._texts: Mapping[ClientKey, str] = {}
         self._drop_timer: asyncio.TimerHandle | None = None
 
     async def get(self, registry: Registry) -> Mapping[ClientKey, str]:
         """Return the text of each client, sorted by name. Sorting 100,000 takes 0.5 s in a thread."""
-        if registry is not self._registry:
+        if self._registry is None or registry is not self._registry():
             self._texts = await run_in_thread(partial(_sort_names, registry), "names of clients")
-            self._registry = registry
+            self._registry = ref(registry)
         if self._drop_timer is not None:
             self._drop_timer.cancel()
         self._drop_timer = asyncio.get_running_loop().call_later(NAMES_CACHE_SECONDS, self._drop)

@@ -18,6 +18,7 @@ from notifier.model.message import Lane, MessageDraft
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import DocumentReader
 from notifier.publishing.route_steps import ApiLimits, OncePublisher
+from notifier.settings.service_settings import Settings
 from notifier.tokens.transmitter_keys import TransmitterKeys
 
 READ_TIMEOUT_SECONDS = 5.0  # for the JWK Set of the issuer of Security Event Tokens
@@ -44,7 +45,7 @@ class HttpSources:
             once.add_senders(self.list_once)
         self._reader = DocumentReader()
         self._sns = sns or SnsServer(lambda: self._live.current.settings.template().route.egress)
-        self._loaded: LoadedConfiguration | None = None
+        self._settings: Settings | None = None
         self._sources: Mapping[str, HttpSource] = {}
         self._keys: dict[SetSettings, TransmitterKeys] = {}
 
@@ -67,7 +68,7 @@ class HttpSources:
 
     def _current(self) -> Mapping[str, HttpSource]:
         loaded = self._live.current
-        if loaded is not self._loaded:
+        if loaded.settings is not self._settings:
             self._build_sources(loaded)
         return self._sources
 
@@ -86,7 +87,7 @@ class HttpSources:
                 websub=websub,
                 sends_once=preset is not None and preset.sends_once and not names_addresses(compiled),
             )
-        self._sources, self._loaded = sources, loaded
+        self._sources, self._settings = sources, loaded.settings
 
     def _build_proof(self, name: str, http: SourceHttpSettings, loaded: LoadedConfiguration) -> Proof:
         """Return what authenticates the sender of a source."""

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.upstreams.relay_settings import RelaySettings, relayed_issuers, relays_of
 from notifier.features.upstreams.relay_tokens import DeadLetterBudget, Relay, RelayRules, RelayVerifier
 from notifier.features.upstreams.server_keys import KEEP_INTERVAL_SECONDS, ServerKeys, result_of
@@ -33,7 +32,7 @@ class ConfiguredRelays:
         self._live = live
         self._record = record
         self._reader = DocumentReader(headers=LOOP_HEADERS)
-        self._loaded: LoadedConfiguration | None = None
+        self._settings: Settings | None = None
         self._relays: Mapping[str, Relay] = {}
         self._current_relays()  # starts the metrics of each relay at zero
 
@@ -79,14 +78,14 @@ class ConfiguredRelays:
 
     def _current_relays(self) -> Mapping[str, Relay]:
         """Return the relays by name. Build them again after a reload; keep those with unchanged settings."""
-        current = self._live.current
-        if current is not self._loaded:
-            configured, previous = relays_of(current.settings), self._relays
-            self._loaded = current
+        settings = self._live.current.settings
+        if settings is not self._settings:
+            configured, previous = relays_of(settings), self._relays
+            self._settings = settings
             self._record.create_relay_series(configured)
             self._relays = {
                 name: self._build(name, configured[name], iss, previous.get(name))
-                for name, iss in relayed_issuers(current.settings).items()
+                for name, iss in relayed_issuers(settings).items()
             }
             for name, relay in previous.items():
                 if self._relays.get(name) is not relay:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from notifier.configuration.live_configuration import LiveConfiguration
-from notifier.configuration.loading import LoadedConfiguration
 from notifier.features.upstreams.session_lookups import SessionEndpoint, SessionLookups
 from notifier.features.upstreams.upstream import (
     SOURCE_PREFIX,
@@ -31,6 +30,7 @@ from notifier.model.moment import Clock
 from notifier.model.record import copy_record, record
 from notifier.network.http.issuer_document import DocumentIssue, IssuerDocument
 from notifier.network.http.issuer_documents import Discovery, DocumentReader
+from notifier.settings.service_settings import Settings
 from notifier.tokens.transmitter_keys import ReadKeySet, TransmitterKeys
 
 DOCUMENT_TIMEOUT_SECONDS = 5.0
@@ -109,7 +109,7 @@ class ConfiguredUpstreams:
         self._live = live
         self._record = record
         self._reader = DocumentReader()
-        self._loaded: LoadedConfiguration | None = None
+        self._settings: Settings | None = None
         self._upstreams: Mapping[str, Upstream] = {}
         self._current_upstreams()  # starts the metrics of each upstream at zero
 
@@ -127,13 +127,13 @@ class ConfiguredUpstreams:
 
     def _current_upstreams(self) -> Mapping[str, Upstream]:
         """Return the upstreams by name. Build them again after a reload."""
-        current = self._live.current
-        if current is not self._loaded:
-            configured, previous = upstreams_of(current.settings), self._upstreams
-            self._loaded = current
+        settings = self._live.current.settings
+        if settings is not self._settings:
+            configured, previous = upstreams_of(settings), self._upstreams
+            self._settings = settings
             self._record.create_series(configured)
             self._upstreams = {
-                name: self._build(name, upstream, local_issuer(upstream, current.settings), previous.get(name))
+                name: self._build(name, upstream, local_issuer(upstream, settings), previous.get(name))
                 for name, upstream in configured.items()
             }
         return self._upstreams
