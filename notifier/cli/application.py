@@ -174,7 +174,7 @@ def print_error(error: NotifierError) -> None:
 
 
 def _print_issues(mistakes: tuple[InputIssue, ...], where: str) -> None:
-    say(f"notifier: {counted(len(mistakes), 'mistake')} {where}", err=True)
+    say(f"notifier: {counted(sum(mistake.count for mistake in mistakes), 'mistake')} {where}", err=True)
     for mistake in mistakes:
         say(f"  {mistake}", err=True)
 

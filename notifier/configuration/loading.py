@@ -86,7 +86,7 @@ class LoadedConfiguration:
         warnings = (*find_shared_keys(self.settings, self.keys), *self.warnings)
         for warning in warnings[:MAX_LOGGED]:
             log.warning("configuration_warning", setting=warning.path, reason=warning.text)
-        if more := len(warnings[MAX_LOGGED:]):
+        if more := sum(warning.count for warning in warnings[MAX_LOGGED:]):
             log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
         log_faults(self.faults)
         log_ignored_values([*self.registry.newly_ignored(Registry())])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.configuration.clients.authority import bounds_of, limit_row
+from notifier.configuration.clients.client_rows import REASON_OMITTED
 from notifier.configuration.clients.followers import find_leaders, inherit_rows, leave_out_listed_followers
 from notifier.configuration.clients.layer import Layer, client_id_of, keys_of
 from notifier.configuration.loading import LoadedConfiguration
@@ -58,7 +59,7 @@ def effective_clients_of(loaded: LoadedConfiguration, layer: Layer) -> Effective
     faults = [fault for fault in loaded.faults if fault.path.partition(".client_id")[0].endswith(path_end)]
     reasons = ((layer.path(index), layer.reason_against(row)) for index, row in enumerate(layer.rows))
     refused = [(path, reason) for path, reason in reasons if reason is not None]
-    refusals = set(refused)
+    refusals = {(path, text) for path, reason in refused for text in (reason, REASON_OMITTED)}
     invalid = {fault.path for fault in faults if (fault.path, fault.text) not in refusals}
     client_ids = {
         client_id

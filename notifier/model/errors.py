@@ -35,12 +35,14 @@ ERRNO_LIMIT = 4096  # Linux returns no errno from here on (MAX_ERRNO)
 class InputIssue:
     """One mistake in a document: its path (`clients[2].sid`, empty for the whole document), and the remedy as text.
 
-    `named`: the name of the list entry at this path, which is shown beside its number.
+    `named`: the name of the list entry at this path, which is shown beside its number. `count`: the number of mistakes
+    that this one stands for.
     """
 
     path: str
     text: str
     named: str = ""
+    count: int = 1
 
     def __str__(self) -> str:
         """Return `path: text`, or only the text if it is about the whole document."""

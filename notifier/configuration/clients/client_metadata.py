@@ -22,6 +22,7 @@ from notifier.configuration.clients.client_building import (
     find_server_errors,
     merge_sections,
 )
+from notifier.configuration.clients.client_rows import RowIssues
 from notifier.configuration.clients.route_grants import RouteGrants, route_grants_of
 from notifier.model.client import Client, ClientKey, SubjectMode
 from notifier.model.egress import check_uri, find_uri_issue
@@ -48,8 +49,7 @@ class RegistryBuilder:
 
     def __init__(self, settings: Settings, invalid_sections: frozenset[str] = frozenset()) -> None:
         """`invalid_sections`: the sections of the settings with an error. Checks that depend on them are skipped."""
-        self.mistakes: list[InputIssue] = []
-        self.warnings: list[InputIssue] = []
+        self.mistakes, self.warnings = RowIssues(), RowIssues()
         self.unusable_files: frozenset[Path] = frozenset()
         self._settings, self._metadata = settings, settings.client_metadata
         names = option_names(settings)

@@ -16,6 +16,11 @@ NO_CLIENTS = (
 )
 
 MAX_SHARED_TEXTS = 1000  # of one reading; a source may have another in each row
+MAX_ISSUES = 1000  # mistakes of rows that one reading lists; a text for each of 200,000 rows took 200 MiB
+REASON_OMITTED = (
+    f"cannot be used, and the reasons of {MAX_SHARED_TEXTS:,} others are listed: correct these, and its own is listed"
+    " after the next reading"
+)
 
 Row: TypeAlias = Mapping[str, object]
 """The metadata of one client, by RFC 7591 names: `client_id`, `backchannel_logout_uri`, `notifier` and so on.
@@ -28,12 +33,33 @@ UUID); `issuer` is absent where the source's setting `issuer` has it.
 
 
 class SharedTexts(dict[str, str]):
-    """The first MAX_SHARED_TEXTS texts about rows. Rows with the same mistake share its text, of some 150 bytes."""
+    """The first MAX_SHARED_TEXTS texts about rows. Rows with the same mistake share its text, of some 150 bytes.
+
+    All rows with further texts have REASON_OMITTED.
+    """
 
     def __missing__(self, text: str) -> str:
-        if len(self) < MAX_SHARED_TEXTS:
-            self[text] = text
+        if len(self) == MAX_SHARED_TEXTS:
+            return REASON_OMITTED
+        self[text] = text
         return text
+
+
+class RowIssues(list[InputIssue]):
+    """Mistakes of rows. Call `bound` after each row."""
+
+    _omitted_count = 0
+
+    def bound(self) -> None:
+        """Keep the first MAX_ISSUES mistakes, and count the others."""
+        self._omitted_count += len(self[MAX_ISSUES:])
+        del self[MAX_ISSUES:]
+
+    def abridged(self) -> Sequence[InputIssue]:
+        """Return the mistakes, and one that stands for the others."""
+        self.bound()
+        text = f"{self._omitted_count:,} more of these are not listed; correct the listed ones first"
+        return [*self, InputIssue("registry", text, count=self._omitted_count)] if self._omitted_count else self
 
 
 class HeldRow(tuple[Any, ...], Mapping[str, object]):

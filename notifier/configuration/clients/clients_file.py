@@ -147,10 +147,15 @@ def _build_from_file(build_context: BuildContext, layer: Layer) -> BuiltRegistry
         if layer.issuer is not None and isinstance(raw, dict):
             raw.setdefault("issuer", layer.issuer)
         builder.add(raw, layer.path(index), context)
+        builder.mistakes.bound()
+        builder.warnings.bound()
         rows[index] = None  # freeing all rows at the end would block the event loop
     registry = dataclasses.replace(builder.registry(), aliases=aliases, taken_aliases=taken)
     return BuiltRegistry(
-        registry=registry, mistakes=builder.mistakes, warnings=builder.warnings, unusable_files=builder.unusable_files
+        registry=registry,
+        mistakes=builder.mistakes.abridged(),
+        warnings=builder.warnings.abridged(),
+        unusable_files=builder.unusable_files,
     )
 
 

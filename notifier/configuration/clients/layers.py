@@ -100,6 +100,8 @@ class LayerMerge:
             key = leaders_first.popleft()
             client_rows = positions.pop(key)  # popped: its memory serves for the client
             self._add_client(key, client_rows)
+            builder.mistakes.bound()
+            builder.warnings.bound()
             builder.forget_names()  # which are unique here, and take 190 bytes each
             if key in self._leaders:
                 self._leave_out_without_leader(key, client_rows[-1])
@@ -107,8 +109,8 @@ class LayerMerge:
             builder.sort(keys)
         self._record_reader_faults()
         return BuiltRegistry(
-            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, faults=self._faults,
-            unusable_files=builder.unusable_files,
+            registry=builder.registry(), mistakes=builder.mistakes.abridged(), warnings=builder.warnings.abridged(),
+            faults=self._faults, unusable_files=builder.unusable_files,
         )  # fmt: skip
 
     def _record_reader_faults(self) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import filterfalse
 from pathlib import Path
 
+from notifier.configuration.clients.client_rows import RowIssues
 from notifier.model.client import Algorithm, Client, TlsFiles
 from notifier.model.errors import InputIssue
 from notifier.model.presets import find_preset_doubt
@@ -26,16 +27,17 @@ _KEY_OF_ALGORITHM = {
 }
 
 
-def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[InputIssue]:
+def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> Sequence[InputIssue]:
     """Return an error for each client that gets signatures whose algorithm no key of its issuer can sign with."""
-    mistakes = []
+    mistakes = RowIssues()
     for iss, clients in registry.clients.items():
         possible = algorithms_of(iss)
         for client in clients.values():
             if client.token.alg not in possible and is_sent_signatures(client):
                 path = f"client {client.client_id!r} of {iss}"
                 mistakes.append(InputIssue(path, explain_unsignable(client.token.alg, iss, possible)))
-    return mistakes
+                mistakes.bound()
+    return mistakes.abridged()
 
 
 def is_sent_signatures(client: Client) -> bool:

@@ -75,6 +75,7 @@ class RowCollection:
                 if not issuers:
                     self._report_row(layer, index)
                     self._record_refused(layer, row)
+                    self._builder.mistakes.bound()
                 for iss in issuers:
                     client_rows = positions.setdefault((iss, row["client_id"]), [])
                     if client_rows and client_rows[-1][0] == nth:
@@ -83,6 +84,8 @@ class RowCollection:
                         client_rows.append((nth, index))
         for nth, index in settings_rows:
             self._add_settings(positions, nth, index)
+            self._builder.mistakes.bound()
+            self._builder.warnings.bound()
         return positions
 
     def _add_settings(self, positions: dict[ClientKey, RowPositions], nth: int, index: int) -> None:
@@ -131,6 +134,7 @@ class RowCollection:
         else:
             self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
+        scratch.warnings.clear()
 
     def _record_refused(self, layer: Layer, row: Any) -> None:
         """Record why the client of this row is unknown, for lookups of the client. Rows share equal texts."""
@@ -144,3 +148,4 @@ class RowCollection:
         text = f"is registered at {iss} already, by {layer.path(first)}; remove one of the two"
         mistakes = self._faults if layer.file is None else self._builder.mistakes
         mistakes.append(InputIssue(f"{layer.path(index)}.client_id", text))
+        self._builder.mistakes.bound()

@@ -2,20 +2,26 @@
 
 import asyncio
 import gc
+import json
 import time
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from notifier.configuration.clients.client_rows import SourceAnswer
+from notifier.configuration.clients.client_rows import MAX_ISSUES, MAX_SHARED_TEXTS, REASON_OMITTED, SourceAnswer
 from notifier.configuration.clients.remote_rows import RowCollector
 from notifier.configuration.live_configuration import RouteChanges
+from notifier.configuration.loading import load
+from notifier.configuration.provenance import effective_clients_of
+from notifier.features import FEATURES
 from notifier.model.defaults import MAX_LIST_BYTES, MAX_LIST_ROWS
+from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.network.http.json_client import LIST_BOUNDS
 from notifier.network.http.json_parts import read_json
 from tests.configuration.clients.test_guard import GOOD, Source
-from tests.tokens.key_folder import ISS
+from tests.tokens.key_folder import ISS, pem
 
 ROWS = MAX_LIST_ROWS // 16  # so that the tables of sets and dictionaries are as full
 ROW_BYTES = MAX_LIST_BYTES // MAX_LIST_ROWS
@@ -117,3 +123,52 @@ def test_rows_with_the_same_mistake_share_its_text(tmp_path: Path) -> None:
     ):
         assert len(texts) > len(set(texts)) > 1
         assert len(set(map(id, texts))) == len(set(texts))
+
+
+def test_different_mistakes_of_many_rows_take_bounded_memory(tmp_path: Path) -> None:
+    """Owners of lists choose texts: one for each of 200,000 rows took 612 MiB. The first reasons are kept."""
+    source, count = Source(tmp_path), MAX_SHARED_TEXTS + 500
+    rows: list[dict[str, object]] = [{"client_id": f"c{nth}", "issuer": f"https://{nth}.ex"} for nth in range(count)]
+    rows += [{"client_id": f"d{nth}", "notifier": {"retry": {f"x{nth}": 1}}} for nth in range(count)]
+    source.live.take_answer("own", SourceAnswer(rows=rows, at=time.time()))
+    loaded, registry = source.live.current, source.live.registry()
+    for texts in (registry.refused[ISS], registry.faults[ISS]):
+        assert len(texts) == count
+        assert len({*texts.values()}) <= MAX_SHARED_TEXTS + 1
+        assert [*texts.values()][-1] is REASON_OMITTED
+    assert "https://0.ex" in registry.refused[ISS]["c0"]
+    assert len(loaded.faults) == 2 * count
+    assert effective_clients_of(loaded, loaded.layers[-1]).left_out == 2 * count
+
+
+ROW_MISTAKES = {
+    "unknown issuer": {"issuer": "https://{}.ex"},
+    "unknown option": {"notifier": {"o{}": 1}},
+    "misspelt member": {"backchannel_logout_ur": "https://{}.ex"},
+    "twice": {"client_id": "same"},
+    "signature": {"backchannel_logout_uri": "https://{}.ex", "id_token_signed_response_alg": "ES512"},
+    "warning": {"timeout": "5s"},
+}
+
+
+@pytest.mark.parametrize("kind", ROW_MISTAKES)
+@pytest.mark.parametrize("several", [False, True], ids=["one file", "two files"])
+def test_mistakes_of_a_file_are_counted_and_the_first_are_listed(tmp_path: Path, kind: str, several: bool) -> None:
+    """A text for each of 200,000 rows took 479 MiB, and a log line of 65 MB at each reload."""
+    count = MAX_ISSUES + 500
+    template = json.dumps(ROW_MISTAKES[kind])
+    rows = [{"client_id": f"c{nth}"} | json.loads(template.replace("{}", str(nth))) for nth in range(count)]
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "one.json").write_text(json.dumps(rows))
+    (tmp_path / "two.json").write_text("[]")
+    sources = [{"name": name, "file": f"{name}.json"} for name in ("one", "two")[: 1 + several]]
+    path = tmp_path / "notifier.json"
+    path.write_text(json.dumps({"issuers": {ISS: {"keys": [{"file": "key.pem"}]}}, "registry": {"sources": sources}}))
+    issues: Sequence[InputIssue]
+    try:
+        issues = load(path, {}, FEATURES).warnings
+    except ConfigurationError as error:
+        issues = error.mistakes
+    assert sum(issue.count for issue in issues) == count - (kind == "twice")
+    assert len(issues) == MAX_ISSUES + 1
+    assert "c0" in f"{issues[0]}" or "same" in f"{issues[0]}" or "[0]" in f"{issues[0]}"
