@@ -87,7 +87,7 @@ class LoadedConfiguration:
         for warning in warnings[:MAX_LOGGED]:
             log.warning("configuration_warning", setting=warning.path, reason=warning.text)
         if more := sum(warning.count for warning in warnings[MAX_LOGGED:]):
-            log.warning("configuration_warnings", more=more, hint="`notifier check` lists all")
+            log.warning("configuration_warnings", more=more, hint="`notifier check` lists more")
         log_faults(self.faults)
         log_ignored_values([*self.registry.newly_ignored(Registry())])
 
