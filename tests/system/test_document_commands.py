@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,12 @@ PUT_IN = {
 EVENT = '{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]}'
 
 
+def pause_end() -> str:
+    """The end of a pause in the documents, which is in the past some day."""
+    (end,) = re.findall(r"--until (20\S+)", (ROOT / "docs/waiting.md").read_text())
+    return str(end)
+
+
 def commands(document: str) -> list[str]:
     """The commands of its blocks, one by one: a command ends at the first line at which the shell can read it."""
     found = []
@@ -119,7 +126,9 @@ def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
         (tmp_path / f"{lane}.expired").write_text(f'{{"lane": "{lane}", "event": {EVENT}}}')
     (tmp_path / "values.yaml").write_text(blocks("docs/kubernetes.md", "yaml")[0])
     settings = {"NOTIFIER_CONFIG": "notifier.yaml", "TOKEN": "nobody asks for one on loopback"}
-    made = Shell(tmp_path, {"127.0.0.1:8080": f"127.0.0.1:{port}", **PUT_IN}, settings, PROGRAMS)
+    soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+    put_in = {"127.0.0.1:8080": f"127.0.0.1:{port}", pause_end(): soon, **PUT_IN}
+    made = Shell(tmp_path, put_in, settings, PROGRAMS)
     yield made
     made.end()
 
