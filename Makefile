@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-hooks-off test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit vendor clean python
-.PHONY: bench bench-counted bench-latency bench-growth bench-scale bench-plot bench-isolation
+.PHONY: bench bench-counted bench-latency bench-growth bench-scale bench-plot bench-isolation bench-attacks
 .PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
@@ -147,6 +147,9 @@ bench-plot: $(DEV)/.made ## write benchmarks/results into the documents: tables 
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 2 to 6 min a case; fails if a limit is missed: ARGS="--case slow"
 	@$(DEV)/bin/python -m benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
+
+bench-attacks: $(DEV)/.made ## measure what a publisher, a stranger and a probe feel of attacks on the API; on a quiet machine, 20 s a case: ARGS="--case hellos"
+	@$(DEV)/bin/python -m benchmarks.attacks --json $(RESULTS)/attacks.json $(ARGS)
 
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
 	@commit=$$(git rev-parse HEAD 2>/dev/null); $$(command -v docker || echo podman) build --tag notifier:dev \

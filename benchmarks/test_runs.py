@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, isolation, latency, limits, scale, throughput
+from benchmarks import attacks, growth, isolation, latency, limits, scale, throughput
 from benchmarks.figures import Account
 from benchmarks.isolation_run import Case, Options
 from benchmarks.limited_run import Cut, Limited, Paced, Recovery, run_limited
@@ -146,3 +146,12 @@ async def test_a_start_and_a_reload_are_watched() -> None:
     assert only.clients == 50
     assert only.seconds > 0
     assert only.before.asked > 0
+
+
+@pytest.mark.parametrize(("name", "status"), [("wrong token", "401"), ("hellos", "ended")])
+async def test_an_attack_is_answered_beside_others(name: str, status: str) -> None:
+    """The attacker gets what it should, the publisher, the stranger and the probe an answer each time."""
+    report = await attacks.measure(name, "sqlite", 2.0)
+    assert report.attacker[status] > 0
+    assert {reader.answers for reader in (*report.calm.values(), *report.attacked.values())} == {20}
+    assert report.worker_cpu > 0
