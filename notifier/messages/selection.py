@@ -27,7 +27,7 @@ Redeliveries that this process survived do not count: each loss of a channel red
 Otherwise a broker with unstable connections would make all messages suspects.
 
 *Large messages* wait in a separate queue, and at most four are in progress. Reading one takes up to thirty times its
-bytes in memory and blocks the event loop for milliseconds. So one is read at every third round of the loop, and
+bytes in memory and blocks the event loop for milliseconds. So one is read at every tenth round of the loop, and
 requests are answered in between. Small messages go past them.
 """
 
@@ -50,7 +50,7 @@ GROUP_PAUSE_SECONDS = 0.1  # between two groups, in which the acks of the first 
 SUSPECT_GROUPS = shared_bound(4)  # a group has a quarter of the suspects: 500 take 20 groups and three seconds
 MAX_GROUP_SECONDS = 30.0  # after which the next group starts, although the broker has not confirmed all trials
 MAX_LARGE_IN_PROGRESS = shared_bound(4)  # with several, the worker does not wait for each confirm of the broker
-LARGE_ROUNDS = 3  # rounds of the event loop that an answer to a request takes
+LARGE_ROUNDS = 10  # rounds of the event loop: as many as a publish over HTTP takes
 MAX_PASSED_OVER = 9  # a lane gets every tenth delivery at least
 # Deliveries of one event in a row: a small event has no more. A user who signs out after 50 events of up to a hundred
 # clients waits for 500 of their deliveries at most. With fewer, more events would be started at a time than a drain can

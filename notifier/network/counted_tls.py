@@ -10,7 +10,7 @@ gives OpenSSL a second buffer, to which `CountedTls` passes one record at a time
 | counted | limit |
 |---|---|
 | until the handshake is complete | 32 KiB of a server, 16 KiB of a client, 64 records |
-| later records without data, in 10 s | 32 KiB, 32 records |
+| later records without data, in 10 s | 32 KiB, 32 records of a server, 8 of a client |
 | data that records lack to 16 bytes each, in 10 s; larger ones make up for it | 4 KiB |
 
 The layer above counts data, but each record takes 1.5 µs: a response of 48 KiB takes 72 ms in records of one byte, and
@@ -35,7 +35,8 @@ MAX_SERVER_HANDSHAKE_BYTES = 32 * 1024  # mostly certificates: 80 useless ones t
 MAX_CLIENT_HANDSHAKE_BYTES = 16 * 1024  # with its certificates, if it has some
 MAX_HANDSHAKE_RECORDS = 64
 MAX_BYTES_WITHOUT_DATA = 32 * 1024  # several session tickets with certificates; 1,000 small tickets take 12 ms
-MAX_RECORDS_WITHOUT_DATA = 32  # in a row OpenSSL accepts as many empty ones, BoringSSL as many KeyUpdates
+MAX_SERVER_RECORDS_WITHOUT_DATA = 32  # in a row OpenSSL accepts as many empty ones, BoringSSL as many KeyUpdates
+MAX_CLIENT_RECORDS_WITHOUT_DATA = 8  # clients send no tickets; many connections may send these in one round of the loop
 MIN_MEAN_DATA_BYTES = 16  # of the records with data …
 MAX_MISSING_DATA_BYTES = 4 * 1024  # … after 273 of one byte: heads and chunks may be written piece by piece
 WINDOW_SECONDS = 10.0  # data in between does not reset the limits
@@ -62,18 +63,21 @@ class TlsLimitError(ssl.SSLError):
 class CountedTls(ssl.SSLObject):
     """One side of a connection. Its methods raise TlsLimitError beyond a limit, and the loop aborts the connection."""
 
-    def start(self, received: ssl.MemoryBIO, passed: ssl.MemoryBIO, clock: Callable[[], float]) -> None:
+    def start(self, received: ssl.MemoryBIO, passed: ssl.MemoryBIO, counter: "CountedContext") -> None:
         """Pass records from `received` to `passed`, from which OpenSSL reads."""
         self._received = received
         self._passed = passed
-        self._clock = clock
+        self._counter = counter  # `context` may be another one: a listener's certificate is renewed
+        self._clock = counter.clock
         self._head = b""  # the received part of a head
         self._size = 0  # bytes of the current record
         self._rest = 0  # bytes of it that are not passed yet
         self._hello: bytes | None = None if self.server_side else b""  # the record with it; None once it is checked
         self._excess = ""  # the limit that was exceeded
         self._spare_data, self._spare_since = MAX_MISSING_DATA_BYTES, self._clock()
-        limit = MAX_CLIENT_HANDSHAKE_BYTES if self.server_side else MAX_SERVER_HANDSHAKE_BYTES
+        of_client = self.server_side
+        self._max_records = MAX_CLIENT_RECORDS_WITHOUT_DATA if of_client else MAX_SERVER_RECORDS_WITHOUT_DATA
+        limit = MAX_CLIENT_HANDSHAKE_BYTES if of_client else MAX_SERVER_HANDSHAKE_BYTES
         self._begin_window(0.0, limit, MAX_HANDSHAKE_RECORDS)
 
     def read(self, wanted: int = 1024, buffer: Any = None) -> Any:
@@ -95,10 +99,17 @@ class CountedTls(ssl.SSLObject):
 
     def do_handshake(self) -> None:
         """Called by asyncio."""
+        began = time.monotonic()
+        try:
+            self._go_on_with_handshake()
+        finally:
+            self._counter.handshake_seconds += time.monotonic() - began
+        self._begin_window(self._clock(), MAX_BYTES_WITHOUT_DATA, self._max_records)
+
+    def _go_on_with_handshake(self) -> None:
         while True:
             try:
-                super().do_handshake()
-                break
+                return super().do_handshake()
             except ssl.SSLWantReadError:
                 part = self._pass_part()
                 if not part:
@@ -107,7 +118,6 @@ class CountedTls(ssl.SSLObject):
                 self._check_hello(self._hello + part)
             if self._count(len(part), 0 if self._rest else 1):
                 raise TlsLimitError("the handshake is too large")
-        self._begin_window(self._clock(), MAX_BYTES_WITHOUT_DATA, MAX_RECORDS_WITHOUT_DATA)
 
     def unwrap(self) -> Any:
         """Called by asyncio to end TLS."""
@@ -172,7 +182,7 @@ class CountedTls(ssl.SSLObject):
             return False
         now = self._clock()
         if now - self._since > WINDOW_SECONDS:
-            self._begin_window(now, MAX_BYTES_WITHOUT_DATA, MAX_RECORDS_WITHOUT_DATA)
+            self._begin_window(now, MAX_BYTES_WITHOUT_DATA, self._max_records)
         if self._count(self._size, 1):
             self._excess = "too many TLS records without data"
             self._received.read()
@@ -202,13 +212,19 @@ class CountedContext(ssl.SSLContext):
 
     sslobject_class = CountedTls
     clock: Callable[[], float] = time.monotonic
+    handshake_seconds = 0.0  # for which handshakes have blocked the event loop, since they were taken
+
+    def take_handshake_seconds(self) -> float:
+        """Return for how many seconds handshakes have blocked the event loop since the last call."""
+        seconds, self.handshake_seconds = self.handshake_seconds, 0.0
+        return seconds
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> CountedTls:
         """Called by asyncio."""
         passed = ssl.MemoryBIO()
         counted = super().wrap_bio(passed, outgoing, *args, **options)
         assert isinstance(counted, CountedTls)
-        counted.start(incoming, passed, self.clock)
+        counted.start(incoming, passed, self)
         return counted
 
 

@@ -21,7 +21,7 @@ from notifier.model.client import TlsFiles
 from notifier.model.errors import InternalFault
 from notifier.model.moment import format_moment_for_people
 from notifier.model.outcome import Cause
-from notifier.network.counted_tls import new_context
+from notifier.network.counted_tls import CountedContext, new_context
 from notifier.settings.policies import ListenerTls
 
 MAX_EXAMINED_BYTES = 65_536  # of a file that are searched for a known mistake
@@ -46,7 +46,8 @@ def build_client_context(files: TlsFiles, *, with_system: bool = True) -> ssl.SS
     InternalFault(cause=tls_files) that names each unusable file.
     """
     context, issues = _load_client_files(files, with_system=with_system)
-    return _checked(context, issues)
+    _raise_any(issues)
+    return context
 
 
 def find_client_issues(files: TlsFiles, known: Collection[Path] = ()) -> list[str]:
@@ -75,16 +76,17 @@ def _load_client_files(files: TlsFiles, *, with_system: bool) -> tuple[ssl.SSLCo
     return context, issues
 
 
-def build_server_context(files: ListenerTls) -> ssl.SSLContext:
+def build_server_context(files: ListenerTls) -> CountedContext:
     """Return the context of a listener. With `client_ca_file`, clients need a certificate of that authority.
 
     Raises InternalFault(cause=tls_files) that names each unusable file.
     """
     context, issues = _load_listener_files(files)
-    return _checked(context, issues)
+    _raise_any(issues)
+    return context
 
 
-def _load_listener_files(files: ListenerTls) -> tuple[ssl.SSLContext, list[_Issue]]:
+def _load_listener_files(files: ListenerTls) -> tuple[CountedContext, list[_Issue]]:
     context = new_context(ssl.PROTOCOL_TLS_SERVER)
     issues = [*_load_certificate(context, files.cert_file, files.key_file)]
     if files.client_ca_file is not None:
@@ -94,10 +96,9 @@ def _load_listener_files(files: ListenerTls) -> tuple[ssl.SSLContext, list[_Issu
     return context, issues
 
 
-def _checked(context: ssl.SSLContext, issues: Sequence[_Issue]) -> ssl.SSLContext:
+def _raise_any(issues: Sequence[_Issue]) -> None:
     if issues:
         raise InternalFault(Cause.TLS_FILES, "; ".join(_texts_of(issues)))
-    return context
 
 
 def _texts_of(issues: Sequence[_Issue], known: Collection[Path] = ()) -> list[str]:

@@ -17,6 +17,7 @@ import structlog
 from notifier.model.errors import ConfigurationError, InputIssue, InternalFault
 from notifier.model.own_thread import run_in_thread
 from notifier.model.registry import Registry
+from notifier.network.counted_tls import CountedContext
 from notifier.network.http.pem_files import build_server_context, read_expiry_in
 from notifier.settings.file_watch import find_hanging, read_each, stamp_of, stamps_of
 from notifier.settings.policies import ListenerTls
@@ -63,7 +64,7 @@ class ListenerContext:
             structlog.get_logger().info("listener_tls_renewed", cert_file=str(self._files.cert_file))
 
 
-def _load_context(files: ListenerTls) -> ssl.SSLContext:
+def _load_context(files: ListenerTls) -> CountedContext:
     context = build_server_context(files)
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0  # a resumed session would still show the old certificate

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import socket
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -19,7 +18,7 @@ from aiohttp import web, web_response
 
 from notifier.model.errors import ConfigurationError, InputIssue
 from notifier.model.shared_resources import shared_bound
-from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES
+from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES, CountedContext
 from notifier.network.listeners.authorization import Tokens
 from notifier.network.listeners.bounded_connection import BODY_BUFFER_BYTES, LINGER_SECONDS, BoundedConnection
 from notifier.network.listeners.held_bytes import PIECE_BYTES, ConnectionBudget
@@ -35,6 +34,7 @@ from notifier.network.listeners.turns import Parties, Party, StepTimer, Turns, n
 
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
+OTHER_HANDSHAKE_SECONDS = 0.0002  # of the event loop, beside those in OpenSSL
 MAX_CONNECTIONS = shared_bound(1000)  # at a time
 MAX_BACKLOG = shared_bound(1024)  # queued by the kernel; with asyncio's default of 100, others would wait for a second
 MAX_HEADERS = 64
@@ -71,7 +71,7 @@ async def listen(  # noqa: PLR0913  each has its default
     port: int,
     *,
     key: str,
-    tls: ssl.SSLContext | None = None,
+    tls: CountedContext | None = None,
     grace: float = 1.0,
     header_timeout: float = 10.0,
     answer_timeout: float = 60.0,
@@ -136,7 +136,7 @@ class _Acceptor:
         budget: ConnectionBudget,
         max_connections: int,
         seconds: tuple[float, float],
-        tls: ssl.SSLContext | None,
+        tls: CountedContext | None,
         tokens: Tokens,
     ) -> None:
         self._server = server
@@ -198,7 +198,8 @@ class _Handshake(asyncio.Protocol):
     accepts the connection without TLS, and this class takes over its socket.
 
     A handshake blocks the event loop for 1 ms, and strangers can send very many at the same moment. So each begins in
-    its turn, once its first bytes are there, and beyond MAX_HANDSHAKES the oldest is closed: it waits for its client.
+    its turn, once its first bytes are there and the loop had as much time for other work as the handshakes took. Beyond
+    MAX_HANDSHAKES the oldest is closed: it waits for its client.
     """
 
     busy = False
@@ -206,7 +207,7 @@ class _Handshake(asyncio.Protocol):
     def __init__(
         self,
         connection: BoundedConnection,
-        context: ssl.SSLContext,
+        context: CountedContext,
         connections: "dict[web.RequestHandler, BoundedConnection | _Handshake]",
         begun: "dict[_Handshake, None]",
         turns: tuple[Turns, Party],
@@ -250,6 +251,7 @@ class _Handshake(asyncio.Protocol):
         turn = loop.create_future()
 
         def begin() -> None:
+            self._party.rest(self._context.take_handshake_seconds() + OTHER_HANDSHAKE_SECONDS, 2.0)
             if not turn.done():
                 turn.set_result(None)
 

@@ -22,7 +22,7 @@ from notifier.model.shared_resources import shared_bound
 from notifier.network.listeners.authorization import Tokens, find_token
 
 CONNECTIONS_PER_ROUND = shared_bound(2)  # that pass on a further piece or request in one round of the event loop
-REST_AFTER_REFUSAL = 10.0  # times its measured time; aiohttp takes as much again
+REST_AFTER_REFUSAL = 6.0  # times its measured time; aiohttp takes as much again
 REST_AFTER_READ = 1.0  # the same of a request that only reads something
 MAX_REST_SECONDS = 0.2
 _TIMER_SECONDS = 0.001  # the resolution of uvloop's timers

@@ -12,7 +12,7 @@ import uvloop
 
 from notifier.model.client import TlsFiles
 from notifier.model.outcome import HttpResponse, Reason, TransportFailure, TransportResult
-from notifier.network.counted_tls import MAX_RECORDS_WITHOUT_DATA, TlsLimitError
+from notifier.network.counted_tls import MAX_SERVER_RECORDS_WITHOUT_DATA, TlsLimitError
 from notifier.network.http.connector import RECEIVE_BUFFER_BYTES
 from notifier.network.http.pem_files import build_client_context
 from notifier.network.http.transport import HttpTransport
@@ -119,7 +119,7 @@ async def test_renegotiation_by_a_server_is_limited(ca: Authority) -> None:
             context = build_client_context(TlsFiles(ca_file=ca.ca_file))
             reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
             await line_with(b">>> TLS 1.2, Handshake [length 0010], Finished")
-            for _ in range(MAX_RECORDS_WITHOUT_DATA // 4):
+            for _ in range(MAX_SERVER_RECORDS_WITHOUT_DATA // 4):
                 entered.write(b"r\n")
                 await line_with(b"<<< TLS 1.2, Handshake [length 0010], Finished")
             entered.write(b"r\n")

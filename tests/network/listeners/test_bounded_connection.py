@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from aiohttp import web
 from cryptography import x509
 
 from notifier.model.errors import ConfigurationError
-from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES, new_context
+from notifier.network.counted_tls import MAX_CLIENT_HANDSHAKE_BYTES, CountedContext, new_context
 from notifier.network.listeners.bounded_connection import BoundedConnection
 from notifier.network.listeners.certificates import ListenerContext
 from notifier.network.listeners.held_bytes import MAX_HEAD_BYTES, ConnectionBudget
@@ -384,6 +385,14 @@ def test_handshakes_begin_by_turns_on_uvloop(ca: Authority) -> None:
     """The worker's loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(begin_many(ca))
+
+
+async def test_handshakes_leave_half_of_the_time(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 of them that strangers began in a second took all of it, and publishing took twice as long."""
+    monkeypatch.setattr(CountedContext, "take_handshake_seconds", lambda _: 0.02)
+    began = time.monotonic()
+    await begin_many(ca)
+    assert time.monotonic() - began >= 18 * 2 * 0.02
 
 
 async def test_handshakes_of_networks_alternate(ca: Authority) -> None:
