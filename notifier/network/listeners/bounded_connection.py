@@ -90,10 +90,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
 
     def end(self) -> None:
         """Close the connection: after the response, if a request is in progress."""
-        if self.busy:
-            self.handler.close()
-        else:
-            self.handler.force_close()
+        (self.handler.close if self.busy else self.handler.force_close)()
 
     def abort(self) -> None:
         """Close the connection at once, and drop its bytes."""
@@ -106,9 +103,6 @@ class BoundedConnection(asyncio.BufferedProtocol):
     def on_request(self, request: web.BaseRequest) -> None:
         """Record that aiohttp begins with the request whose head was passed on."""
         self._content, self._answering = request.content, True
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
         self._bytes.on_request(request.content_length)
         if self._transport is None and not request.content.is_eof():
             request.content.set_exception(ConnectionResetError("the connection was closed"))
@@ -120,6 +114,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._seat.on_answer(seconds, rest_factor)
         self._answering = False
         self._max_passed_bytes = self._bytes.passed + _MAX_UNWANTED_BYTES
+        self._note_whole_head()
         self._seat.wait_for_turn()
 
     # ── asyncio's protocol ──
@@ -166,8 +161,8 @@ class BoundedConnection(asyncio.BufferedProtocol):
         elif self._transport is not None:
             had_head = self._bytes.has_head()
             self._bytes.held += self._buffer[:nbytes]
-            if not self.busy and not had_head and self._bytes.has_head():
-                self._seat.on_head(self._bytes.held)
+            if not had_head:
+                self._note_whole_head()
             self._seat.wait_for_turn()
             self._apply_limits()
 
@@ -186,6 +181,14 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self.handler.resume_writing()
 
     # ── reading ──
+
+    def _note_whole_head(self) -> None:
+        """If the next head is complete, take turns as its bearer. It waits for other connections now, not its peer."""
+        if not self.busy and self._bytes.has_head():
+            self._seat.on_head(self._bytes.held)
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
 
     def want(self, *, more: bool) -> None:
         """Record whether aiohttp wants more of a body. Pass it on later, as aiohttp may be emptying its buffer now."""
@@ -222,8 +225,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
                 return b""
             self._content = None
             self._bytes.on_end()
-        head = self._bytes.next_head()
-        if head is None:
+        if (head := self._bytes.next_head()) is None:
             self._refuse()
         return head or b""
 

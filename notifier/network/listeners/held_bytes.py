@@ -77,7 +77,8 @@ class HeldBytes:
 
     def has_head(self) -> bool:
         """Return whether the held bytes have the whole head of the next request."""
-        return self.held.find(_END, self._searched) >= 0
+        held = self.held.lstrip(b"\r\n") if self.held[:1] in b"\r\n" else self.held
+        return held.find(_END, self._searched) >= 0
 
     def on_request(self, length: int | None) -> None:
         """Note that the request of the last head begins. `length`: its Content-Length."""

@@ -197,8 +197,10 @@ class Seat:
         self._turns.add(self._party, self._take_turn, self._group)
 
     def leave(self) -> None:
-        """Take no more turns."""
+        """Take no more turns. A request without an answer of a handler, such as a broken head, counts as refused."""
         self._party.remove(self._take_turn, self._group)
+        self._party.rest(self._seconds, REST_AFTER_REFUSAL)
+        self._seconds = 0.0
 
     def on_head(self, head: bytes | bytearray) -> None:
         """Take turns as the bearer of the token in this head, if it is known, and not as the bearer of the last one."""

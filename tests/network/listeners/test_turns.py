@@ -245,7 +245,7 @@ async def _awaited(timer: StepTimer[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def slow_listener(tokens: Tokens = lambda: [KNOWN]) -> AsyncIterator[Listener]:
+async def slow_listener(tokens: Tokens = lambda: [KNOWN], **more: Any) -> AsyncIterator[Listener]:
     """Start a listener whose answers take SECONDS of the event loop: 401 without the known token."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -254,7 +254,7 @@ async def slow_listener(tokens: Tokens = lambda: [KNOWN]) -> AsyncIterator[Liste
 
     app = web.Application()
     app.add_routes([web.route("*", "/{path:.*}", handle)])
-    async with serving(app, tokens=tokens) as listener:
+    async with serving(app, tokens=tokens, **more) as listener:
         yield listener
 
 
@@ -326,6 +326,68 @@ async def test_a_head_is_searched_for_its_token_once() -> None:
             assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert searched == 1
+
+
+def head(token: str) -> bytes:
+    """Return a request without a body."""
+    return f"POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+async def test_a_whole_head_may_wait_for_its_turn_for_longer_than_its_limit() -> None:
+    """Its peer has done all it can. It was closed without an answer."""
+    async with slow_listener(header_timeout=MAX_REST_SECONDS / 4) as listener:
+        for _ in range(3):  # strangers rest after the first
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            writer.write(head("wrong"))
+            assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"nonsense\r\n\r\n", head("wrong")[:-2] + b"X y: 1\r\n\r\n"], ids=["ours", "aiohttp's"]
+)
+async def test_strangers_rest_after_a_head_that_is_no_request(sent: bytes) -> None:
+    """No handler answers it."""
+    rests: list[float] = []
+
+    class Watched(Party):
+        def rest(self, seconds: float, factor: float) -> None:
+            rests.append(seconds * factor)
+
+    async with serving(web.Application(), tokens=lambda: [KNOWN]) as listener:
+        acceptor = acceptor_of(listener)
+        acceptor._parties.strangers = Watched()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(sent)
+        assert b" 400 " in await reader.read()
+        writer.close()
+        await until(lambda: asyncio.sleep(0, rests), any)
+
+
+async def test_each_of_several_requests_at_once_takes_its_own_turns() -> None:
+    """The second was received while the first was answered."""
+    parties: list[bool] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        connection = acceptor_of(listener)._connections[request.protocol]
+        parties.append(connection._seat._party is acceptor_of(listener)._parties.strangers)
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/", handle)])
+    async with serving(app, tokens=lambda: [KNOWN]) as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(head("wrong") + head("known") + head("wrong"))
+        for _ in range(3):
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert parties == [True, False, True]
+
+
+def acceptor_of(listener: Listener) -> Any:
+    """Return what accepts its connections."""
+    assert listener.runner.server is not None
+    return listener.runner.server.request_handler.__self__  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
