@@ -89,7 +89,7 @@ def _construct(text: str, tag: str) -> object:
         return text
     if len(text) > _MAX_CACHED_CHARS:
         raise ValueError("too long")
-    return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
+    return yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(tag, text), deep=True)
 
 
 class _Anchor:
