@@ -4,6 +4,7 @@ A section may name several files. All mistakes of all files are listed in one ru
 by its setting, and the others of its section are examined all the same.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -25,11 +26,21 @@ from notifier.settings.subject_key import read_subject_key
 def leave_out_files(mistakes: Sequence[InputIssue], files: Collection[Path]) -> Iterator[InputIssue]:
     """Yield the mistakes, except those about these files, which were reported before."""
     names = {name for file in files for name in (str(file), file.name)}
-    mentions = [f"{file}{end}" for file in files for end in " :,;"]
+    paths = {*map(str, files)}
     for mistake in mistakes:
         is_unread = mistake.path in names and mistake.text.startswith(("cannot be read", "is empty"))
-        if not is_unread and not any(mention in f"{mistake.text} " for mention in mentions):
+        if not is_unread and paths.isdisjoint(_parts_of(mistake.text)):
             yield mistake
+
+
+def _parts_of(text: str) -> Iterator[str]:
+    """Yield each part of the text that may be the name of a file: from a word to the end of any later word.
+
+    A search for each of thousands of files in each text took 8 s.
+    """
+    starts = [0, *(match.end() for match in re.finditer("[ '\"(=:,;]", text))]
+    ends = [match.start() for match in re.finditer("[ :,;]|$", text)]
+    yield from (text[start:end] for start in starts for end in ends if start < end)
 
 
 def find_start_errors(

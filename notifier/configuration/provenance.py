@@ -96,17 +96,19 @@ def sources_of(loaded: LoadedConfiguration) -> dict[ClientKey, list[tuple[str, M
             for key in ((iss, client_id_of(row)) for iss in issuers if layer.applies_to(row, iss)):
                 if key in rows:
                     rows[key].append((layer, row))
-    return {
-        key: [
+    sources: dict[ClientKey, list[tuple[str, Mapping[str, Any]]]] = {}
+    names = {layer.name: _source_name(layer) for layer in loaded.layers}
+    for key in [*rows]:
+        client_rows = rows.pop(key)  # popped: its memory serves for the result
+        sources[key] = [
             (
-                _source_name(layer),
+                names[layer.name],
                 row if layer.file is not None else limit_row(row, bounds[key[0]], layer.authority, suggest=False)[0],
             )
             for layer, row in sorted(client_rows, key=lambda layer_row: layer_row[0].file is not None)
             if layer.file is not None or key not in built_from_files
         ]
-        for key, client_rows in rows.items()
-    }
+    return sources
 
 
 def _source_name(layer: Layer) -> str:

@@ -50,7 +50,7 @@ class RegistryBuilder:
     def __init__(self, settings: Settings, invalid_sections: frozenset[str] = frozenset()) -> None:
         """`invalid_sections`: the sections of the settings with an error. Checks that depend on them are skipped."""
         self.mistakes, self.warnings = RowIssues(), RowIssues()
-        self.unusable_files: frozenset[Path] = frozenset()
+        self.unusable_files: set[Path] = set()
         self._settings, self._metadata = settings, settings.client_metadata
         names = option_names(settings)
         self._option_names = names - {"audience"}  # a member of Hydra's clients

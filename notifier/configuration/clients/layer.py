@@ -93,7 +93,7 @@ class BuiltRegistry:
     mistakes: Sequence[InputIssue]
     warnings: Sequence[InputIssue]
     faults: Sequence[InputIssue] = ()
-    unusable_files: frozenset[Path] = frozenset()
+    unusable_files: frozenset[Path] | set[Path] = frozenset()
 
 
 @record
