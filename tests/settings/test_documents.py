@@ -301,7 +301,7 @@ class TestSchema:
 
 
 def test_reading_leaves_no_garbage() -> None:
-    """The collector is off while clients are read, and what is there at the end is never freed: it was 5 KB a number."""
+    """The collector is off while clients are read, and what is left then is never freed: it was 5 KB a number."""
     text = "\n".join(f"- {number}" for number in range(5000))  # more than are cached
     gc.collect()
     gc.disable()

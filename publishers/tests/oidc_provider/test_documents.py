@@ -101,7 +101,7 @@ def test_the_program_that_is_printed_runs(text: str, counted: bool, tmp_path: Pa
         assert "notifier" in [key["kid"] for key in ask(f"{url}/jwks", process)["keys"]]
         if counted:
             assert ask(f"{url}/logouts", process)["waiting"] == 0
-        assert within_patience(lambda: list((tmp_path / "outbox").glob("*")))  # it claims its folder beside the first requests
+        assert within_patience(lambda: list((tmp_path / "outbox").glob("*")))  # claimed by and by
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     assert list((tmp_path / "outbox").iterdir()) == []
