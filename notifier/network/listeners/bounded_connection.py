@@ -114,7 +114,7 @@ class BoundedConnection(asyncio.BufferedProtocol):
         self._seat.on_answer(seconds, rest_factor)
         self._answering = False
         self._max_passed_bytes = self._bytes.passed + _MAX_UNWANTED_BYTES
-        self._note_whole_head()
+        self._note_next_head()
         self._seat.wait_for_turn()
 
     # ── asyncio's protocol ──
@@ -159,10 +159,8 @@ class BoundedConnection(asyncio.BufferedProtocol):
             if self._refused <= 0:
                 self.abort()
         elif self._transport is not None:
-            had_head = self._bytes.has_head()
             self._bytes.held += self._buffer[:nbytes]
-            if not had_head:
-                self._note_whole_head()
+            self._note_next_head()
             self._seat.wait_for_turn()
             self._apply_limits()
 
@@ -182,9 +180,12 @@ class BoundedConnection(asyncio.BufferedProtocol):
 
     # ── reading ──
 
-    def _note_whole_head(self) -> None:
+    def _note_next_head(self) -> None:
         """If the next head is complete, take turns as its bearer. It waits for other connections now, not its peer."""
-        if not self.busy and self._bytes.has_head():
+        if self._content is not None and not self._answering and self._content.is_eof():
+            self._content = None
+            self._bytes.on_end()
+        if self._content is None and not (self.busy or self._seat.knows_head) and self._bytes.has_head():
             self._seat.on_head(self._bytes.held)
             if self._head_timer is not None:
                 self._head_timer.cancel()
@@ -218,13 +219,11 @@ class BoundedConnection(asyncio.BufferedProtocol):
         """Return the next bytes for aiohttp: a head, or a piece of the body. Empty if it may have none now."""
         if self._broken or self._bytes.unbegun_head_size or not self._bytes.held:
             return b""
-        if self._content is not None:
-            if not self._content.is_eof():
-                return b"" if self._body_paused else self._bytes.next_of_body()
-            if self._answering:
-                return b""
-            self._content = None
-            self._bytes.on_end()
+        if self._content is not None and not self._content.is_eof():
+            return b"" if self._body_paused else self._bytes.next_of_body()
+        if self._answering:
+            return b""
+        self._note_next_head()
         if (head := self._bytes.next_head()) is None:
             self._refuse()
         return head or b""

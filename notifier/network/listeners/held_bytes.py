@@ -99,7 +99,7 @@ class HeldBytes:
             held[:] = lines
         end = held.find(_END, self._searched)
         size = len(held) if end < 0 else end + len(_END)
-        if size + self._blank > MAX_HEAD_BYTES or (end < 0 and self._is_no_request()):
+        if size + self._blank > MAX_HEAD_BYTES or self._is_no_request():
             return None
         if end < 0:
             self._searched = max(0, size - len(_END) + 1)

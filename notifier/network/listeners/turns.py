@@ -185,6 +185,7 @@ class Seat:
         self._act = act
         self._party = parties.strangers
         self._network = self._group = ""
+        self.knows_head = False  # of the request that is awaited or answered
         self._bearer: Party | None = None  # of the last head
         self._seconds = 0.0  # of the turns for the current request
 
@@ -204,12 +205,14 @@ class Seat:
 
     def on_head(self, head: bytes | bytearray) -> None:
         """Take turns as the bearer of the token in this head, if it is known, and not as the bearer of the last one."""
+        self.knows_head = True
         self._bearer = self._parties.bearer_in(head)
         useful = self._party is self._parties.useful
         self._join(self._bearer or (self._party if useful else self._parties.strangers), self._group)
 
     def on_answer(self, seconds: float, rest_factor: float) -> None:
         """Record that the handler of the request ran for so many seconds. Unless it was useful, the party rests."""
+        self.knows_head = False
         party = self._bearer or (self._parties.strangers if rest_factor else self._parties.useful)
         party.rest(self._seconds + seconds, rest_factor)
         self._seconds = 0.0

@@ -335,12 +335,17 @@ def head(token: str) -> bytes:
 
 async def test_a_whole_head_may_wait_for_its_turn_for_longer_than_its_limit() -> None:
     """Its peer has done all it can. It was closed without an answer."""
-    async with slow_listener(header_timeout=MAX_REST_SECONDS / 4) as listener:
-        for _ in range(3):  # strangers rest after the first
-            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-            writer.write(head("wrong"))
-            assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
-            writer.close()
+    async with slow_listener(header_timeout=0.5) as listener:
+        acceptor_of(listener)._parties.strangers.rests_until = time.monotonic() + 1
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(head("wrong"))
+        assert b" 401 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
+def test_a_whole_head_may_wait_for_its_turn_on_uvloop() -> None:
+    """Its order of timers and reads differs."""
+    on_uvloop(test_a_whole_head_may_wait_for_its_turn_for_longer_than_its_limit)
 
 
 @pytest.mark.parametrize(
@@ -382,6 +387,41 @@ async def test_each_of_several_requests_at_once_takes_its_own_turns() -> None:
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         writer.close()
     assert parties == [True, False, True]
+
+
+def test_each_of_several_requests_at_once_takes_its_own_turns_on_uvloop() -> None:
+    """The worker's event loop."""
+    on_uvloop(test_each_of_several_requests_at_once_takes_its_own_turns)
+
+
+async def test_the_end_of_an_unread_body_is_no_head() -> None:
+    """It ends with an empty line, too. The bearer's next request was one of a stranger, and strangers rest."""
+    strangers: list[bool] = []
+
+    async def refuse(request: web.Request) -> web.Response:
+        seat = acceptor_of(listener)._connections[request.protocol]._seat
+        strangers.append(seat._party is acceptor_of(listener)._parties.strangers)
+        return web.Response(status=429)
+
+    app = web.Application()
+    app.add_routes([web.post("/", refuse)])
+    async with serving(app, tokens=lambda: [KNOWN]) as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        unread = head("known").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"3\r\nyes\r\n"
+        for sent in (unread, b"0\r\n\r\n", head("known")):
+            acceptor_of(listener)._parties.strangers.rest(SECONDS, REST_AFTER_REFUSAL)
+            writer.write(sent)
+            if sent.startswith(b"POST"):
+                assert b" 429 " in await reader.readuntil(b"\r\n\r\n")
+            for _ in range(3):
+                await asyncio.sleep(0)
+        writer.close()
+    assert strangers == [False, False]
+
+
+def test_the_end_of_an_unread_body_is_no_head_on_uvloop() -> None:
+    """The worker's event loop."""
+    on_uvloop(test_the_end_of_an_unread_body_is_no_head)
 
 
 def acceptor_of(listener: Listener) -> Any:
