@@ -27,8 +27,8 @@ Redeliveries that this process survived do not count: each loss of a channel red
 Otherwise a broker with unstable connections would make all messages suspects.
 
 *Large messages* wait in a separate queue, and at most four are in progress. Reading one takes up to thirty times its
-bytes in memory and blocks the event loop for milliseconds. So one is read at every tenth round of the loop, and
-requests are answered in between. Small messages go past them.
+bytes in memory and blocks the event loop for milliseconds. So such a message is read at every tenth round of
+the loop, and requests are answered in between. Small messages go past them.
 """
 
 import random

@@ -35,6 +35,7 @@ from notifier.network.listeners.turns import Parties, Party, StepTimer, Turns, n
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # seconds for TLS
 MAX_HANDSHAKES = shared_bound(64)  # that have begun. 900 parts of them that arrive together took 0.8 s, with RSA 2048
 OTHER_HANDSHAKE_SECONDS = 0.0002  # of the event loop, beside those in OpenSSL
+HANDSHAKE_REST = 2.0  # times the time of a handshake, from its start: for the handshake, and as long for other work
 MAX_CONNECTIONS = shared_bound(1000)  # at a time
 MAX_BACKLOG = shared_bound(1024)  # queued by the kernel; with asyncio's default of 100, others would wait for a second
 MAX_HEADERS = 64
@@ -251,7 +252,7 @@ class _Handshake(asyncio.Protocol):
         turn = loop.create_future()
 
         def begin() -> None:
-            self._party.rest(self._context.take_handshake_seconds() + OTHER_HANDSHAKE_SECONDS, 2.0)
+            self._party.rest(self._context.take_handshake_seconds() + OTHER_HANDSHAKE_SECONDS, HANDSHAKE_REST)
             if not turn.done():
                 turn.set_result(None)
 
